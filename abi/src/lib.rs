@@ -1,1 +1,29 @@
-//! Placeholder.
+//! The vocabulary that every part of Quadriga shares: envelopes, values, manifests, error codes,
+//! versions and the native vtable. No I/O, no async, no engine.
+//!
+//! Hosts and extensions both depend on this crate, so what it defines is frozen per released
+//! version of the contract: see `wit/since-v0.1/` and [`PROTOCOL`].
+
+mod describe;
+mod envelope;
+mod error;
+mod kind;
+pub mod limits;
+#[cfg(feature = "manifest")]
+pub mod manifest;
+pub mod msgpack;
+mod name;
+pub mod permission;
+#[cfg(feature = "native")]
+pub mod vtable;
+mod value;
+mod version;
+
+pub use bytes::Bytes;
+pub use describe::{Description, Method, Parameter};
+pub use envelope::{Envelope, FrameError, Kind, Target, TraceContext};
+pub use error::{Error, ErrorCode};
+pub use kind::{Isolation, RuntimeKind};
+pub use name::{ExtensionId, NameError};
+pub use value::{Timestamp, Value, ValueError};
+pub use version::{Feature, PROTOCOL, ProtocolVersion};

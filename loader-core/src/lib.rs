@@ -1,1 +1,27 @@
-//! Placeholder.
+//! The dispatcher: it loads extensions through the runtimes that a host registers, routes calls to
+//! them and between them, counts, and unloads. It names no language and holds no engine.
+
+mod bridge;
+mod call;
+mod dispatcher;
+mod instance;
+mod load;
+mod metrics;
+mod mock;
+mod policy;
+mod provided;
+mod route;
+mod runtime;
+
+pub use bridge::{Bridge, LogLevel};
+pub use call::CallOptions;
+pub use dispatcher::{Builder, Dispatcher};
+pub use instance::{BoxFuture, Call, CallContext, Instance, Outcome, Usage};
+pub use load::LoadOptions;
+pub use metrics::Metrics;
+pub use mock::MockRuntime;
+pub use policy::{Grant, Policy};
+pub use provided::Provided;
+pub use quadriga_abi as abi;
+pub use route::{State, Status};
+pub use runtime::{Runtime, Support, Unit};

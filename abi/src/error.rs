@@ -1,0 +1,210 @@
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// What went wrong, as a stable name that every language sees alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ErrorCode {
+    /// An extension of this id is loaded already.
+    AlreadyLoaded,
+    /// Extensions called each other deeper than the limit allows.
+    CallDepthExceeded,
+    /// The caller gave up.
+    Cancelled,
+    /// The call or load took longer than it was given.
+    DeadlineExceeded,
+    /// The manifest's entry is missing or cannot be read as what it should be.
+    EntryInvalid,
+    /// The extension's own code failed: an exception, or an `Err`.
+    ExtensionError,
+    /// The extension ended without a reply, together with its instance.
+    ExtensionCrashed,
+    /// The extension panicked or trapped; other calls to it go on.
+    ExtensionPanicked,
+    /// The extension was unloaded before the call could start.
+    ExtensionStopped,
+    /// Two parts were built for contracts that do not fit.
+    IncompatibleVersion,
+    /// A bug in Quadriga itself.
+    Internal,
+    /// The arguments do not fit the method.
+    InvalidArguments,
+    /// The manifest breaks a rule.
+    InvalidManifest,
+    /// A value has no place in the value table, or is nested too deep.
+    InvalidValue,
+    /// The level of isolation asked for cannot be reached.
+    IsolationUnavailable,
+    /// The extension failed while it was being loaded.
+    LoadFailed,
+    /// The extension went over its memory limit.
+    MemoryLimit,
+    /// A message is larger than its limit.
+    MessageTooLarge,
+    /// A dependency is not there, or not in a version that fits.
+    MissingDependency,
+    /// More calls are waiting than the limit allows.
+    Overloaded,
+    /// The extension was not granted what it tried.
+    PermissionDenied,
+    /// A peer broke the contract.
+    ProtocolViolation,
+    /// No extension of this id is loaded.
+    UnknownExtension,
+    /// The extension exports no method of this name.
+    UnknownMethod,
+    /// No runtime of this kind is in this host.
+    UnknownRuntime,
+    /// This build or runtime cannot do what was asked.
+    Unsupported,
+    /// A code of a newer contract.
+    #[serde(other)]
+    Unknown,
+}
+
+impl ErrorCode {
+    /// The stable text, such as `permission_denied`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AlreadyLoaded => "already_loaded",
+            Self::CallDepthExceeded => "call_depth_exceeded",
+            Self::Cancelled => "cancelled",
+            Self::DeadlineExceeded => "deadline_exceeded",
+            Self::EntryInvalid => "entry_invalid",
+            Self::ExtensionError => "extension_error",
+            Self::ExtensionCrashed => "extension_crashed",
+            Self::ExtensionPanicked => "extension_panicked",
+            Self::ExtensionStopped => "extension_stopped",
+            Self::IncompatibleVersion => "incompatible_version",
+            Self::Internal => "internal",
+            Self::InvalidArguments => "invalid_arguments",
+            Self::InvalidManifest => "invalid_manifest",
+            Self::InvalidValue => "invalid_value",
+            Self::IsolationUnavailable => "isolation_unavailable",
+            Self::LoadFailed => "load_failed",
+            Self::MemoryLimit => "memory_limit",
+            Self::MessageTooLarge => "message_too_large",
+            Self::MissingDependency => "missing_dependency",
+            Self::Overloaded => "overloaded",
+            Self::PermissionDenied => "permission_denied",
+            Self::ProtocolViolation => "protocol_violation",
+            Self::UnknownExtension => "unknown_extension",
+            Self::UnknownMethod => "unknown_method",
+            Self::UnknownRuntime => "unknown_runtime",
+            Self::Unsupported => "unsupported",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// The code of a stable text; [`ErrorCode::Unknown`] for a text of a newer contract.
+    pub fn from_text(text: &str) -> Self {
+        serde_json::from_value(serde_json::Value::String(text.to_owned())).unwrap_or(Self::Unknown)
+    }
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// An error as it crosses the seam between hosts and extensions.
+///
+/// The Display is the message alone; code, hint, stack and cause are data, rendered at the edge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    /// What went wrong.
+    pub code: ErrorCode,
+    /// What happened, in one sentence.
+    pub message: String,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// The extension in which it happened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extension: Option<String>,
+    /// The guest's own stack trace, as its engine prints it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stack: Option<String>,
+    /// The error that led to this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[source]
+    pub cause: Option<Box<Self>>,
+}
+
+impl Error {
+    /// An error with a code and a message.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), hint: None, extension: None, stack: None, cause: None }
+    }
+
+    /// Adds what to do about it.
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds the guest's stack trace.
+    pub fn with_stack(mut self, stack: impl Into<String>) -> Self {
+        self.stack = Some(stack.into());
+        self
+    }
+
+    /// Adds the error that led to this one.
+    pub fn with_cause(mut self, cause: Self) -> Self {
+        self.cause = Some(Box::new(cause));
+        self
+    }
+
+    /// Names the extension in which it happened, unless that is known already.
+    pub fn in_extension(mut self, id: &str) -> Self {
+        self.extension.get_or_insert_with(|| id.to_owned());
+        self
+    }
+
+    /// The error and its causes, outermost first.
+    pub fn chain(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |error| error.cause.as_deref())
+    }
+
+    /// Encodes for the seam, as MessagePack.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        // Texts and options only: encoding into memory cannot fail.
+        rmp_serde::to_vec_named(self).unwrap_or_default()
+    }
+
+    /// Decodes what [`Error::to_bytes`] wrote; other bytes become a `protocol_violation`.
+    pub fn from_bytes(bytes: &[u8]) -> Self {
+        rmp_serde::from_slice(bytes).unwrap_or_else(|error| {
+            Self::new(ErrorCode::ProtocolViolation, format!("the error could not be decoded: {error}"))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Error, ErrorCode};
+
+    #[test]
+    fn codes_read_back() {
+        for code in [ErrorCode::AlreadyLoaded, ErrorCode::PermissionDenied, ErrorCode::Unsupported] {
+            assert_eq!(ErrorCode::from_text(code.as_str()), code);
+            assert_eq!(serde_json::to_value(code).unwrap(), code.as_str());
+        }
+        assert_eq!(ErrorCode::from_text("from_the_future"), ErrorCode::Unknown);
+    }
+
+    #[test]
+    fn errors_keep_their_chain() {
+        let error = Error::new(ErrorCode::ExtensionError, "outer")
+            .with_cause(Error::new(ErrorCode::MemoryLimit, "inner").with_stack("at f"))
+            .in_extension("a.b");
+        let back = Error::from_bytes(&error.to_bytes());
+        assert_eq!(back, error);
+        assert_eq!(back.chain().map(|e| e.message.as_str()).collect::<Vec<_>>(), ["outer", "inner"]);
+        assert_eq!(Error::from_bytes(b"\xc1").code, ErrorCode::ProtocolViolation);
+    }
+}

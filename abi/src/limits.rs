@@ -1,0 +1,169 @@
+//! What an extension may use up. A limit that is declared is enforced, or the load is refused.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// The limits of one extension. `None` means the host's default.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Limits {
+    /// Memory of all its instances together, such as `"64MiB"`.
+    pub memory: Option<ByteSize>,
+    /// Share of the machine's processors: 0.5 is half of one core, 2.0 two cores.
+    pub cpu_share: Option<f64>,
+    /// Processor time of one call, such as `"2s"`.
+    pub cpu_time: Option<Span>,
+    /// Wall-clock time of one call.
+    pub call_timeout: Option<Span>,
+    /// Wall-clock time of a load.
+    pub load_timeout: Option<Span>,
+    /// Open files.
+    pub open_files: Option<u32>,
+    /// Processes and threads.
+    pub processes: Option<u32>,
+    /// Bytes in its scratch folder.
+    pub disk: Option<ByteSize>,
+    /// Bytes of log and output per second.
+    pub output_rate: Option<ByteSize>,
+    /// Bytes of one message.
+    pub message_size: Option<ByteSize>,
+    /// Calls in flight and waiting.
+    pub queue_depth: Option<u32>,
+    /// How many extensions may stand above a call to this one.
+    pub call_depth: Option<u16>,
+}
+
+/// The name of one field of [`Limits`], to say which of them a runtime can enforce.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the fields of Limits say it")]
+pub enum Limit {
+    Memory,
+    CpuShare,
+    CpuTime,
+    CallTimeout,
+    LoadTimeout,
+    OpenFiles,
+    Processes,
+    Disk,
+    OutputRate,
+    MessageSize,
+    QueueDepth,
+    CallDepth,
+}
+
+impl Limits {
+    /// The limits that are declared, with their names in the manifest.
+    pub fn declared(&self) -> impl Iterator<Item = (Limit, &'static str)> {
+        [
+            (Limit::Memory, "memory", self.memory.is_some()),
+            (Limit::CpuShare, "cpu-share", self.cpu_share.is_some()),
+            (Limit::CpuTime, "cpu-time", self.cpu_time.is_some()),
+            (Limit::CallTimeout, "call-timeout", self.call_timeout.is_some()),
+            (Limit::LoadTimeout, "load-timeout", self.load_timeout.is_some()),
+            (Limit::OpenFiles, "open-files", self.open_files.is_some()),
+            (Limit::Processes, "processes", self.processes.is_some()),
+            (Limit::Disk, "disk", self.disk.is_some()),
+            (Limit::OutputRate, "output-rate", self.output_rate.is_some()),
+            (Limit::MessageSize, "message-size", self.message_size.is_some()),
+            (Limit::QueueDepth, "queue-depth", self.queue_depth.is_some()),
+            (Limit::CallDepth, "call-depth", self.call_depth.is_some()),
+        ]
+        .into_iter()
+        .filter_map(|(limit, name, declared)| declared.then_some((limit, name)))
+    }
+}
+
+/// A number of bytes, written `"512B"`, `"64KiB"`, `"64MiB"` or `"2GiB"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ByteSize(pub u64);
+
+/// A length of time, written `"250ms"`, `"5s"`, `"2min"` or `"1h"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Span(pub Duration);
+
+const SIZES: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+const SPANS: [(&str, u64); 5] =
+    [("h", 3_600_000_000), ("min", 60_000_000), ("s", 1_000_000), ("ms", 1000), ("us", 1)];
+
+impl fmt::Display for ByteSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        render(self.0, &SIZES, "B", f)
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        render(self.0.as_micros() as u64, &SPANS, "us", f)
+    }
+}
+
+fn render(n: u64, units: &[(&str, u64)], zero: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match units.iter().find(|(_, size)| n >= *size && n.is_multiple_of(*size)) {
+        Some((unit, size)) => write!(f, "{}{unit}", n / size),
+        None => write!(f, "{n}{zero}"),
+    }
+}
+
+fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(digits);
+    let (_, size) = units.iter().find(|(name, _)| *name == unit)?;
+    number.parse::<u64>().ok()?.checked_mul(*size)
+}
+
+impl TryFrom<String> for ByteSize {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        parse(&text, &SIZES).map(Self).ok_or_else(|| {
+            format!("{text:?} is no size: expected a whole number and B, KiB, MiB or GiB, such as \"64MiB\"")
+        })
+    }
+}
+
+impl TryFrom<String> for Span {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        parse(&text, &SPANS).map(|us| Self(Duration::from_micros(us))).ok_or_else(|| {
+            format!("{text:?} is no time span: expected a whole number and us, ms, s, min or h, such as \"5s\"")
+        })
+    }
+}
+
+impl From<ByteSize> for String {
+    fn from(size: ByteSize) -> Self {
+        size.to_string()
+    }
+}
+
+impl From<Span> for String {
+    fn from(span: Span) -> Self {
+        span.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ByteSize, Span};
+
+    #[test]
+    fn sizes_and_spans_read_back() {
+        for text in ["0B", "512B", "64KiB", "64MiB", "3GiB", "1025B"] {
+            assert_eq!(ByteSize::try_from(text.to_owned()).unwrap().to_string(), text);
+        }
+        for text in ["1us", "250ms", "5s", "2min", "1h", "90s"] {
+            let span = Span::try_from(text.to_owned()).unwrap();
+            assert_eq!(Span::try_from(span.to_string()).unwrap(), span);
+        }
+        for text in ["", "5", "MiB", "-1B", "1.5s", "5 s", "99999999999999GiB", "1mb"] {
+            assert!(ByteSize::try_from(text.to_owned()).is_err(), "{text}");
+            assert!(Span::try_from(text.to_owned()).is_err(), "{text}");
+        }
+    }
+}

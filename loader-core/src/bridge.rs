@@ -1,0 +1,120 @@
+use std::sync::{Arc, Weak};
+
+use quadriga_abi::permission::Permissions;
+use quadriga_abi::{Bytes, Error, ErrorCode, ExtensionId};
+
+use crate::call::CallOptions;
+use crate::dispatcher::Core;
+use crate::{BoxFuture, CallContext, Outcome};
+
+/// The host as one extension sees it: what its runtime calls on its behalf. Cheap to clone.
+#[derive(Clone)]
+pub struct Bridge {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    extension: ExtensionId,
+    core: Weak<Core>,
+    permissions: Permissions,
+    config: Bytes,
+}
+
+/// How much a line of the log matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum LogLevel {
+    Trace,
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+impl Bridge {
+    pub(crate) fn new(
+        extension: ExtensionId,
+        core: Weak<Core>,
+        permissions: Permissions,
+        config: Bytes,
+    ) -> Self {
+        Self { inner: Arc::new(Inner { extension, core, permissions, config }) }
+    }
+
+    /// The extension it speaks for.
+    pub fn extension(&self) -> &ExtensionId {
+        &self.inner.extension
+    }
+
+    /// Calls another extension from within the call `parent`. May run the callee on the calling
+    /// thread: for engines whose guests own the thread that they run on.
+    pub fn call(&self, parent: &CallContext, extension: &str, method: &str, arguments: Bytes) -> Outcome {
+        match self.core(extension, method) {
+            Ok(core) => core.call(extension, method, arguments, self.options(parent)),
+            Err(error) => error.into(),
+        }
+    }
+
+    /// Calls another extension without ever running it on the calling thread: for engines with an
+    /// event loop.
+    pub fn call_detached(
+        &self,
+        parent: &CallContext,
+        extension: &str,
+        method: &str,
+        arguments: Bytes,
+    ) -> BoxFuture<'static, Result<Bytes, Error>> {
+        match self.core(extension, method) {
+            Ok(core) => core.call_detached(extension, method, arguments, self.options(parent)),
+            Err(error) => Box::pin(async move { Err(error) }),
+        }
+    }
+
+    /// Writes a line to the host's log.
+    pub fn log(&self, parent: &CallContext, level: LogLevel, message: &str) {
+        let (extension, call) = (self.inner.extension.as_str(), parent.id);
+        match level {
+            LogLevel::Trace => tracing::trace!(target: "quadriga::guest", extension, call, "{message}"),
+            LogLevel::Debug => tracing::debug!(target: "quadriga::guest", extension, call, "{message}"),
+            LogLevel::Info => tracing::info!(target: "quadriga::guest", extension, call, "{message}"),
+            LogLevel::Warn => tracing::warn!(target: "quadriga::guest", extension, call, "{message}"),
+            LogLevel::Error => tracing::error!(target: "quadriga::guest", extension, call, "{message}"),
+        }
+    }
+
+    /// The extension's settings: a MessagePack map.
+    pub fn config(&self) -> Bytes {
+        self.inner.config.clone()
+    }
+
+    /// Whether the caller of a call no longer waits.
+    pub fn cancelled(&self, call: &CallContext) -> bool {
+        call.deadline.is_some_and(|deadline| deadline <= std::time::Instant::now())
+            || self.inner.core.upgrade().is_none_or(|core| core.gave_up(call.id))
+    }
+
+    /// Checks the permission before anything else, so that a denial tells nothing about the target.
+    fn core(&self, extension: &str, method: &str) -> Result<Arc<Core>, Error> {
+        if !self.inner.permissions.call.iter().any(|pattern| pattern.allows(extension, method)) {
+            let id = &self.inner.extension;
+            return Err(Error::new(
+                ErrorCode::PermissionDenied,
+                format!("{id} may not call {extension}/{method}"),
+            )
+            .with_hint(format!(
+                "ask for it in the manifest, [permissions] call = [\"{extension}/{method}\"], and have the host grant it"
+            )));
+        }
+        let stopped = || Error::new(ErrorCode::ExtensionStopped, "the host is shutting down");
+        self.inner.core.upgrade().ok_or_else(stopped)
+    }
+
+    fn options(&self, parent: &CallContext) -> CallOptions {
+        CallOptions {
+            deadline: parent.deadline,
+            trace: parent.trace,
+            source: Some(self.inner.extension.clone()),
+            depth: parent.depth + 1,
+        }
+    }
+}

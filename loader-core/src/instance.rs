@@ -1,0 +1,129 @@
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Instant;
+
+use quadriga_abi::{Bytes, Description, Envelope, Error, ErrorCode, TraceContext};
+
+/// A boxed future that can move between threads.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A loaded extension.
+///
+/// The dispatcher asks for the description once, then calls from many threads at once, until it
+/// shuts the instance down: by then no call is in flight, or those that are have been interrupted.
+pub trait Instance: Send + Sync + 'static {
+    /// What the extension says of itself. The dispatcher reads it once, after the load.
+    fn describe(&self) -> &Description;
+
+    /// Calls a method that the description names.
+    ///
+    /// If [`Instance::blocks`], the guest may run on the calling thread until it has finished. A
+    /// call that finished returns [`Outcome::Ready`], which costs no boxed future. A future that is
+    /// dropped gives up its call; the dispatcher then also calls [`Instance::interrupt`].
+    fn call(&self, call: Call) -> Outcome;
+
+    /// Whether [`Instance::call`] may run the guest, or wait, on the calling thread.
+    fn blocks(&self) -> bool;
+
+    /// Ends one call early, because its deadline passed or its caller gave up. The call then
+    /// finishes with `deadline_exceeded` or `cancelled`. Other calls go on. May come at any time,
+    /// also for calls that have finished. Does nothing where the engine cannot be interrupted.
+    fn interrupt(&self, call: u64);
+
+    /// What it uses at this moment.
+    fn usage(&self) -> Usage;
+
+    /// The state to hand to the next generation, if the extension exports one.
+    fn snapshot(&self) -> Outcome {
+        Outcome::unsupported("snapshot")
+    }
+
+    /// Takes over the state of the previous generation.
+    fn restore(&self, _state: Bytes) -> Outcome {
+        Outcome::unsupported("restore")
+    }
+
+    /// Ends it and gives back what it holds. Called once, on the dispatcher's tokio runtime.
+    fn shutdown(&self) -> BoxFuture<'_, ()>;
+}
+
+/// One call to an instance.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// The method's place in the description.
+    pub method: usize,
+    /// The message. Its target is set, its payload a MessagePack list of arguments.
+    pub envelope: Envelope,
+}
+
+impl Call {
+    /// The method's name.
+    pub fn name(&self) -> &str {
+        self.envelope.target.as_ref().map_or("", |target| &target.method)
+    }
+
+    /// What the calls that the guest makes need to know of this one.
+    pub fn context(&self) -> CallContext {
+        let Envelope { id, depth, deadline, trace, .. } = self.envelope;
+        CallContext { id, depth, deadline, trace }
+    }
+}
+
+/// What a call hands down to the calls made on its behalf.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct CallContext {
+    /// Names the call in this process; 0 for what runs outside any call, such as top-level code.
+    pub id: u64,
+    /// How many extensions stand above it.
+    pub depth: u16,
+    /// When its caller stops waiting.
+    pub deadline: Option<Instant>,
+    /// Where it belongs in a distributed trace.
+    pub trace: Option<TraceContext>,
+}
+
+/// How a call goes on: finished already, or later.
+pub enum Outcome {
+    /// It finished.
+    Ready(Result<Bytes, Error>),
+    /// It will finish.
+    Pending(BoxFuture<'static, Result<Bytes, Error>>),
+}
+
+impl Outcome {
+    /// Waits on the calling thread. Only for threads that may block.
+    pub fn wait(self) -> Result<Bytes, Error> {
+        match self {
+            Self::Ready(result) => result,
+            Self::Pending(future) => pollster::block_on(future),
+        }
+    }
+
+    /// Waits without blocking a thread.
+    pub async fn result(self) -> Result<Bytes, Error> {
+        match self {
+            Self::Ready(result) => result,
+            Self::Pending(future) => future.await,
+        }
+    }
+
+    fn unsupported(what: &str) -> Self {
+        let message = format!("the extension exports no {what}");
+        Self::Ready(Err(Error::new(ErrorCode::Unsupported, message)))
+    }
+}
+
+impl From<Error> for Outcome {
+    fn from(error: Error) -> Self {
+        Self::Ready(Err(error))
+    }
+}
+
+/// What an instance uses at one moment. `None` where the engine cannot tell.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes of memory.
+    pub memory: Option<u64>,
+    /// Engine instances: isolates, interpreters, component instances.
+    pub instances: u32,
+}

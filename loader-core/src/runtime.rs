@@ -1,0 +1,60 @@
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use quadriga_abi::limits::{Limit, Limits};
+use quadriga_abi::manifest::Manifest;
+use quadriga_abi::permission::Permissions;
+use quadriga_abi::{Error, Isolation, RuntimeKind};
+
+use crate::{BoxFuture, Bridge, Instance};
+
+/// An engine that can run extensions of one kind.
+///
+/// A host registers each runtime once, when it builds its dispatcher. From then on the dispatcher
+/// calls [`Runtime::load`] for each extension of that kind, several at once perhaps, and drops the
+/// runtime after the last of its instances has been shut down.
+pub trait Runtime: Send + Sync + 'static {
+    /// The kind that manifests ask for.
+    fn kind(&self) -> RuntimeKind;
+
+    /// What this runtime can keep to. The dispatcher refuses what goes beyond before it loads.
+    fn support(&self) -> Support;
+
+    /// Loads one extension and runs its top-level code, until it can take calls.
+    ///
+    /// Polled on the dispatcher's own tokio runtime: work that blocks belongs into
+    /// `tokio::task::spawn_blocking`. It must give up by [`Unit::deadline`], whatever the
+    /// extension does, if the engine can be interrupted at all, and leave nothing behind when it
+    /// fails or its future is dropped.
+    fn load(&self, unit: Unit, bridge: Bridge) -> BoxFuture<'_, Result<Arc<dyn Instance>, Error>>;
+}
+
+/// What a runtime can keep to.
+#[derive(Debug, Clone, Copy)]
+pub struct Support {
+    /// How far it keeps an extension from the host.
+    pub isolation: Isolation,
+    /// The limits it enforces, beside those that the dispatcher does itself: load-timeout,
+    /// message-size, queue-depth and call-depth.
+    pub limits: &'static [Limit],
+    /// The permissions it mediates, by their names in the manifest, beside `call`.
+    pub permissions: &'static [&'static str],
+}
+
+/// One extension, ready to be loaded: checked, resolved, with what it may do and use.
+#[derive(Debug, Clone)]
+pub struct Unit {
+    /// Its manifest.
+    pub manifest: Arc<Manifest>,
+    /// Its folder, absolute, without symbolic links.
+    pub root: PathBuf,
+    /// The file to load: absolute, without symbolic links, inside `root`.
+    pub entry: PathBuf,
+    /// What it may use up: its manifest cut by the host's policy.
+    pub limits: Limits,
+    /// What it may do: its manifest cut by the grant.
+    pub permissions: Permissions,
+    /// When the load must be over.
+    pub deadline: Instant,
+}

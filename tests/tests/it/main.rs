@@ -1,0 +1,18 @@
+//! Every runtime through the host crate, in one binary so that the engines are linked once.
+
+#[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
+mod cli;
+#[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
+mod demo;
+#[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
+mod directions;
+#[cfg(any(feature = "js-v8", feature = "js-quickjs"))]
+mod js;
+#[cfg(feature = "native")]
+mod native;
+#[cfg(feature = "python")]
+mod python;
+#[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
+mod readme;
+#[cfg(feature = "wasm")]
+mod wasm;
