@@ -1,0 +1,38 @@
+//! `cargo xtask codegen`: the committed files that are generated from code.
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::cmd::{self, say};
+use crate::files;
+use crate::repo::Repo;
+use crate::setup::Setup;
+use crate::test;
+
+/// Each file with the arguments of `quadriga` that print it.
+const GENERATED: [(&str, &[&str]); 1] = [("docs/schema/quadriga.schema.json", &["schema"])];
+
+pub(crate) fn run(repo: &Repo, setup: &Setup, check: bool) -> Result<()> {
+    let cli = test::build_cli(repo, setup)?;
+    let mut stale = Vec::new();
+    for (file, args) in GENERATED {
+        let fresh = cmd::output(Command::new(&cli).args(args))?;
+        let path = repo.root.join(file);
+        if check {
+            if fs::read_to_string(&path).map_or(true, |old| old != fresh) {
+                stale.push(file);
+            }
+        } else if files::write_if_changed(&path, &fresh)? {
+            say(&format!("codegen: wrote {file}"));
+        }
+    }
+    if !stale.is_empty() {
+        bail!(
+            "out of date: {}; run `cargo xtask codegen` and commit what it writes",
+            stale.join(", ")
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,129 @@
+//! Where things are: the repository, cargo's target folder and the workspace's packages.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+use serde::Deserialize;
+
+use crate::cmd;
+
+/// The workspace as `cargo metadata` describes it.
+#[derive(Deserialize)]
+pub(crate) struct Repo {
+    #[serde(rename = "workspace_root")]
+    pub(crate) root: PathBuf,
+    #[serde(rename = "target_directory")]
+    pub(crate) target: PathBuf,
+    pub(crate) packages: Vec<Package>,
+}
+
+/// One member of the workspace.
+#[derive(Deserialize)]
+pub(crate) struct Package {
+    pub(crate) name: String,
+    pub(crate) manifest_path: PathBuf,
+    pub(crate) dependencies: Vec<Dependency>,
+    pub(crate) targets: Vec<Target>,
+}
+
+/// One line of a package's dependencies, of any kind.
+#[derive(Deserialize)]
+pub(crate) struct Dependency {
+    pub(crate) name: String,
+}
+
+/// A library, binary, test or other artifact of a package.
+#[derive(Deserialize)]
+pub(crate) struct Target {
+    pub(crate) name: String,
+    pub(crate) kind: Vec<String>,
+}
+
+impl Repo {
+    pub(crate) fn find() -> Result<Self> {
+        let xtask = env::var_os("CARGO_MANIFEST_DIR").context("run this as `cargo xtask`")?;
+        let text = cmd::output(
+            cargo()
+                .args([
+                    "metadata",
+                    "--no-deps",
+                    "--format-version",
+                    "1",
+                    "--manifest-path",
+                ])
+                .arg(Path::new(&xtask).join("Cargo.toml")),
+        )?;
+        serde_json::from_str(&text).context("`cargo metadata` printed something unexpected")
+    }
+
+    /// The packages that the product consists of: everything but guests and examples.
+    pub(crate) fn host_packages(&self) -> impl Iterator<Item = &Package> {
+        self.packages
+            .iter()
+            .filter(|package| !self.is_guest(package))
+    }
+
+    /// Guests and examples are loaded by the product, and never linked into it.
+    pub(crate) fn is_guest(&self, package: &Package) -> bool {
+        let dir = package.dir();
+        dir.starts_with(self.root.join("tests/guests"))
+            || dir.starts_with(self.root.join("examples"))
+    }
+
+    /// A path as a person would write it, from the repository's root.
+    pub(crate) fn relative<'a>(&self, path: &'a Path) -> &'a Path {
+        path.strip_prefix(&self.root).unwrap_or(path)
+    }
+
+    /// The folder where a built Cargo profile lies.
+    pub(crate) fn profile_dir(&self, target: Option<&str>, profile: &str) -> PathBuf {
+        let dir = if profile == "dev" { "debug" } else { profile };
+        target
+            .map_or_else(|| self.target.clone(), |target| self.target.join(target))
+            .join(dir)
+    }
+}
+
+impl Package {
+    pub(crate) fn dir(&self) -> &Path {
+        self.manifest_path.parent().unwrap_or(&self.manifest_path)
+    }
+
+    /// The name of the package's library in `use` paths, or of its first binary.
+    pub(crate) fn crate_name(&self) -> String {
+        self.targets
+            .iter()
+            .find(|target| {
+                target
+                    .kind
+                    .iter()
+                    .any(|kind| kind.contains("lib") || kind == "proc-macro")
+            })
+            .map_or_else(
+                || self.name.replace('-', "_"),
+                |target| target.name.replace('-', "_"),
+            )
+    }
+}
+
+/// Cargo, without the variables that `cargo run` sets for this program: they would reach build
+/// scripts and make them run again on the next plain `cargo build`.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in env::vars_os() {
+        let text = name.to_string_lossy();
+        let ours = [
+            "CARGO_PKG_",
+            "CARGO_MANIFEST_",
+            "CARGO_BIN_",
+            "CARGO_CRATE_",
+            "CARGO_PRIMARY_",
+        ];
+        if ours.iter().any(|prefix| text.starts_with(prefix)) {
+            command.env_remove(&name);
+        }
+    }
+    command
+}

@@ -1,0 +1,137 @@
+//! `cargo xtask test`: every test of the product, on the JavaScript engine that this machine can
+//! have, and the JavaScript tests once more on QuickJS.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+
+use crate::cmd::{self, say};
+use crate::guests::{self, Wanted};
+use crate::repo::Repo;
+use crate::setup::{self, JsEngine, Setup, Tool};
+
+/// What the second engine must pass too. `tests/` keeps these modules apart for it.
+const JS_TESTS: &str =
+    "package(quadriga-runtime-js) or (package(quadriga-tests) and test(/^(js|directions)::/))";
+
+pub(crate) struct Options {
+    pub(crate) quick: bool,
+    pub(crate) engine: Option<JsEngine>,
+    pub(crate) nextest: Vec<String>,
+}
+
+pub(crate) fn run(repo: &Repo, options: &Options) -> Result<()> {
+    let setup = setup::run(repo, options.engine, &[Tool::Nextest])?;
+    guests::build(repo, &setup, Wanted::All)?;
+    cmd::run(build(repo, &setup).arg("--tests"))?;
+
+    let mut jobs = Jobs::default();
+    let engine = setup.engine.name();
+    jobs.run(
+        &format!("tests on {engine}"),
+        nextest(repo, &setup, options).args(&options.nextest),
+    );
+    if !options.quick && options.nextest.is_empty() {
+        jobs.run(
+            "doctests",
+            with_guests(
+                repo,
+                select(
+                    repo,
+                    &setup,
+                    setup.cargo().args(["test", "--quiet", "--doc"]),
+                ),
+            ),
+        );
+        if setup.engine == JsEngine::V8 {
+            let quickjs = setup.for_quickjs(repo)?;
+            jobs.run(
+                "JavaScript tests on QuickJS",
+                nextest(repo, &quickjs, options).args(["-E", JS_TESTS]),
+            );
+        }
+    }
+    jobs.close()
+}
+
+/// Builds the `quadriga` command and says where it is.
+pub(crate) fn build_cli(repo: &Repo, setup: &Setup) -> Result<PathBuf> {
+    cmd::run(&mut build(repo, setup))?;
+    Ok(cli(repo))
+}
+
+fn cli(repo: &Repo) -> PathBuf {
+    repo.profile_dir(None, "dev")
+        .join(format!("quadriga{}", std::env::consts::EXE_SUFFIX))
+}
+
+/// A build of the command with the features that the tests are built with: `--test tidy` makes
+/// cargo count dev-dependencies, and without it the engines would be compiled a second time.
+fn build(repo: &Repo, setup: &Setup) -> Command {
+    let mut cargo = setup.cargo();
+    cargo.args(["build", "--quiet", "--bin", "quadriga", "--test", "tidy"]);
+    select(repo, setup, &mut cargo);
+    cargo
+}
+
+fn nextest(repo: &Repo, setup: &Setup, options: &Options) -> Command {
+    let profile = match (options.quick, std::env::var_os("CI").is_some()) {
+        (true, _) => "quick",
+        (_, true) => "ci",
+        _ => "default",
+    };
+    let mut nextest = setup.tool(Tool::Nextest);
+    nextest.args(["run", "--cargo-quiet", "--profile", profile]);
+    with_guests(repo, select(repo, setup, &mut nextest));
+    nextest
+}
+
+/// Every task names the same packages, so that cargo builds their dependencies once for all.
+fn select<'a>(repo: &Repo, setup: &Setup, command: &'a mut Command) -> &'a mut Command {
+    for package in repo.host_packages() {
+        command.args(["--package", &package.name]);
+    }
+    command.args(setup.engine.cargo_args())
+}
+
+fn with_guests<'a>(repo: &Repo, command: &'a mut Command) -> &'a mut Command {
+    command
+        .env("QUADRIGA_GUESTS", repo.target.join("guests"))
+        .env("QUADRIGA_EXAMPLES", repo.target.join("examples"))
+        .env("QUADRIGA_BIN", cli(repo))
+}
+
+/// Runs one job after the other, and fails at the end where one did.
+#[derive(Default)]
+struct Jobs(Vec<(String, bool)>);
+
+impl Jobs {
+    fn run(&mut self, name: &str, command: &mut Command) {
+        let start = Instant::now();
+        let result = cmd::run(command);
+        let word = match &result {
+            Ok(()) => "passed".to_owned(),
+            Err(error) => format!("FAILED ({error:#})"),
+        };
+        say(&format!(
+            "test: {name}: {word} in {:.0} s",
+            start.elapsed().as_secs_f64()
+        ));
+        self.0.push((name.to_owned(), result.is_ok()));
+    }
+
+    fn close(self) -> Result<()> {
+        let failed: Vec<_> = self
+            .0
+            .iter()
+            .filter(|(_, passed)| !passed)
+            .map(|(name, _)| name.as_str())
+            .collect();
+        if !failed.is_empty() {
+            bail!("failed: {}", failed.join(", "));
+        }
+        Ok(())
+    }
+}
