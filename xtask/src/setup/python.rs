@@ -31,7 +31,9 @@ elif not v.get('Py_ENABLE_SHARED') or not os.path.exists(lib):
 ";
 
 pub(crate) fn find() -> Result<Python> {
-    if let Some(exe) = env::var_os("PYO3_PYTHON").map(PathBuf::from) {
+    // `python3` comes from `.cargo/config.toml`; anything else is a person's choice.
+    let chosen = env::var_os("PYO3_PYTHON").filter(|exe| exe != "python3" && !exe.is_empty());
+    if let Some(exe) = chosen.map(PathBuf::from) {
         return match problem(&exe) {
             None => Ok(Python {
                 exe: exe.clone(),
