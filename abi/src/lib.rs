@@ -14,10 +14,10 @@ pub mod manifest;
 pub mod msgpack;
 mod name;
 pub mod permission;
-#[cfg(feature = "native")]
-pub mod vtable;
 mod value;
 mod version;
+#[cfg(feature = "native")]
+pub mod vtable;
 
 pub use bytes::Bytes;
 pub use describe::{Description, Method, Parameter};

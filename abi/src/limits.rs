@@ -55,6 +55,30 @@ pub enum Limit {
 }
 
 impl Limits {
+    /// These limits, each lowered to its ceiling where there is one.
+    pub fn at_most(&self, ceilings: &Self) -> Self {
+        fn lower<T: PartialOrd + Copy>(ours: Option<T>, ceiling: Option<T>) -> Option<T> {
+            match (ours, ceiling) {
+                (Some(a), Some(b)) => Some(if b < a { b } else { a }),
+                (ours, ceiling) => ours.or(ceiling),
+            }
+        }
+        Self {
+            memory: lower(self.memory, ceilings.memory),
+            cpu_share: lower(self.cpu_share, ceilings.cpu_share),
+            cpu_time: lower(self.cpu_time, ceilings.cpu_time),
+            call_timeout: lower(self.call_timeout, ceilings.call_timeout),
+            load_timeout: lower(self.load_timeout, ceilings.load_timeout),
+            open_files: lower(self.open_files, ceilings.open_files),
+            processes: lower(self.processes, ceilings.processes),
+            disk: lower(self.disk, ceilings.disk),
+            output_rate: lower(self.output_rate, ceilings.output_rate),
+            message_size: lower(self.message_size, ceilings.message_size),
+            queue_depth: lower(self.queue_depth, ceilings.queue_depth),
+            call_depth: lower(self.call_depth, ceilings.call_depth),
+        }
+    }
+
     /// The limits that are declared, with their names in the manifest.
     pub fn declared(&self) -> impl Iterator<Item = (Limit, &'static str)> {
         [
@@ -131,7 +155,9 @@ impl TryFrom<String> for Span {
 
     fn try_from(text: String) -> Result<Self, String> {
         parse(&text, &SPANS).map(|us| Self(Duration::from_micros(us))).ok_or_else(|| {
-            format!("{text:?} is no time span: expected a whole number and us, ms, s, min or h, such as \"5s\"")
+            format!(
+                "{text:?} is no time span: expected a whole number and us, ms, s, min or h, such as \"5s\""
+            )
         })
     }
 }

@@ -20,7 +20,9 @@ pub struct ExtensionId(Arc<str>);
 
 /// Why a text is no [`ExtensionId`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not an extension id: expected `publisher.name` in lower-case letters, digits and hyphens, at most 128 bytes")]
+#[error(
+    "{0:?} is not an extension id: expected `publisher.name` in lower-case letters, digits and hyphens, at most 128 bytes"
+)]
 pub struct NameError(String);
 
 impl ExtensionId {

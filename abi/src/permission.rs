@@ -29,6 +29,48 @@ pub struct Permissions {
     pub clock: Option<crate::limits::Span>,
 }
 
+impl Permissions {
+    /// What both allow.
+    pub fn intersect(&self, other: &Self) -> Self {
+        fn both<T: Clone + PartialEq>(ours: &[T], theirs: &[T]) -> Vec<T> {
+            ours.iter().filter(|item| theirs.contains(item)).cloned().collect()
+        }
+        Self {
+            call: (self.call.iter())
+                .flat_map(|ours| other.call.iter().filter_map(|theirs| ours.clone().meet(theirs)))
+                .collect(),
+            net: both(&self.net, &other.net),
+            fs: both(&self.fs, &other.fs),
+            env: both(&self.env, &other.env),
+            subprocess: both(&self.subprocess, &other.subprocess),
+            secrets: both(&self.secrets, &other.secrets),
+            emit: both(&self.emit, &other.emit),
+            subscribe: both(&self.subscribe, &other.subscribe),
+            kv: self.kv && other.kv,
+            // The coarser clock; none means none.
+            clock: self.clock.zip(other.clock).map(|(ours, theirs)| ours.max(theirs)),
+        }
+    }
+
+    /// The permissions that are asked for, by their names in the manifest.
+    pub fn requested(&self) -> impl Iterator<Item = &'static str> {
+        [
+            ("call", !self.call.is_empty()),
+            ("net", !self.net.is_empty()),
+            ("fs", !self.fs.is_empty()),
+            ("env", !self.env.is_empty()),
+            ("subprocess", !self.subprocess.is_empty()),
+            ("secrets", !self.secrets.is_empty()),
+            ("emit", !self.emit.is_empty()),
+            ("subscribe", !self.subscribe.is_empty()),
+            ("kv", self.kv),
+            ("clock", self.clock.is_some()),
+        ]
+        .into_iter()
+        .filter_map(|(name, asked)| asked.then_some(name))
+    }
+}
+
 /// Access to a path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
@@ -64,6 +106,18 @@ impl CallPattern {
     /// Every method of every extension.
     pub const ALL: Self = Self { extension: None, method: None };
 
+    /// What both patterns cover, if anything.
+    fn meet(self, other: &Self) -> Option<Self> {
+        fn one<T: PartialEq + Clone>(ours: Option<T>, theirs: &Option<T>) -> Option<Option<T>> {
+            match (ours, theirs) {
+                (Some(a), Some(b)) if a != *b => None,
+                (ours, theirs) => Some(ours.or_else(|| theirs.clone())),
+            }
+        }
+        let extension = one(self.extension, &other.extension)?;
+        Some(Self { extension, method: one(self.method, &other.method)? })
+    }
+
     /// Whether the pattern covers a method.
     pub fn allows(&self, extension: &str, method: &str) -> bool {
         self.extension.as_ref().is_none_or(|id| id.as_str() == extension)
@@ -76,7 +130,9 @@ impl TryFrom<String> for CallPattern {
 
     fn try_from(text: String) -> Result<Self, String> {
         let wrong = |why: &str| {
-            format!("{text:?} is no call permission: {why}; expected \"publisher.name/method\", \"publisher.name/*\" or \"*\"")
+            format!(
+                "{text:?} is no call permission: {why}; expected \"publisher.name/method\", \"publisher.name/*\" or \"*\""
+            )
         };
         if text == "*" {
             return Ok(Self::ALL);
@@ -109,7 +165,26 @@ impl From<CallPattern> for String {
 
 #[cfg(test)]
 mod tests {
-    use super::CallPattern;
+    use super::{CallPattern, Permissions};
+
+    #[test]
+    fn intersection_is_what_both_allow() {
+        let of = |call: &[&str], env: &[&str]| Permissions {
+            call: call.iter().map(|text| CallPattern::try_from((*text).to_owned()).unwrap()).collect(),
+            env: env.iter().map(|name| (*name).to_owned()).collect(),
+            ..Permissions::default()
+        };
+        let cases = [
+            (of(&["*"], &["A", "B"]), of(&["a.b/m"], &["B"]), of(&["a.b/m"], &["B"])),
+            (of(&["a.b/*"], &[]), of(&["*/m"], &["A"]), of(&["a.b/m"], &[])),
+            (of(&["a.b/*"], &["A"]), of(&["a.c/*"], &["B"]), of(&[], &[])),
+            (of(&["a.b/m"], &["A"]), Permissions::default(), Permissions::default()),
+        ];
+        for (ours, theirs, expected) in cases {
+            assert_eq!(ours.intersect(&theirs), expected, "{ours:?} and {theirs:?}");
+            assert_eq!(theirs.intersect(&ours), expected, "{theirs:?} and {ours:?}");
+        }
+    }
 
     #[test]
     fn call_patterns() {

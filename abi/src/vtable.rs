@@ -3,6 +3,8 @@
 //! Plain functions that pass bytes; no trait objects and no futures cross. `abi_stable` compares
 //! the layout of everything here when a library is loaded. New fields are only ever appended.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
 use abi_stable::StableAbi;
 use abi_stable::library::RootModule;
 use abi_stable::package_version_strings;
@@ -18,9 +20,10 @@ pub struct ExtensionModule {
     /// MessagePack of a [`Description`](crate::Description). Asked once, before any call.
     pub describe: extern "C" fn() -> RVec<u8>,
     /// Calls the method with this index in the description. May be called from many threads at
-    /// once. Calls `done` exactly once, from any thread, before or after it returns.
+    /// once. The arguments are lent until it returns. It may end the call before it returns, or
+    /// keep the [`HostCall`] and end it later, from any thread.
     #[sabi(last_prefix_field)]
-    pub call: extern "C" fn(method: u32, arguments: RSlice<'_, u8>, host: HostContext, done: Completion),
+    pub call: extern "C" fn(method: u32, arguments: RSlice<'_, u8>, call: HostCall),
 }
 
 impl RootModule for ExtensionModuleRef {
@@ -40,40 +43,34 @@ pub enum Outcome {
     Error,
 }
 
-/// Where the result of a call goes. Not `Copy`: it is used once.
+/// One call, as the extension holds it: where its result goes, and what it may ask of its host.
+/// Dropped without a result, it fails the call.
 #[repr(C)]
 #[derive(StableAbi)]
-pub struct Completion {
-    /// The host's own word for the call.
-    pub state: *mut (),
-    /// Takes the result. The bytes are only lent.
-    pub done: unsafe extern "C" fn(state: *mut (), outcome: Outcome, bytes: RSlice<'_, u8>),
+pub struct HostCall {
+    state: *const (),
+    functions: HostFunctionsRef,
 }
 
-/// What a call may ask of its host, valid until the call's completion is used.
-#[repr(C)]
-#[derive(Clone, Copy, StableAbi)]
-pub struct HostContext {
-    /// The host's own word for the call.
-    pub state: *const (),
-    /// The functions, which live as long as the process.
-    pub functions: HostFunctionsRef,
-}
-
-/// The host's functions.
+/// The host's functions. They live as long as the process; `state` is the host's own word for the
+/// call, valid until `release`. Any thread may use them.
 #[repr(C)]
 #[derive(StableAbi)]
 #[sabi(kind(Prefix(prefix_ref = HostFunctionsRef, prefix_fields = HostFunctionsPrefix)))]
 #[sabi(missing_field(panic))]
 pub struct HostFunctions {
-    /// Calls a method of another extension, waits, and hands the result to `done` before it
+    /// Ends the call. Only the first time counts.
+    pub finish: unsafe extern "C" fn(state: *const (), outcome: Outcome, bytes: RVec<u8>),
+    /// Gives the call back to the host, which fails it if it has not ended.
+    pub release: unsafe extern "C" fn(state: *const ()),
+    /// Calls a method of another extension, waits, and gives the result to `sink` before it
     /// returns.
     pub call: unsafe extern "C" fn(
         state: *const (),
         extension: RStr<'_>,
         method: RStr<'_>,
         arguments: RSlice<'_, u8>,
-        done: Completion,
+        sink: ReplySink,
     ),
     /// Writes a line to the log. Levels: 0 trace, 1 debug, 2 info, 3 warn, 4 error.
     pub log: unsafe extern "C" fn(state: *const (), level: u8, message: RStr<'_>),
@@ -84,15 +81,104 @@ pub struct HostFunctions {
     pub cancelled: unsafe extern "C" fn(state: *const ()) -> bool,
 }
 
-// SAFETY: the host promises that both pointers may be used from any thread until the call's
-// completion is used.
-#[expect(unsafe_code, reason = "raw pointers cross the seam")]
-unsafe impl Send for Completion {}
+/// Where the result of an extension's own call goes.
+#[repr(C)]
+#[derive(StableAbi)]
+pub struct ReplySink {
+    /// The extension's own word for it.
+    pub state: *mut (),
+    /// Takes the result. The bytes are only lent.
+    pub take: unsafe extern "C" fn(state: *mut (), outcome: Outcome, bytes: RSlice<'_, u8>),
+}
 
-// SAFETY: as above; the host's functions may be called from many threads at once.
+impl HostCall {
+    /// Hands a call to an extension.
+    ///
+    /// # Safety
+    /// `state` must be what `functions` expect, from any thread, until they are asked to release
+    /// it.
+    #[expect(unsafe_code, reason = "raw pointers cross the seam")]
+    pub unsafe fn new(state: *const (), functions: HostFunctionsRef) -> Self {
+        Self { state, functions }
+    }
+
+    /// Ends the call with a reply or an encoded error. Only the first time counts.
+    #[expect(unsafe_code, reason = "the host's functions take a raw pointer")]
+    pub fn finish(&self, outcome: Outcome, bytes: Vec<u8>) {
+        // SAFETY: whoever made `self` promised that the two fit; `release` comes with the drop.
+        unsafe { self.functions.finish()(self.state, outcome, bytes.into()) }
+    }
+
+    /// Calls a method of another extension, waits, and reads the result where the host has it.
+    /// `None` only if the host breaks its promise to give one.
+    #[expect(unsafe_code, reason = "the host's functions take a raw pointer")]
+    pub fn call<T, F>(&self, extension: &str, method: &str, arguments: &[u8], read: F) -> Option<T>
+    where
+        F: FnOnce(Outcome, &[u8]) -> T,
+    {
+        let mut pending = Pending { read: Some(read), result: None };
+        let sink = ReplySink { state: (&raw mut pending).cast(), take: take::<T, F> };
+        // SAFETY: as in `finish`; `pending` is of the types that `take` casts to, and outlives the
+        // call.
+        unsafe {
+            self.functions.call()(self.state, extension.into(), method.into(), arguments.into(), sink);
+        }
+        pending.result.map(|result| result.unwrap_or_else(|panic| resume_unwind(panic)))
+    }
+
+    /// Writes a line to the log. Levels: 0 trace, 1 debug, 2 info, 3 warn, 4 error.
+    #[expect(unsafe_code, reason = "the host's functions take a raw pointer")]
+    pub fn log(&self, level: u8, message: &str) {
+        // SAFETY: as in `finish`.
+        unsafe { self.functions.log()(self.state, level, message.into()) }
+    }
+
+    /// The extension's settings: a MessagePack map.
+    #[expect(unsafe_code, reason = "the host's functions take a raw pointer")]
+    pub fn config(&self) -> RVec<u8> {
+        // SAFETY: as in `finish`.
+        unsafe { self.functions.config()(self.state) }
+    }
+
+    /// Whether the caller no longer waits.
+    #[expect(unsafe_code, reason = "the host's functions take a raw pointer")]
+    pub fn cancelled(&self) -> bool {
+        // SAFETY: as in `finish`.
+        unsafe { self.functions.cancelled()(self.state) }
+    }
+}
+
+impl Drop for HostCall {
+    #[expect(unsafe_code, reason = "the host's functions take a raw pointer")]
+    fn drop(&mut self) {
+        // SAFETY: as in `finish`; nothing uses `state` after the drop.
+        unsafe { self.functions.release()(self.state) }
+    }
+}
+
+// SAFETY: `HostCall::new` asks for a state that any thread may use.
 #[expect(unsafe_code, reason = "raw pointers cross the seam")]
-unsafe impl Send for HostContext {}
+unsafe impl Send for HostCall {}
 
 // SAFETY: as above.
 #[expect(unsafe_code, reason = "raw pointers cross the seam")]
-unsafe impl Sync for HostContext {}
+unsafe impl Sync for HostCall {}
+
+struct Pending<T, F> {
+    read: Option<F>,
+    result: Option<std::thread::Result<T>>,
+}
+
+/// Keeps a panic of `read` until the host's frames are gone: it must not unwind through them.
+#[expect(unsafe_code, reason = "raw pointers cross the seam")]
+unsafe extern "C" fn take<T, F>(state: *mut (), outcome: Outcome, bytes: RSlice<'_, u8>)
+where
+    F: FnOnce(Outcome, &[u8]) -> T,
+{
+    // SAFETY: `HostCall::call` made `state` from a `Pending<T, F>` that it holds until the host
+    // returns.
+    let pending = unsafe { &mut *state.cast::<Pending<T, F>>() };
+    if let Some(read) = pending.read.take() {
+        pending.result = Some(catch_unwind(AssertUnwindSafe(|| read(outcome, bytes.as_slice()))));
+    }
+}

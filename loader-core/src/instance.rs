@@ -2,7 +2,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Instant;
 
-use quadriga_abi::{Bytes, Description, Envelope, Error, ErrorCode, TraceContext};
+use quadriga_abi::{Bytes, Description, Envelope, Error, TraceContext};
+use serde::Serialize;
 
 /// A boxed future that can move between threads.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -32,16 +33,6 @@ pub trait Instance: Send + Sync + 'static {
 
     /// What it uses at this moment.
     fn usage(&self) -> Usage;
-
-    /// The state to hand to the next generation, if the extension exports one.
-    fn snapshot(&self) -> Outcome {
-        Outcome::unsupported("snapshot")
-    }
-
-    /// Takes over the state of the previous generation.
-    fn restore(&self, _state: Bytes) -> Outcome {
-        Outcome::unsupported("restore")
-    }
 
     /// Ends it and gives back what it holds. Called once, on the dispatcher's tokio runtime.
     fn shutdown(&self) -> BoxFuture<'_, ()>;
@@ -106,11 +97,6 @@ impl Outcome {
             Self::Pending(future) => future.await,
         }
     }
-
-    fn unsupported(what: &str) -> Self {
-        let message = format!("the extension exports no {what}");
-        Self::Ready(Err(Error::new(ErrorCode::Unsupported, message)))
-    }
 }
 
 impl From<Error> for Outcome {
@@ -120,7 +106,7 @@ impl From<Error> for Outcome {
 }
 
 /// What an instance uses at one moment. `None` where the engine cannot tell.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Usage {
     /// Bytes of memory.
     pub memory: Option<u64>,

@@ -42,7 +42,11 @@ impl ManifestError {
 impl fmt::Display for ManifestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { file, line, column, message, source_line } = self;
-        write!(f, "{file}:{line}:{column}: {message}\n{line:>5} | {source_line}\n{:>5} | {:>column$}", "", "^")
+        write!(
+            f,
+            "{file}:{line}:{column}: {message}\n{line:>5} | {source_line}\n{:>5} | {:>column$}",
+            "", "^"
+        )
     }
 }
 

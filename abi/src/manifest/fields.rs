@@ -195,7 +195,8 @@ impl Hint for crate::limits::Span {
 }
 
 impl Hint for crate::permission::CallPattern {
-    const EXPECTED: &'static str = "methods to call: \"publisher.name/method\", \"publisher.name/*\" or \"*\"";
+    const EXPECTED: &'static str =
+        "methods to call: \"publisher.name/method\", \"publisher.name/*\" or \"*\"";
 }
 
 schema_of_text!(crate::ExtensionId);
@@ -222,11 +223,11 @@ impl JsonSchema for crate::RuntimeKind {
 
 /// Splits `name@version`.
 pub(super) fn capability<V: FromStr<Err: fmt::Display>>(text: &str) -> Result<(&str, V), String> {
-    let (name, version) = text
-        .split_once('@')
-        .filter(|(name, _)| !name.is_empty())
-        .ok_or_else(|| format!("{text:?} is no capability: expected name@version, such as \"tokenizer@1.2.0\""))?;
-    let version =
-        version.parse().map_err(|error| format!("{text:?} is no capability: {error}; expected name@version"))?;
+    let (name, version) = text.split_once('@').filter(|(name, _)| !name.is_empty()).ok_or_else(|| {
+        format!("{text:?} is no capability: expected name@version, such as \"tokenizer@1.2.0\"")
+    })?;
+    let version = version
+        .parse()
+        .map_err(|error| format!("{text:?} is no capability: {error}; expected name@version"))?;
     Ok((name, version))
 }

@@ -1,0 +1,156 @@
+//! Every runtime calls every runtime: the sixteen directions, and chains that come back to where
+//! they have been. A deadlock shows as a test that nextest ends.
+
+use std::time::Duration;
+
+use quadriga::abi::{ErrorCode, Value};
+use quadriga::{CallOptions, Dispatcher};
+use quadriga_tests::{granted, guest, host};
+
+const LANGUAGES: [&str; 4] = ["js", "python", "wasm", "native"];
+
+/// How often each pattern is repeated: a race shows in one of so many, or it is not there.
+const ROUNDS: usize = 200;
+
+fn relay(language: &str) -> String {
+    format!("relay.{language}")
+}
+
+async fn relays() -> Dispatcher {
+    let host = host();
+    for language in LANGUAGES {
+        host.load(guest("relay", language), granted()).await.expect(language);
+    }
+    host
+}
+
+/// `from` calls `to`, which greets.
+async fn greet(host: &Dispatcher, from: &str, to: &str) {
+    let arguments = (relay(to), "greet", ["Ada"]);
+    let reply: String = host.invoke(&relay(from), "relay", &arguments).await.unwrap();
+    assert_eq!(reply, format!("Hello, Ada, from {to}"), "{from} calls {to}");
+}
+
+/// Calls along a path of languages; every one on it must have been there, in order.
+async fn walk(host: &Dispatcher, path: &[&str]) {
+    let ids: Vec<String> = path[1..].iter().map(|language| relay(language)).collect();
+    let visited: Vec<String> = host.invoke(&relay(path[0]), "chain", &(ids,)).await.unwrap();
+    assert_eq!(visited, path);
+}
+
+/// The path of eight that starts with a language and takes them in turn, twice round.
+fn twice_round(first: usize) -> Vec<&'static str> {
+    (0..8).map(|step| LANGUAGES[(first + step) % 4]).collect()
+}
+
+#[tokio::test]
+async fn sixteen_directions() {
+    let host = relays().await;
+    for _ in 0..ROUNDS {
+        for from in LANGUAGES {
+            for to in LANGUAGES {
+                greet(&host, from, to).await;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn sixteen_directions_at_once() {
+    let host = relays().await;
+    for _ in 0..ROUNDS {
+        let mut calls = tokio::task::JoinSet::new();
+        for from in LANGUAGES {
+            for to in LANGUAGES {
+                let host = host.clone();
+                calls.spawn(async move { greet(&host, from, to).await });
+            }
+        }
+        while let Some(done) = calls.join_next().await {
+            done.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn chains_of_depth_eight() {
+    let host = relays().await;
+    for _ in 0..ROUNDS {
+        for first in 0..4 {
+            walk(&host, &twice_round(first)).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn chains_of_depth_eight_at_once() {
+    let host = relays().await;
+    for _ in 0..ROUNDS {
+        let mut calls = tokio::task::JoinSet::new();
+        for first in 0..8 {
+            let host = host.clone();
+            calls.spawn(async move { walk(&host, &twice_round(first)).await });
+        }
+        while let Some(done) = calls.join_next().await {
+            done.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_language_calls_itself_again_and_again() {
+    let host = relays().await;
+    for language in LANGUAGES {
+        walk(&host, &[language; 8]).await;
+    }
+}
+
+#[tokio::test]
+async fn errors_keep_code_and_chain_across_languages() {
+    let host = relays().await;
+    for from in LANGUAGES {
+        for to in LANGUAGES {
+            let arguments = (relay(to), "fail", ["too bad"]);
+            let error = host.invoke::<Value>(&relay(from), "relay", &arguments).await.unwrap_err();
+            assert_eq!(error.code, ErrorCode::ExtensionError, "{from} calls {to}: {error:?}");
+            assert_eq!(error.extension.as_deref(), Some(relay(from).as_str()), "{error:?}");
+            let cause = error.chain().last().unwrap();
+            assert_eq!(cause.extension.as_deref(), Some(relay(to).as_str()), "{from} calls {to}: {error:?}");
+            assert!(cause.message.contains("too bad"), "{from} calls {to}: {error:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_deadline_bounds_the_whole_chain() {
+    let host = relays().await;
+    // Native code cannot be interrupted in its host's process, so it does not spin here.
+    for from in LANGUAGES {
+        for to in ["js", "python", "wasm"] {
+            let arguments = rmp_serde::to_vec(&(relay(to), "spin", [(); 0])).unwrap();
+            let options = CallOptions::default().timeout(Duration::from_millis(50));
+            let error = host.call(&relay(from), "relay", arguments, options).await.unwrap_err();
+            assert_eq!(error.code, ErrorCode::DeadlineExceeded, "{from} calls {to}: {error:?}");
+        }
+    }
+    for from in LANGUAGES {
+        for to in LANGUAGES {
+            greet(&host, from, to).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn unload_and_load_again_while_others_call() {
+    let host = relays().await;
+    for language in LANGUAGES {
+        host.unload(&relay(language)).await.unwrap();
+        for other in LANGUAGES.iter().filter(|other| **other != language) {
+            let arguments = (relay(language), "greet", ["Ada"]);
+            let error = host.invoke::<Value>(&relay(other), "relay", &arguments).await.unwrap_err();
+            assert_eq!(error.code, ErrorCode::UnknownExtension, "{other} calls {language}: {error:?}");
+        }
+        host.load(guest("relay", language), granted()).await.unwrap();
+        greet(&host, "js", language).await;
+    }
+}

@@ -1,5 +1,7 @@
 //! Every runtime through the host crate, in one binary so that the engines are linked once.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
 mod cli;
 #[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]

@@ -1,0 +1,173 @@
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use futures_util::task::AtomicWaker;
+use quadriga_abi::{Bytes, Error, ErrorCode, ExtensionId, TraceContext};
+use tokio::task::AbortHandle;
+
+use crate::dispatcher::Core;
+use crate::route::Slot;
+use crate::{BoxFuture, Call, Outcome};
+
+/// How long an interrupted instance may take to say where it was, before the caller is told
+/// without it.
+const GRACE: Duration = Duration::from_millis(100);
+
+/// What a caller says about one call.
+#[derive(Debug, Clone, Default)]
+pub struct CallOptions {
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) trace: Option<TraceContext>,
+    pub(crate) source: Option<ExtensionId>,
+    pub(crate) depth: u16,
+}
+
+impl CallOptions {
+    /// Waits no longer than until `deadline`. It bounds the calls made on this call's behalf too.
+    pub fn deadline(mut self, deadline: Instant) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// Waits no longer than `timeout` from now.
+    pub fn timeout(self, timeout: Duration) -> Self {
+        self.deadline(Instant::now() + timeout)
+    }
+
+    /// Makes the call a part of a distributed trace.
+    pub fn trace(mut self, trace: TraceContext) -> Self {
+        self.trace = Some(trace);
+        self
+    }
+}
+
+/// A call that has been let in: routed, checked and counted, but not handed to its instance.
+pub(crate) struct Admitted {
+    pub(crate) call: Call,
+    pub(crate) ticket: Ticket,
+}
+
+/// A call that was handed to its instance.
+pub(crate) enum Started {
+    Ready(Result<Bytes, Error>),
+    InFlight(InFlight),
+}
+
+/// Counts a call while it lives. Dropped before the call finished, it gives the call up.
+pub(crate) struct Ticket {
+    pub(crate) core: Arc<Core>,
+    pub(crate) slot: Arc<Slot>,
+    pub(crate) id: u64,
+    pub(crate) started: Instant,
+    pub(crate) alarm: Option<Alarm>,
+    pub(crate) finished: bool,
+}
+
+/// A call that its instance has not finished.
+pub(crate) struct InFlight {
+    future: BoxFuture<'static, Result<Bytes, Error>>,
+    ticket: Ticket,
+}
+
+impl Admitted {
+    /// Hands the call to its instance, which may run it here and now.
+    pub(crate) fn run(self) -> Started {
+        let Self { call, mut ticket } = self;
+        let slot = Arc::clone(&ticket.slot);
+        // A runtime that panics is a bug, but one that must not reach the caller's stack.
+        let outcome = catch_unwind(AssertUnwindSafe(|| slot.instance.call(call)))
+            .unwrap_or_else(|_| Error::new(ErrorCode::Internal, "the runtime panicked").into());
+        match outcome {
+            Outcome::Ready(result) => Started::Ready(ticket.finish(result)),
+            Outcome::Pending(future) => Started::InFlight(InFlight { future, ticket }),
+        }
+    }
+}
+
+impl From<Started> for Outcome {
+    fn from(started: Started) -> Self {
+        match started {
+            Started::Ready(result) => Self::Ready(result),
+            Started::InFlight(call) => Self::Pending(Box::pin(call)),
+        }
+    }
+}
+
+impl Ticket {
+    fn finish(&mut self, result: Result<Bytes, Error>) -> Result<Bytes, Error> {
+        self.finished = true;
+        self.slot.finish(self.started, result)
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.alarm = None;
+        if !self.finished {
+            let cancelled = Error::new(ErrorCode::Cancelled, "the caller gave up");
+            let _ = self.slot.finish(self.started, Err(cancelled));
+            self.core.give_up(&self.slot, self.id);
+        }
+        self.slot.leave();
+    }
+}
+
+impl Future for InFlight {
+    type Output = Result<Bytes, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Poll::Ready(result) = self.future.as_mut().poll(context) {
+            return Poll::Ready(self.ticket.finish(result));
+        }
+        match &self.ticket.alarm {
+            Some(alarm) if alarm.rang(context) => {
+                let late = Error::new(ErrorCode::DeadlineExceeded, "the call took longer than it was given");
+                self.ticket.core.remember(self.ticket.id);
+                Poll::Ready(self.ticket.finish(Err(late)))
+            }
+            _ => Poll::Pending,
+        }
+    }
+}
+
+/// Interrupts a call at its deadline, and wakes its caller a little later.
+pub(crate) struct Alarm {
+    bell: Arc<Bell>,
+    task: AbortHandle,
+}
+
+#[derive(Default)]
+struct Bell {
+    rang: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl Alarm {
+    pub(crate) fn set(core: &Core, slot: &Arc<Slot>, id: u64, deadline: Instant) -> Self {
+        let bell = Arc::new(Bell::default());
+        let (slot, ringing) = (Arc::clone(slot), Arc::clone(&bell));
+        let task = core.executor().spawn(async move {
+            tokio::time::sleep_until(deadline.into()).await;
+            slot.instance.interrupt(id);
+            tokio::time::sleep(GRACE).await;
+            ringing.rang.store(true, Ordering::Release);
+            ringing.waker.wake();
+        });
+        Self { bell, task: task.abort_handle() }
+    }
+
+    fn rang(&self, context: &Context<'_>) -> bool {
+        self.bell.waker.register(context.waker());
+        self.bell.rang.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}

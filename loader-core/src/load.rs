@@ -1,0 +1,427 @@
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use quadriga_abi::limits::{Limit, Limits, Span};
+use quadriga_abi::manifest::{FILE_NAME, Manifest, TomlValue};
+use quadriga_abi::{Bytes, Description, Error, ErrorCode, ExtensionId, Isolation, PROTOCOL, Value};
+
+use crate::dispatcher::{Core, lock};
+use crate::metrics::Counters;
+use crate::route::{Caps, Gate, Slot, Source, suggest};
+use crate::{Bridge, Grant, Instance, Provided, Runtime, Unit};
+
+/// How long an instance may take to shut down, and a runtime to report a load that is over time.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// What a host says about one load.
+#[derive(Debug, Clone, Default)]
+pub struct LoadOptions {
+    /// What the extension may do.
+    pub grant: Grant,
+    /// Settings over the manifest's defaults, by name.
+    pub config: serde_json::Map<String, serde_json::Value>,
+}
+
+/// Keeps an id for one load.
+struct Reservation {
+    core: Arc<Core>,
+    id: ExtensionId,
+}
+
+impl Core {
+    pub(crate) async fn load(
+        self: &Arc<Self>,
+        folder: PathBuf,
+        options: LoadOptions,
+    ) -> Result<ExtensionId, Error> {
+        let core = Arc::clone(self);
+        self.on_executor(async move {
+            let (root, manifest) = read_manifest(&folder)?;
+            let reserved = core.reserve(&manifest.extension.id)?;
+            if core.routes.load().contains_key(&reserved.id) {
+                return Err(taken(&reserved.id));
+            }
+            let slot = core.instantiate(root, manifest, options).await?;
+            core.insert(slot);
+            Ok(reserved.id.clone())
+        })
+        .await
+    }
+
+    pub(crate) async fn reload(self: &Arc<Self>, extension: &str) -> Result<(), Error> {
+        let (core, extension) = (Arc::clone(self), extension.to_owned());
+        self.on_executor(async move {
+            let old = core.route(&extension)?;
+            let _reserved = core.reserve(&old.id)?;
+            let Some(source) = &old.source else {
+                let message = format!("{extension} is part of the host and cannot be reloaded");
+                return Err(Error::new(ErrorCode::Unsupported, message));
+            };
+            let (root, manifest) = read_manifest(&source.root)?;
+            if manifest.extension.id != old.id {
+                let message = format!("the manifest now says {}, not {extension}", manifest.extension.id);
+                return Err(Error::new(ErrorCode::InvalidManifest, message));
+            }
+            let new = core.instantiate(root, manifest, source.options.clone()).await?;
+            core.insert(new);
+            core.retire(old).await;
+            Ok(())
+        })
+        .await
+    }
+
+    pub(crate) async fn unload(self: &Arc<Self>, extension: &str) -> Result<(), Error> {
+        let (core, extension) = (Arc::clone(self), extension.to_owned());
+        self.on_executor(async move {
+            let slot = core.route(&extension)?;
+            let _reserved = core.reserve(&slot.id)?;
+            core.routes.rcu(|routes| {
+                let mut routes = (**routes).clone();
+                routes.remove(&slot.id);
+                routes
+            });
+            core.retire(slot).await;
+            Ok(())
+        })
+        .await
+    }
+
+    pub(crate) fn provide(self: &Arc<Self>, functions: Provided) -> Result<(), Error> {
+        let id = functions.id().clone();
+        let reserved = self.reserve(&id)?;
+        if self.routes.load().contains_key(&reserved.id) {
+            return Err(taken(&id));
+        }
+        let kind = quadriga_abi::RuntimeKind::new("host");
+        let instance: Arc<dyn Instance> = Arc::new(functions);
+        let caps = self.caps(&Limits::default());
+        let version = semver::Version::new(0, 0, 0);
+        let slot = self.slot(id, kind, version, Isolation::None, instance, caps, None, Instant::now())?;
+        self.insert(slot);
+        Ok(())
+    }
+
+    /// Runs work on our own executor, and ends it if the caller goes away.
+    async fn on_executor<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> Result<T, Error> {
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn_on(work, self.executor());
+        let stopped = |_| Err(Error::new(ErrorCode::Internal, "the work panicked"));
+        match tasks.join_next().await {
+            Some(result) => result.unwrap_or_else(stopped),
+            None => Err(Error::new(ErrorCode::Internal, "the work went missing")),
+        }
+    }
+
+    fn reserve(self: &Arc<Self>, id: &ExtensionId) -> Result<Reservation, Error> {
+        if lock(&self.loading).insert(id.clone()) {
+            Ok(Reservation { core: Arc::clone(self), id: id.clone() })
+        } else {
+            let message = format!("{id} is being loaded or unloaded at this moment");
+            Err(Error::new(ErrorCode::AlreadyLoaded, message))
+        }
+    }
+
+    fn insert(&self, slot: Arc<Slot>) {
+        self.routes.rcu(|routes| {
+            let mut routes = (**routes).clone();
+            routes.insert(slot.id.clone(), Arc::clone(&slot));
+            routes
+        });
+    }
+
+    async fn retire(&self, slot: Arc<Slot>) {
+        slot.gate.drain(self.policy.drain_timeout).await;
+        if tokio::time::timeout(GRACE + GRACE, slot.instance.shutdown()).await.is_err() {
+            tracing::warn!(extension = slot.id.as_str(), "did not shut down in time");
+        }
+    }
+
+    /// Checks a manifest against this host, loads its entry, and checks what came of it.
+    async fn instantiate(
+        self: &Arc<Self>,
+        root: PathBuf,
+        manifest: Arc<Manifest>,
+        options: LoadOptions,
+    ) -> Result<Arc<Slot>, Error> {
+        let started = Instant::now();
+        let id = manifest.extension.id.clone();
+        let runtime = self.runtime(&manifest)?;
+        let limits = manifest.limits.at_most(&self.policy.limits);
+        let permissions = self.policy.permissions(&manifest.permissions, &options.grant);
+        self.check_host(&manifest)?;
+        self.check_support(&manifest, &*runtime, &limits, &permissions)?;
+        self.check_dependencies(&manifest)?;
+        let timeout = limits.load_timeout.map_or(self.policy.load_timeout, |Span(timeout)| timeout);
+        let deadline = started + timeout;
+        let entry = entry(&root, &manifest)?;
+        let config = config(&manifest, &options.config)?;
+        let bridge = Bridge::new(id.clone(), self.weak(), permissions.clone(), config);
+        let caps = self.caps(&limits);
+        let unit = Unit {
+            manifest: Arc::clone(&manifest),
+            root: root.clone(),
+            entry,
+            limits,
+            permissions,
+            deadline,
+        };
+        let loading = tokio::time::timeout_at((deadline + GRACE).into(), runtime.load(unit, bridge));
+        let instance = loading.await.unwrap_or_else(|_| {
+            let message = format!("{id} did not load within {} ms", timeout.as_millis());
+            Err(Error::new(ErrorCode::DeadlineExceeded, message).with_hint("raise [limits] load-timeout"))
+        });
+        let instance = instance.map_err(|error| error.in_extension(id.as_str()))?;
+        let checked = check_description(&manifest, instance.describe()).and_then(|()| {
+            let support = runtime.support();
+            let version = manifest.extension.version.0.clone();
+            let source = Source { root, manifest: Arc::clone(&manifest), options };
+            let shared = Arc::clone(&instance);
+            self.slot(id, runtime.kind(), version, support.isolation, shared, caps, Some(source), started)
+        });
+        if checked.is_err() {
+            instance.shutdown().await;
+        }
+        checked
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "it only fills a struct")]
+    fn slot(
+        &self,
+        id: ExtensionId,
+        kind: quadriga_abi::RuntimeKind,
+        version: semver::Version,
+        isolation: Isolation,
+        instance: Arc<dyn Instance>,
+        caps: Caps,
+        source: Option<Source>,
+        started: Instant,
+    ) -> Result<Arc<Slot>, Error> {
+        let mut methods = HashMap::new();
+        for (place, method) in instance.describe().methods.iter().enumerate() {
+            if methods.insert(Arc::from(method.name.as_str()), place).is_some() {
+                let message = format!("{id} describes the method {:?} twice", method.name);
+                return Err(Error::new(ErrorCode::ProtocolViolation, message));
+            }
+        }
+        let generation = self.generations.fetch_add(1, Ordering::Relaxed);
+        let (gate, counters, load_time) = (Gate::default(), Counters::new(), started.elapsed());
+        Ok(Arc::new(Slot {
+            id,
+            kind,
+            version,
+            isolation,
+            generation,
+            load_time,
+            instance,
+            methods,
+            caps,
+            source,
+            gate,
+            counters,
+        }))
+    }
+
+    fn caps(&self, limits: &Limits) -> Caps {
+        Caps {
+            message_size: limits.message_size.map_or(self.policy.message_size, |size| size.0),
+            queue_depth: limits.queue_depth.unwrap_or(self.policy.queue_depth),
+            call_depth: limits.call_depth.unwrap_or(self.policy.call_depth),
+            call_timeout: limits.call_timeout.map(|Span(timeout)| timeout),
+        }
+    }
+
+    fn weak(self: &Arc<Self>) -> Weak<Self> {
+        Arc::downgrade(self)
+    }
+
+    fn runtime(&self, manifest: &Manifest) -> Result<Arc<dyn Runtime>, Error> {
+        let kind = &manifest.runtime.kind;
+        self.runtimes.get(kind).map(Arc::clone).ok_or_else(|| {
+            let mut kinds: Vec<&str> = self.runtimes.keys().map(|kind| kind.as_str()).collect();
+            kinds.sort_unstable();
+            let message = format!("{}: this host has no runtime {kind:?}", manifest.extension.id);
+            Error::new(ErrorCode::UnknownRuntime, message).with_hint(suggest(kind.as_str(), &kinds, "it has"))
+        })
+    }
+
+    fn check_host(&self, manifest: &Manifest) -> Result<(), Error> {
+        let id = &manifest.extension.id;
+        let wrong = |message| Err(Error::new(ErrorCode::IncompatibleVersion, message));
+        let protocol =
+            semver::Version::new(PROTOCOL.major.into(), PROTOCOL.minor.into(), PROTOCOL.patch.into());
+        if let Some(range) = manifest.runtime.api.as_ref().filter(|range| !range.0.matches(&protocol)) {
+            return wrong(format!("{id} works with contract {range}; this host speaks {protocol}"));
+        }
+        let Ok(host) = env!("CARGO_PKG_VERSION").parse::<semver::Version>() else {
+            return Ok(());
+        };
+        match (&manifest.host.min, &manifest.host.max) {
+            (Some(min), _) if host < min.0 => {
+                wrong(format!("{id} needs host {min} or newer; this is {host}"))
+            }
+            (_, Some(max)) if host > max.0 => {
+                wrong(format!("{id} needs host {max} or older; this is {host}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_support(
+        &self,
+        manifest: &Manifest,
+        runtime: &dyn Runtime,
+        limits: &Limits,
+        permissions: &quadriga_abi::permission::Permissions,
+    ) -> Result<(), Error> {
+        const OURS: [Limit; 4] =
+            [Limit::LoadTimeout, Limit::MessageSize, Limit::QueueDepth, Limit::CallDepth];
+        let (id, kind, support) = (&manifest.extension.id, runtime.kind(), runtime.support());
+        let wanted = manifest.runtime.isolation.unwrap_or(Isolation::None).max(self.policy.minimum_isolation);
+        if support.isolation < wanted {
+            let reached = support.isolation;
+            let message =
+                format!("{id} must run at isolation {wanted} or stronger; runtime {kind} reaches {reached}");
+            let hint = "if this extension is trusted, lower the minimum isolation of the host's policy";
+            return Err(Error::new(ErrorCode::IsolationUnavailable, message).with_hint(hint));
+        }
+        let unmet = |(limit, _): &(Limit, _)| !OURS.contains(limit) && !support.limits.contains(limit);
+        if let Some((_, name)) = limits.declared().find(unmet) {
+            let message = format!(
+                "{id}: runtime {kind} cannot enforce the limit {name} at isolation {}",
+                support.isolation
+            );
+            return Err(
+                Error::new(ErrorCode::Unsupported, message).with_hint("remove the limit, or isolate more")
+            );
+        }
+        // Code that shares our memory without a barrier has what the host process has; the grant
+        // says so, and nothing can be mediated.
+        let mediated = |name: &&str| *name == "call" || support.permissions.contains(name);
+        if support.isolation > Isolation::None
+            && let Some(name) = permissions.requested().find(|name| !mediated(name))
+        {
+            let message = format!("{id}: runtime {kind} does not offer the permission {name}");
+            return Err(Error::new(ErrorCode::Unsupported, message).with_hint("remove it from [permissions]"));
+        }
+        Ok(())
+    }
+
+    fn check_dependencies(&self, manifest: &Manifest) -> Result<(), Error> {
+        let id = &manifest.extension.id;
+        let routes = self.routes.load();
+        let missing =
+            |message| Err(Error::new(ErrorCode::MissingDependency, message).with_hint("load it first"));
+        for (needed, range) in &manifest.dependencies {
+            match routes.get(needed) {
+                None => return missing(format!("{id} needs {needed} {range}, which is not loaded")),
+                Some(slot) if !range.0.matches(&slot.version) => {
+                    return missing(format!("{id} needs {needed} {range}; loaded is {}", slot.version));
+                }
+                Some(_) => {}
+            }
+        }
+        for (name, range) in manifest.requires() {
+            let provided = routes.values().filter_map(|slot| slot.source.as_ref()).any(|source| {
+                source.manifest.provides().any(|(other, version)| other == name && range.matches(&version))
+            });
+            if !provided {
+                return missing(format!("{id} needs the capability {name}@{range}, which nothing provides"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        lock(&self.core.loading).remove(&self.id);
+    }
+}
+
+fn taken(id: &ExtensionId) -> Error {
+    let error = Error::new(ErrorCode::AlreadyLoaded, format!("{id} is loaded already"));
+    error.with_hint("reload it, or unload it first")
+}
+
+fn read_manifest(folder: &Path) -> Result<(PathBuf, Arc<Manifest>), Error> {
+    let invalid = |path: &Path, error| {
+        let message = format!("{} cannot be read: {error}", path.display());
+        Error::new(ErrorCode::InvalidManifest, message)
+            .with_hint(format!("an extension is a folder with a {FILE_NAME}"))
+    };
+    let root = fs::canonicalize(folder).map_err(|error| invalid(folder, error))?;
+    let path = root.join(FILE_NAME);
+    let text = fs::read_to_string(&path).map_err(|error| invalid(&path, error))?;
+    let manifest = Manifest::parse(&text, path.display().to_string())
+        .map_err(|error| Error::new(ErrorCode::InvalidManifest, error.to_string()))?;
+    Ok((root, Arc::new(manifest)))
+}
+
+fn entry(root: &Path, manifest: &Manifest) -> Result<PathBuf, Error> {
+    let (id, name) = (&manifest.extension.id, &manifest.runtime.entry);
+    let wrong = |why: String| Error::new(ErrorCode::EntryInvalid, why).in_extension(id.as_str());
+    let path = fs::canonicalize(root.join(name.as_path())).map_err(|error| {
+        wrong(format!("the entry {name} of {id} cannot be read: {error}")).with_hint("has it been built?")
+    })?;
+    if !path.starts_with(root) {
+        return Err(wrong(format!("the entry {name} of {id} is a link that leaves the package")));
+    }
+    if !path.is_file() {
+        return Err(wrong(format!("the entry {name} of {id} is not a file")));
+    }
+    Ok(path)
+}
+
+fn config(manifest: &Manifest, set: &serde_json::Map<String, serde_json::Value>) -> Result<Bytes, Error> {
+    let defaults = manifest.config.defaults.iter().filter(|(name, _)| !set.contains_key(*name));
+    let defaults = defaults.map(|(name, value)| (Value::Text(name.clone()), from_toml(value)));
+    let set = set.iter().map(|(name, value)| (Value::Text(name.clone()), value.clone().into()));
+    let config = Value::Map(defaults.chain(set).collect()).to_bytes();
+    config
+        .map(Bytes::from)
+        .map_err(|error| Error::new(ErrorCode::InvalidManifest, format!("config: {error}")))
+}
+
+fn from_toml(value: &TomlValue) -> Value {
+    match value {
+        TomlValue::String(text) => Value::Text(text.clone()),
+        TomlValue::Integer(n) => Value::Int(*n),
+        TomlValue::Float(x) => Value::Float(*x),
+        TomlValue::Boolean(b) => Value::Bool(*b),
+        TomlValue::Datetime(time) => Value::Text(time.to_string()),
+        TomlValue::Array(items) => Value::List(items.iter().map(from_toml).collect()),
+        TomlValue::Table(table) => Value::Map(
+            table.iter().map(|(key, value)| (Value::Text(key.clone()), from_toml(value))).collect(),
+        ),
+    }
+}
+
+fn check_description(manifest: &Manifest, description: &Description) -> Result<(), Error> {
+    let id = &manifest.extension.id;
+    let theirs = description.protocol;
+    if !PROTOCOL.serves(theirs) {
+        let message = format!("{id} was built for contract {theirs}; this host speaks {PROTOCOL}");
+        let hint = format!("build it with an SDK for contract {PROTOCOL}");
+        return Err(Error::new(ErrorCode::IncompatibleVersion, message).with_hint(hint));
+    }
+    let hooks = manifest.hooks.iter().map(|(name, hook)| (format!("[hooks.{name}]"), &hook.method));
+    let functions = manifest.api.iter().flat_map(|(api, functions)| {
+        functions.iter().map(move |(name, function)| (format!("[api.{api}.{name}]"), &function.method))
+    });
+    for (section, method) in hooks.chain(functions) {
+        if !description.methods.iter().any(|there| there.name == *method) {
+            let names: Vec<&str> = description.methods.iter().map(|method| method.name.as_str()).collect();
+            let message = format!("{id}: {section} names the method {method:?}, which it does not export");
+            let error = Error::new(ErrorCode::InvalidManifest, message);
+            return Err(error.with_hint(suggest(method, &names, "it exports")));
+        }
+    }
+    Ok(())
+}

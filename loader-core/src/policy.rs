@@ -1,0 +1,66 @@
+use std::time::Duration;
+
+use quadriga_abi::Isolation;
+use quadriga_abi::limits::Limits;
+use quadriga_abi::permission::Permissions;
+
+/// What a host demands of every extension.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// The weakest isolation that an extension may run in. [`Isolation::None`] is for hosts that
+    /// trust everything they load.
+    pub minimum_isolation: Isolation,
+    /// Ceilings: an extension gets its manifest's limit or this, whichever is lower.
+    pub limits: Limits,
+    /// The most that may be granted; `None` leaves it to each grant.
+    pub permissions: Option<Permissions>,
+    /// How long a load may take where neither the manifest nor `limits` says it.
+    pub load_timeout: Duration,
+    /// How many extensions may stand above a call where neither says it.
+    pub call_depth: u16,
+    /// How many calls one extension may have in flight where neither says it.
+    pub queue_depth: u32,
+    /// Bytes in the arguments or the result of a call where neither says it.
+    pub message_size: u64,
+    /// How long an unload waits for the calls in flight.
+    pub drain_timeout: Duration,
+}
+
+/// What a host grants one extension.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Grant {
+    /// Nothing: the default.
+    #[default]
+    Nothing,
+    /// All that its manifest asks for.
+    Requested,
+    /// What its manifest asks for, as far as it is in here.
+    Only(Box<Permissions>),
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            minimum_isolation: Isolation::InProcess,
+            limits: Limits::default(),
+            permissions: None,
+            load_timeout: Duration::from_secs(10),
+            call_depth: 64,
+            queue_depth: 1024,
+            message_size: 128 << 20,
+            drain_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Policy {
+    /// What an extension may do: its request, cut by its grant, cut by this policy.
+    pub(crate) fn permissions(&self, requested: &Permissions, grant: &Grant) -> Permissions {
+        let granted = match grant {
+            Grant::Nothing => Permissions::default(),
+            Grant::Requested => requested.clone(),
+            Grant::Only(granted) => requested.intersect(granted),
+        };
+        self.permissions.as_ref().map_or(granted.clone(), |most| granted.intersect(most))
+    }
+}

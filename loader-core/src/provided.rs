@@ -1,0 +1,96 @@
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use quadriga_abi::{Bytes, Description, Error, ErrorCode, ExtensionId, Method, NameError};
+
+use crate::dispatcher::{decode, encode};
+use crate::{BoxFuture, Call, CallContext, Instance, Outcome, Usage};
+
+type Function = Box<dyn Fn(&CallContext, Bytes) -> Result<Bytes, Error> + Send + Sync>;
+
+/// Functions of the host that extensions call like those of any other extension.
+///
+/// ```
+/// use quadriga_core::Provided;
+/// let clock = Provided::new("app.math")?.function("add", |(a, b): (i64, i64)| Ok(a + b));
+/// # Ok::<(), quadriga_core::abi::NameError>(())
+/// ```
+pub struct Provided {
+    id: ExtensionId,
+    description: Description,
+    functions: Vec<Function>,
+}
+
+impl Provided {
+    /// Starts with no functions under an id that extensions call.
+    ///
+    /// # Errors
+    /// If the id is malformed.
+    pub fn new(id: &str) -> Result<Self, NameError> {
+        let sdk = concat!("quadriga-core ", env!("CARGO_PKG_VERSION"));
+        Ok(Self {
+            id: ExtensionId::new(id)?,
+            description: Description::new(sdk, Vec::new()),
+            functions: Vec::new(),
+        })
+    }
+
+    /// Adds a function. It runs on the thread of its caller and takes a tuple of arguments.
+    pub fn function<A: DeserializeOwned, R: Serialize>(
+        self,
+        name: &str,
+        function: impl Fn(A) -> Result<R, Error> + Send + Sync + 'static,
+    ) -> Self {
+        let id = self.id.clone();
+        let method = name.to_owned();
+        self.raw(name, move |_, arguments| {
+            let arguments = decode(&arguments).map_err(|error: Error| {
+                Error::new(ErrorCode::InvalidArguments, format!("{id}/{method}: {error}"))
+            })?;
+            encode(&function(arguments)?).map(Bytes::from)
+        })
+    }
+
+    /// Adds a function that takes and returns MessagePack.
+    pub fn raw(
+        mut self,
+        name: &str,
+        function: impl Fn(&CallContext, Bytes) -> Result<Bytes, Error> + Send + Sync + 'static,
+    ) -> Self {
+        self.description.methods.push(Method::named(name));
+        self.functions.push(Box::new(function));
+        self
+    }
+
+    pub(crate) fn id(&self) -> &ExtensionId {
+        &self.id
+    }
+}
+
+impl Instance for Provided {
+    fn describe(&self) -> &Description {
+        &self.description
+    }
+
+    fn call(&self, call: Call) -> Outcome {
+        let context = call.context();
+        Outcome::Ready(match self.functions.get(call.method) {
+            Some(function) => function(&context, call.envelope.payload),
+            None => Err(Error::new(ErrorCode::Internal, "no such function")),
+        })
+    }
+
+    fn blocks(&self) -> bool {
+        true
+    }
+
+    fn interrupt(&self, _call: u64) {}
+
+    fn usage(&self) -> Usage {
+        Usage::default()
+    }
+
+    fn shutdown(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+}

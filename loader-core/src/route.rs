@@ -1,0 +1,206 @@
+use std::collections::HashMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use quadriga_abi::manifest::Manifest;
+use quadriga_abi::{Bytes, Error, ErrorCode, ExtensionId, Isolation, Method, RuntimeKind};
+use serde::Serialize;
+use tokio::sync::Notify;
+
+use crate::metrics::Counters;
+use crate::{Instance, LoadOptions, Metrics, Usage};
+
+/// Where calls go, by extension. Replaced as a whole; readers never wait.
+pub(crate) type Routes = HashMap<ExtensionId, Arc<Slot>>;
+
+/// One generation of one extension.
+pub(crate) struct Slot {
+    pub(crate) id: ExtensionId,
+    pub(crate) kind: RuntimeKind,
+    pub(crate) version: semver::Version,
+    pub(crate) isolation: Isolation,
+    pub(crate) generation: u64,
+    pub(crate) load_time: Duration,
+    pub(crate) instance: Arc<dyn Instance>,
+    pub(crate) methods: HashMap<Arc<str>, usize>,
+    pub(crate) caps: Caps,
+    /// None for what the host itself provides.
+    pub(crate) source: Option<Source>,
+    pub(crate) gate: Gate,
+    pub(crate) counters: Counters,
+}
+
+/// Where a generation came from, for loading the next.
+pub(crate) struct Source {
+    pub(crate) root: PathBuf,
+    pub(crate) manifest: Arc<Manifest>,
+    pub(crate) options: LoadOptions,
+}
+
+/// The limits that the dispatcher enforces itself.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Caps {
+    pub(crate) message_size: u64,
+    pub(crate) queue_depth: u32,
+    pub(crate) call_depth: u16,
+    pub(crate) call_timeout: Option<Duration>,
+}
+
+/// Lets calls in until it is closed, and knows when the last has left.
+#[derive(Default)]
+pub(crate) struct Gate {
+    inside: AtomicU32,
+    closed: AtomicBool,
+    left: Notify,
+}
+
+/// How far an extension is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// It takes calls.
+    Running,
+    /// It finishes its calls and takes no more.
+    Draining,
+}
+
+/// What a host can know of a loaded extension.
+#[derive(Debug, Clone, Serialize)]
+pub struct Status {
+    /// Its id.
+    pub id: ExtensionId,
+    /// Its version.
+    pub version: semver::Version,
+    /// What runs it.
+    pub runtime: RuntimeKind,
+    /// The isolation that was reached.
+    pub isolation: Isolation,
+    /// How far it is in its life.
+    pub state: State,
+    /// Counts the loads of this host: a reload has a higher one.
+    pub generation: u64,
+    /// How long the load took.
+    pub load_time: Duration,
+    /// What can be called.
+    pub methods: Vec<Method>,
+    /// What it has done.
+    pub metrics: Metrics,
+    /// What it uses.
+    pub usage: Usage,
+}
+
+impl Slot {
+    /// Looks a method up: the name as it is shared, and its place in the description.
+    pub(crate) fn method(&self, name: &str) -> Result<(Arc<str>, usize), Error> {
+        let found = self.methods.get_key_value(name).map(|(name, place)| (Arc::clone(name), *place));
+        found.ok_or_else(|| {
+            let mut names: Vec<&str> = self.methods.keys().map(AsRef::as_ref).collect();
+            names.sort_unstable();
+            let error = Error::new(ErrorCode::UnknownMethod, format!("{} has no method {name:?}", self.id));
+            error.with_hint(suggest(name, &names, "it has"))
+        })
+    }
+
+    /// Counts a finished call, and says in which extension an error happened.
+    pub(crate) fn finish(&self, started: Instant, result: Result<Bytes, Error>) -> Result<Bytes, Error> {
+        let result = match result {
+            Ok(reply) if reply.len() as u64 > self.caps.message_size => {
+                Err(self.too_large("result", reply.len()))
+            }
+            other => other.map_err(|error| error.in_extension(self.id.as_str())),
+        };
+        self.counters.record(started.elapsed(), result.is_err());
+        result
+    }
+
+    pub(crate) fn too_large(&self, what: &str, size: usize) -> Error {
+        let most = self.caps.message_size;
+        let message = format!("the {what} has {size} bytes; {} may pass {most}", self.id);
+        Error::new(ErrorCode::MessageTooLarge, message).with_hint("raise [limits] message-size")
+    }
+
+    pub(crate) fn leave(&self) {
+        self.gate.leave();
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        Status {
+            id: self.id.clone(),
+            version: self.version.clone(),
+            runtime: self.kind.clone(),
+            isolation: self.isolation,
+            state: if self.gate.is_closed() { State::Draining } else { State::Running },
+            generation: self.generation,
+            load_time: self.load_time,
+            methods: self.instance.describe().methods.clone(),
+            metrics: self.counters.read(self.gate.inside()),
+            usage: self.instance.usage(),
+        }
+    }
+}
+
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{} #{}", self.id, self.version, self.generation)
+    }
+}
+
+impl Gate {
+    /// Lets one call in and returns how many were inside before; `None` once closed.
+    pub(crate) fn enter(&self) -> Option<u32> {
+        // Both sides write before they read, sequentially consistent: either this call sees the
+        // gate closed, or the closer sees this call.
+        let before = self.inside.fetch_add(1, Ordering::SeqCst);
+        if self.closed.load(Ordering::SeqCst) {
+            self.leave();
+            return None;
+        }
+        Some(before)
+    }
+
+    pub(crate) fn leave(&self) {
+        if self.inside.fetch_sub(1, Ordering::SeqCst) == 1 && self.closed.load(Ordering::SeqCst) {
+            self.left.notify_waiters();
+        }
+    }
+
+    /// Lets nobody in any more, and waits until everybody has left or the time is up.
+    pub(crate) async fn drain(&self, timeout: Duration) {
+        self.closed.store(true, Ordering::SeqCst);
+        let empty = async {
+            loop {
+                let left = self.left.notified();
+                if self.inside() == 0 {
+                    return;
+                }
+                left.await;
+            }
+        };
+        let _ = tokio::time::timeout(timeout, empty).await;
+    }
+
+    pub(crate) fn inside(&self) -> u32 {
+        self.inside.load(Ordering::SeqCst)
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+}
+
+/// A hint that names the nearest of what there is, or all of it.
+pub(crate) fn suggest(wanted: &str, there: &[&str], lead: &str) -> String {
+    let near = there
+        .iter()
+        .map(|name| (strsim::damerau_levenshtein(wanted, name), name))
+        .min()
+        .filter(|(distance, name)| *distance <= name.len().max(3) / 3);
+    match near {
+        Some((_, name)) => format!("did you mean {name:?}?"),
+        None if there.is_empty() => format!("{lead} none"),
+        None => format!("{lead}: {}", there.join(", ")),
+    }
+}
