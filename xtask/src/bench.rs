@@ -12,20 +12,10 @@ pub(crate) fn run(repo: &Repo, rest: &[String]) -> Result<()> {
     guests::build(repo, &setup, Wanted::Bench)?;
     let mut bench = setup.cargo();
     bench
-        .args([
-            "run",
-            "--quiet",
-            "--profile",
-            "bench",
-            "--package",
-            "quadriga-bench",
-        ])
+        .args(["run", "--profile", "bench", "--package", "quadriga-bench"])
         .args(setup.engine.cargo_args())
         .arg("--")
         .args(rest)
-        .env(
-            "QUADRIGA_GUESTS",
-            guests::dest(repo, Wanted::Bench).join("guests"),
-        );
+        .env("QUADRIGA_GUESTS", guests::dest(repo, Wanted::Bench).join("guests"));
     cmd::run(&mut bench)
 }

@@ -14,30 +14,16 @@ use crate::{codegen, demo, test, tidy};
 
 pub(crate) fn run(repo: &Repo) -> Result<()> {
     let mut steps = Steps::default();
-    let setup = steps.run("setup", || {
-        setup::run(repo, None, &[Tool::Nextest, Tool::Deny])
-    });
+    let setup = steps.run("setup", || setup::run(repo, None, &[Tool::Nextest, Tool::Deny]));
     if let Some(setup) = setup {
         // What needs no compiling comes first, and what the later steps build on before them.
-        steps.run("fmt", || {
-            cmd::run(
-                repo::cargo()
-                    .args(["fmt", "--all", "--check"])
-                    .current_dir(&repo.root),
-            )
-        });
+        steps
+            .run("fmt", || cmd::run(repo::cargo().args(["fmt", "--all", "--check"]).current_dir(&repo.root)));
         steps.run("tidy", || tidy::run(repo, false));
         steps.run("deny", || deny(&setup));
         steps.run("clippy", || clippy(repo, &setup));
         steps.run("test", || {
-            test::run(
-                repo,
-                &test::Options {
-                    quick: false,
-                    engine: Some(setup.engine),
-                    nextest: Vec::new(),
-                },
-            )
+            test::run(repo, &test::Options { quick: false, engine: Some(setup.engine), nextest: Vec::new() })
         });
         steps.run("codegen", || codegen::run(repo, &setup, true));
         steps.run("demo", || smoke(repo, &setup));
@@ -48,11 +34,10 @@ pub(crate) fn run(repo: &Repo) -> Result<()> {
 fn clippy(repo: &Repo, setup: &Setup) -> Result<()> {
     let deny = ["--", "--deny", "warnings"];
     let mut all = setup.cargo();
-    all.args(["clippy", "--quiet", "--workspace", "--all-targets"])
-        .args(setup.engine.cargo_args());
+    all.args(["clippy", "--workspace", "--all-targets"]).args(setup.engine.cargo_args());
     cmd::run(all.args(deny))?;
     let mut wasm = setup.cargo();
-    wasm.args(["clippy", "--quiet", "--lib", "--target", setup::WASM]);
+    wasm.args(["clippy", "--lib", "--target", setup::WASM]);
     for package in guests::wasm_packages(repo)? {
         wasm.args(["--package", &package]);
     }
@@ -62,8 +47,7 @@ fn clippy(repo: &Repo, setup: &Setup) -> Result<()> {
 fn deny(setup: &Setup) -> Result<()> {
     let check = |what: &[&str]| {
         let mut deny = setup.tool(Tool::Deny);
-        deny.args(["--log-level", "error", "check", "--hide-inclusion-graph"])
-            .args(what);
+        deny.args(["--log-level", "error", "check", "--hide-inclusion-graph"]).args(what);
         deny
     };
     cmd::run(&mut check(&["bans", "licenses", "sources"]))?;

@@ -29,9 +29,7 @@ pub(crate) struct Cli {
 #[derive(Subcommand)]
 enum Task {
     /// Get everything that a build needs, into the target folder where it can be.
-    #[command(
-        after_help = "Examples:\n  cargo xtask setup\n  QUADRIGA_JS=quickjs cargo xtask setup"
-    )]
+    #[command(after_help = "Examples:\n  cargo xtask setup\n  QUADRIGA_JS=quickjs cargo xtask setup")]
     Setup,
     /// Build every extension of tests/guests and examples from source, ready to load.
     #[command(after_help = "Examples:\n  cargo xtask guests\n  ls target/guests/relay/wasm")]
@@ -112,23 +110,12 @@ impl Cli {
                 let setup = setup::run(&repo, None, &[])?;
                 guests::build(&repo, &setup, guests::Wanted::All)
             }
-            Task::Test {
-                quick,
-                engine,
-                nextest,
-            } => {
+            Task::Test { quick, engine, nextest } => {
                 let engine = engine.map(|engine| match engine {
                     Engine::V8 => JsEngine::V8,
                     Engine::Quickjs => JsEngine::QuickJs,
                 });
-                test::run(
-                    &repo,
-                    &test::Options {
-                        quick,
-                        engine,
-                        nextest,
-                    },
-                )
+                test::run(&repo, &test::Options { quick, engine, nextest })
             }
             Task::Demo { dir, out, rest } => {
                 let setup = setup::run(&repo, None, &[])?;

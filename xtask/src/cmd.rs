@@ -8,10 +8,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 
 /// Prints one line. All of xtask's own words come through here.
-#[expect(
-    clippy::print_stderr,
-    reason = "a task runner talks to people; stdout belongs to what it runs"
-)]
+#[expect(clippy::print_stderr, reason = "a task runner talks to people; stdout belongs to what it runs")]
 pub(crate) fn say(line: &str) {
     eprintln!("{line}");
 }
@@ -24,9 +21,7 @@ pub(crate) fn print(text: &str) {
 
 /// Runs a command with the terminal's own input and output.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
-    let status = command
-        .status()
-        .with_context(|| format!("cannot start {}", shown(command)))?;
+    let status = command.status().with_context(|| format!("cannot start {}", shown(command)))?;
     if !status.success() {
         bail!("{} ended with {status}", shown(command));
     }
@@ -35,10 +30,8 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 
 /// Runs a command without a word unless it fails, and returns its standard output.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("cannot start {}", shown(command)))?;
+    let output =
+        command.stdin(Stdio::null()).output().with_context(|| format!("cannot start {}", shown(command)))?;
     if !output.status.success() {
         bail!(
             "{} ended with {}\n{}{}",
@@ -59,9 +52,7 @@ pub(crate) fn succeeds(command: &mut Command) -> bool {
 
 /// The file that a shell would run for this name.
 pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
-    env::split_paths(&env::var_os("PATH")?)
-        .map(|dir| dir.join(program))
-        .find(|file| is_executable(file))
+    env::split_paths(&env::var_os("PATH")?).map(|dir| dir.join(program)).find(|file| is_executable(file))
 }
 
 /// `PATH` with `first` in front.
@@ -74,8 +65,7 @@ pub(crate) fn path_with(first: &Path) -> Result<std::ffi::OsString> {
 #[cfg(unix)]
 fn is_executable(file: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt as _;
-    file.metadata()
-        .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
 #[cfg(not(unix))]

@@ -29,10 +29,7 @@ pub(crate) fn run(repo: &Repo, setup: &Setup, check: bool) -> Result<()> {
         }
     }
     if !stale.is_empty() {
-        bail!(
-            "out of date: {}; run `cargo xtask codegen` and commit what it writes",
-            stale.join(", ")
-        );
+        bail!("out of date: {}; run `cargo xtask codegen` and commit what it writes", stale.join(", "));
     }
     Ok(())
 }

@@ -11,22 +11,12 @@ use crate::repo::Repo;
 use crate::setup::Setup;
 use crate::test;
 
-pub(crate) fn run(
-    repo: &Repo,
-    setup: &Setup,
-    dir: &Path,
-    out: Option<&Path>,
-    rest: &[String],
-) -> Result<()> {
+pub(crate) fn run(repo: &Repo, setup: &Setup, dir: &Path, out: Option<&Path>, rest: &[String]) -> Result<()> {
     guests::build(repo, setup, Wanted::Demo)?;
     let cli = test::build_cli(repo, setup)?;
     let mut demo = Command::new(cli);
     demo.arg("demo")
-        .arg(if dir == Path::new("docs") {
-            repo.root.join(dir)
-        } else {
-            dir.to_path_buf()
-        })
+        .arg(if dir == Path::new("docs") { repo.root.join(dir) } else { dir.to_path_buf() })
         .arg("--extensions")
         .arg(repo.target.join("examples/site"))
         .arg("--out")

@@ -42,11 +42,7 @@ impl Tree {
                 place(from, &to)?;
             }
         }
-        let dirs: BTreeSet<&Path> = self
-            .0
-            .keys()
-            .flat_map(|file| file.ancestors().skip(1))
-            .collect();
+        let dirs: BTreeSet<&Path> = self.0.keys().flat_map(|file| file.ancestors().skip(1)).collect();
         self.prune(dest, Path::new(""), &dirs)
     }
 
@@ -56,11 +52,9 @@ impl Tree {
             if path.is_dir() && dirs.contains(inside.as_path()) {
                 self.prune(dest, &inside, dirs)?;
             } else if path.is_dir() {
-                fs::remove_dir_all(&path)
-                    .with_context(|| format!("cannot remove {}", path.display()))?;
+                fs::remove_dir_all(&path).with_context(|| format!("cannot remove {}", path.display()))?;
             } else if !self.0.contains_key(&inside) {
-                fs::remove_file(&path)
-                    .with_context(|| format!("cannot remove {}", path.display()))?;
+                fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
             }
         }
         Ok(())
@@ -72,9 +66,8 @@ pub(crate) fn place(from: &Path, to: &Path) -> Result<()> {
     let dir = to.parent().context("a file needs a folder")?;
     fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     let copy = || -> Result<()> {
-        let mut temp = tempfile::Builder::new()
-            .permissions(fs::metadata(from)?.permissions())
-            .tempfile_in(dir)?;
+        let mut temp =
+            tempfile::Builder::new().permissions(fs::metadata(from)?.permissions()).tempfile_in(dir)?;
         io::copy(&mut File::open(from)?, &mut temp)?;
         temp.persist(to)?;
         Ok(())
@@ -114,14 +107,7 @@ pub(crate) fn short_digest<T: AsRef<[u8]>>(parts: impl IntoIterator<Item = T>) -
 pub(crate) fn entries(dir: &Path) -> Result<Vec<(String, PathBuf)>> {
     let read = || -> io::Result<Vec<_>> {
         fs::read_dir(dir)?
-            .map(|entry| {
-                entry.map(|entry| {
-                    (
-                        entry.file_name().to_string_lossy().into_owned(),
-                        entry.path(),
-                    )
-                })
-            })
+            .map(|entry| entry.map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path())))
             .collect()
     };
     let mut found = read().with_context(|| format!("cannot read the folder {}", dir.display()))?;
@@ -152,12 +138,9 @@ mod tests {
         let (from, to) = (temp.path().join("from"), temp.path().join("to"));
         fs::create_dir_all(from.join("lib/node_modules")).unwrap();
         fs::create_dir_all(to.join("old/deep")).unwrap();
-        for (file, text) in [
-            ("a.txt", "a"),
-            ("lib/b.txt", "b"),
-            ("lib/node_modules/c.txt", "c"),
-            (".hidden", "d"),
-        ] {
+        for (file, text) in
+            [("a.txt", "a"), ("lib/b.txt", "b"), ("lib/node_modules/c.txt", "c"), (".hidden", "d")]
+        {
             fs::write(from.join(file), text).unwrap();
         }
         fs::write(to.join("old/deep/gone.txt"), "gone").unwrap();
@@ -165,20 +148,12 @@ mod tests {
         let untouched = fs::metadata(to.join("a.txt")).unwrap().modified().unwrap();
 
         let mut tree = Tree::default();
-        tree.add_dir(Path::new(""), &from, &["node_modules"])
-            .unwrap();
+        tree.add_dir(Path::new(""), &from, &["node_modules"]).unwrap();
         tree.write(&to).unwrap();
 
         assert_eq!(fs::read_to_string(to.join("lib/b.txt")).unwrap(), "b");
-        assert_eq!(
-            fs::metadata(to.join("a.txt")).unwrap().modified().unwrap(),
-            untouched
-        );
-        let left: Vec<_> = entries(&to)
-            .unwrap()
-            .into_iter()
-            .map(|(name, _)| name)
-            .collect();
+        assert_eq!(fs::metadata(to.join("a.txt")).unwrap().modified().unwrap(), untouched);
+        let left: Vec<_> = entries(&to).unwrap().into_iter().map(|(name, _)| name).collect();
         assert_eq!(left, ["a.txt", "lib"]);
     }
 }

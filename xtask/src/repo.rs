@@ -46,13 +46,7 @@ impl Repo {
         let xtask = env::var_os("CARGO_MANIFEST_DIR").context("run this as `cargo xtask`")?;
         let text = cmd::output(
             cargo()
-                .args([
-                    "metadata",
-                    "--no-deps",
-                    "--format-version",
-                    "1",
-                    "--manifest-path",
-                ])
+                .args(["metadata", "--no-deps", "--format-version", "1", "--manifest-path"])
                 .arg(Path::new(&xtask).join("Cargo.toml")),
         )?;
         serde_json::from_str(&text).context("`cargo metadata` printed something unexpected")
@@ -60,16 +54,13 @@ impl Repo {
 
     /// The packages that the product consists of: everything but guests and examples.
     pub(crate) fn host_packages(&self) -> impl Iterator<Item = &Package> {
-        self.packages
-            .iter()
-            .filter(|package| !self.is_guest(package))
+        self.packages.iter().filter(|package| !self.is_guest(package))
     }
 
     /// Guests and examples are loaded by the product, and never linked into it.
     pub(crate) fn is_guest(&self, package: &Package) -> bool {
         let dir = package.dir();
-        dir.starts_with(self.root.join("tests/guests"))
-            || dir.starts_with(self.root.join("examples"))
+        dir.starts_with(self.root.join("tests/guests")) || dir.starts_with(self.root.join("examples"))
     }
 
     /// A path as a person would write it, from the repository's root.
@@ -80,9 +71,7 @@ impl Repo {
     /// The folder where a built Cargo profile lies.
     pub(crate) fn profile_dir(&self, target: Option<&str>, profile: &str) -> PathBuf {
         let dir = if profile == "dev" { "debug" } else { profile };
-        target
-            .map_or_else(|| self.target.clone(), |target| self.target.join(target))
-            .join(dir)
+        target.map_or_else(|| self.target.clone(), |target| self.target.join(target)).join(dir)
     }
 }
 
@@ -95,16 +84,8 @@ impl Package {
     pub(crate) fn crate_name(&self) -> String {
         self.targets
             .iter()
-            .find(|target| {
-                target
-                    .kind
-                    .iter()
-                    .any(|kind| kind.contains("lib") || kind == "proc-macro")
-            })
-            .map_or_else(
-                || self.name.replace('-', "_"),
-                |target| target.name.replace('-', "_"),
-            )
+            .find(|target| target.kind.iter().any(|kind| kind.contains("lib") || kind == "proc-macro"))
+            .map_or_else(|| self.name.replace('-', "_"), |target| target.name.replace('-', "_"))
     }
 }
 
@@ -114,13 +95,7 @@ pub(crate) fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
-        let ours = [
-            "CARGO_PKG_",
-            "CARGO_MANIFEST_",
-            "CARGO_BIN_",
-            "CARGO_CRATE_",
-            "CARGO_PRIMARY_",
-        ];
+        let ours = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_"];
         if ours.iter().any(|prefix| text.starts_with(prefix)) {
             command.env_remove(&name);
         }

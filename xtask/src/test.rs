@@ -24,54 +24,43 @@ pub(crate) struct Options {
 
 pub(crate) fn run(repo: &Repo, options: &Options) -> Result<()> {
     let setup = setup::run(repo, options.engine, &[Tool::Nextest])?;
+    let everything = !options.quick && options.nextest.is_empty();
+    let second = (everything && setup.engine == JsEngine::V8).then(|| setup.for_quickjs(repo)).transpose()?;
     guests::build(repo, &setup, Wanted::All)?;
+    say("build: the tests");
     cmd::run(build(repo, &setup).arg("--tests"))?;
 
     let mut jobs = Jobs::default();
     let engine = setup.engine.name();
-    jobs.run(
-        &format!("tests on {engine}"),
-        nextest(repo, &setup, options).args(&options.nextest),
-    );
-    if !options.quick && options.nextest.is_empty() {
-        jobs.run(
-            "doctests",
-            with_guests(
-                repo,
-                select(
-                    repo,
-                    &setup,
-                    setup.cargo().args(["test", "--quiet", "--doc"]),
-                ),
-            ),
-        );
-        if setup.engine == JsEngine::V8 {
-            let quickjs = setup.for_quickjs(repo)?;
-            jobs.run(
-                "JavaScript tests on QuickJS",
-                nextest(repo, &quickjs, options).args(["-E", JS_TESTS]),
-            );
-        }
+    jobs.run(&format!("tests on {engine}"), nextest(repo, &setup, options).args(&options.nextest));
+    if everything {
+        let mut doctests = setup.cargo();
+        select(repo, &setup, doctests.args(["test", "--doc"]));
+        jobs.run("doctests", with_guests(repo, &mut doctests));
+    }
+    if let Some(quickjs) = second {
+        let mut tests = nextest(repo, &quickjs, options);
+        jobs.run("JavaScript tests on QuickJS", tests.args(["-E", JS_TESTS]));
     }
     jobs.close()
 }
 
 /// Builds the `quadriga` command and says where it is.
 pub(crate) fn build_cli(repo: &Repo, setup: &Setup) -> Result<PathBuf> {
+    say("build: the quadriga command");
     cmd::run(&mut build(repo, setup))?;
     Ok(cli(repo))
 }
 
 fn cli(repo: &Repo) -> PathBuf {
-    repo.profile_dir(None, "dev")
-        .join(format!("quadriga{}", std::env::consts::EXE_SUFFIX))
+    repo.profile_dir(None, "dev").join(format!("quadriga{}", std::env::consts::EXE_SUFFIX))
 }
 
 /// A build of the command with the features that the tests are built with: `--test tidy` makes
 /// cargo count dev-dependencies, and without it the engines would be compiled a second time.
 fn build(repo: &Repo, setup: &Setup) -> Command {
     let mut cargo = setup.cargo();
-    cargo.args(["build", "--quiet", "--bin", "quadriga", "--test", "tidy"]);
+    cargo.args(["build", "--bin", "quadriga", "--test", "tidy"]);
     select(repo, setup, &mut cargo);
     cargo
 }
@@ -83,7 +72,7 @@ fn nextest(repo: &Repo, setup: &Setup, options: &Options) -> Command {
         _ => "default",
     };
     let mut nextest = setup.tool(Tool::Nextest);
-    nextest.args(["run", "--cargo-quiet", "--profile", profile]);
+    nextest.args(["run", "--profile", profile]);
     with_guests(repo, select(repo, setup, &mut nextest));
     nextest
 }
@@ -115,20 +104,13 @@ impl Jobs {
             Ok(()) => "passed".to_owned(),
             Err(error) => format!("FAILED ({error:#})"),
         };
-        say(&format!(
-            "test: {name}: {word} in {:.0} s",
-            start.elapsed().as_secs_f64()
-        ));
+        say(&format!("test: {name}: {word} in {:.0} s", start.elapsed().as_secs_f64()));
         self.0.push((name.to_owned(), result.is_ok()));
     }
 
     fn close(self) -> Result<()> {
-        let failed: Vec<_> = self
-            .0
-            .iter()
-            .filter(|(_, passed)| !passed)
-            .map(|(name, _)| name.as_str())
-            .collect();
+        let failed: Vec<_> =
+            self.0.iter().filter(|(_, passed)| !passed).map(|(name, _)| name.as_str()).collect();
         if !failed.is_empty() {
             bail!("failed: {}", failed.join(", "));
         }

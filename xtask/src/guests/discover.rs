@@ -59,16 +59,9 @@ pub(crate) fn all(repo: &Repo) -> Result<Vec<Guest>> {
         let dest = Path::new("examples/site").join(name);
         let source = match manifest.kind {
             Kind::JavaScript | Kind::Python => Source::Folder,
-            Kind::Wasm | Kind::Native => Source::Rust {
-                package: package(repo, &dir)?.name.clone(),
-            },
+            Kind::Wasm | Kind::Native => Source::Rust { package: package(repo, &dir)?.name.clone() },
         };
-        found.push(Guest {
-            dir,
-            dest,
-            manifest,
-            source,
-        });
+        found.push(Guest { dir, dest, manifest, source });
     }
     Ok(found)
 }
@@ -77,22 +70,12 @@ pub(crate) fn all(repo: &Repo) -> Result<Vec<Guest>> {
 fn four_languages(repo: &Repo, case: &Path, dest: &Path, found: &mut Vec<Guest>) -> Result<()> {
     let wanted = languages(repo, case)?;
     for language in LANGUAGES {
-        let folder = if matches!(language, "wasm" | "native") {
-            "rust"
-        } else {
-            language
-        };
-        let name = if folder == "rust" {
-            format!("quadriga.{language}.toml")
-        } else {
-            "quadriga.toml".to_owned()
-        };
+        let folder = if matches!(language, "wasm" | "native") { "rust" } else { language };
+        let name =
+            if folder == "rust" { format!("quadriga.{language}.toml") } else { "quadriga.toml".to_owned() };
         let dir = case.join(folder);
         let path = dir.join(name);
-        match (
-            wanted.iter().any(|wanted| wanted == language),
-            path.is_file(),
-        ) {
+        match (wanted.iter().any(|wanted| wanted == language), path.is_file()) {
             (false, false) => continue,
             (true, true) => {}
             (true, false) => bail!(
@@ -117,16 +100,9 @@ fn four_languages(repo: &Repo, case: &Path, dest: &Path, found: &mut Vec<Guest>)
         }
         let source = match kind {
             Kind::JavaScript | Kind::Python => Source::Folder,
-            Kind::Wasm | Kind::Native => Source::Rust {
-                package: package(repo, &dir)?.name.clone(),
-            },
+            Kind::Wasm | Kind::Native => Source::Rust { package: package(repo, &dir)?.name.clone() },
         };
-        found.push(Guest {
-            dir,
-            dest: dest.join(language),
-            manifest,
-            source,
-        });
+        found.push(Guest { dir, dest: dest.join(language), manifest, source });
     }
     Ok(())
 }
@@ -142,9 +118,7 @@ fn languages(repo: &Repo, case: &Path) -> Result<Vec<String>> {
         .filter(|line| !line.trim().is_empty())
         .enumerate()
         .map(|(number, line)| match line.split_once(':') {
-            Some((language, why))
-                if LANGUAGES.contains(&language.trim()) && !why.trim().is_empty() =>
-            {
+            Some((language, why)) if LANGUAGES.contains(&language.trim()) && !why.trim().is_empty() => {
                 Ok(language.trim().to_owned())
             }
             _ => bail!(
@@ -161,12 +135,7 @@ fn package<'a>(repo: &'a Repo, dir: &Path) -> Result<&'a Package> {
     repo.packages
         .iter()
         .find(|package| package.dir() == dir)
-        .with_context(|| {
-            format!(
-                "{} is not a member of the workspace",
-                repo.relative(dir).display()
-            )
-        })
+        .with_context(|| format!("{} is not a member of the workspace", repo.relative(dir).display()))
 }
 
 fn folders(dir: &Path) -> Result<Vec<(String, PathBuf)>> {
@@ -194,11 +163,7 @@ impl Manifest {
             .into_iter()
             .find(|known| known.text() == kind)
             .with_context(|| format!("{shown}: [runtime] kind `{kind}` is not known"))?;
-        Ok(Self {
-            path: path.to_path_buf(),
-            entry: text("entry")?.to_owned(),
-            kind,
-        })
+        Ok(Self { path: path.to_path_buf(), entry: text("entry")?.to_owned(), kind })
     }
 }
 

@@ -42,11 +42,7 @@ impl Wanted {
 
 /// The folder that the packages are built into: `guests/` and `examples/` are inside it.
 pub(crate) fn dest(repo: &Repo, wanted: Wanted) -> PathBuf {
-    if wanted == Wanted::Bench {
-        repo.target.join("bench-guests")
-    } else {
-        repo.target.clone()
-    }
+    if wanted == Wanted::Bench { repo.target.join("bench-guests") } else { repo.target.clone() }
 }
 
 pub(crate) fn build(repo: &Repo, setup: &Setup, wanted: Wanted) -> Result<()> {
@@ -57,13 +53,9 @@ pub(crate) fn build(repo: &Repo, setup: &Setup, wanted: Wanted) -> Result<()> {
         let name = || format!("cannot build {}", guest.dest.display());
         let mut tree = tree(repo, setup, guest).with_context(name)?;
         if let Source::Rust { package } = &guest.source {
-            tree.add(
-                &guest.manifest.entry,
-                artifacts.of(package, guest.manifest.kind),
-            );
+            tree.add(&guest.manifest.entry, artifacts.of(package, guest.manifest.kind));
         }
-        tree.write(&dest(repo, wanted).join(&guest.dest))
-            .with_context(name)?;
+        tree.write(&dest(repo, wanted).join(&guest.dest)).with_context(name)?;
     }
     Ok(())
 }
@@ -71,22 +63,14 @@ pub(crate) fn build(repo: &Repo, setup: &Setup, wanted: Wanted) -> Result<()> {
 /// The crates that are compiled to WebAssembly.
 pub(crate) fn wasm_packages(repo: &Repo) -> Result<Vec<String>> {
     let guests = discover::all(repo)?;
-    Ok(rust::packages(&guests, Kind::Wasm)
-        .into_iter()
-        .map(str::to_owned)
-        .collect())
+    Ok(rust::packages(&guests, Kind::Wasm).into_iter().map(str::to_owned).collect())
 }
 
 /// The files of a package, but for what a compiler makes.
 fn tree(repo: &Repo, setup: &Setup, guest: &Guest) -> Result<Tree> {
     let mut tree = Tree::default();
     if let Source::Folder = guest.source {
-        let not_shipped = [
-            "node_modules",
-            "__pycache__",
-            "package-lock.json",
-            "requirements.txt",
-        ];
+        let not_shipped = ["node_modules", "__pycache__", "package-lock.json", "requirements.txt"];
         tree.add_dir(Path::new(""), &guest.dir, &not_shipped)?;
         vendor_npm(repo, guest, &mut tree)?;
         vendor_pypi(repo, setup, guest, &mut tree)?;
@@ -106,25 +90,17 @@ fn vendor_npm(repo: &Repo, guest: &Guest, tree: &mut Tree) -> Result<()> {
     let Some(wanted) = package.pointer("/quadriga/vendor") else {
         return Ok(());
     };
-    let wanted = wanted
-        .as_object()
-        .context("`quadriga.vendor` in package.json must map files to files")?;
+    let wanted = wanted.as_object().context("`quadriga.vendor` in package.json must map files to files")?;
     let installed = node::install(repo, &guest.dir)?;
     for (to, from) in wanted {
-        let from = installed.join(
-            from.as_str()
-                .context("`quadriga.vendor` in package.json must map files to files")?,
-        );
+        let from = installed
+            .join(from.as_str().context("`quadriga.vendor` in package.json must map files to files")?);
         if from.is_dir() {
             tree.add_dir(Path::new(to), &from, &[])?;
         } else if from.is_file() {
             tree.add(to, from);
         } else {
-            anyhow::bail!(
-                "{}: the npm packages hold no {}",
-                repo.relative(&file).display(),
-                from.display()
-            );
+            anyhow::bail!("{}: the npm packages hold no {}", repo.relative(&file).display(), from.display());
         }
     }
     Ok(())

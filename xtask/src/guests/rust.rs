@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use super::discover::{Guest, Kind, Source};
-use crate::cmd;
+use crate::cmd::{self, say};
 use crate::repo::Repo;
 use crate::setup::{Setup, WASM};
 
@@ -27,30 +27,18 @@ impl Artifacts {
     }
 }
 
-pub(crate) fn build(
-    repo: &Repo,
-    setup: &Setup,
-    guests: &[Guest],
-    native_profile: &str,
-) -> Result<Artifacts> {
+pub(crate) fn build(repo: &Repo, setup: &Setup, guests: &[Guest], native_profile: &str) -> Result<Artifacts> {
+    say("build: the Rust guests");
     let wasm = packages(guests, Kind::Wasm);
     if !wasm.is_empty() {
         let mut cargo = setup.cargo();
-        cargo.args([
-            "build",
-            "--quiet",
-            "--lib",
-            "--profile",
-            "guest",
-            "--target",
-            WASM,
-        ]);
+        cargo.args(["build", "--lib", "--profile", "guest", "--target", WASM]);
         cmd::run(cargo.args(select(&wasm)))?;
     }
     let native = packages(guests, Kind::Native);
     if !native.is_empty() {
         let mut cargo = setup.cargo();
-        cargo.args(["build", "--quiet", "--lib", "--profile", native_profile]);
+        cargo.args(["build", "--lib", "--profile", native_profile]);
         cmd::run(cargo.args(select(&native)))?;
     }
     Ok(Artifacts {
@@ -72,8 +60,5 @@ pub(crate) fn packages(guests: &[Guest], kind: Kind) -> BTreeSet<&str> {
 }
 
 fn select<'a>(packages: &BTreeSet<&'a str>) -> Vec<&'a str> {
-    packages
-        .iter()
-        .flat_map(|package| ["--package", package])
-        .collect()
+    packages.iter().flat_map(|package| ["--package", package]).collect()
 }

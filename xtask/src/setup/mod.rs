@@ -9,6 +9,7 @@ mod v8;
 
 use std::env;
 use std::ffi::OsString;
+use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -66,11 +67,7 @@ pub(crate) fn run(repo: &Repo, engine: Option<JsEngine>, tools: &[Tool]) -> Resu
         python: python.exe,
         root: repo.root.clone(),
         tools: tools::dir(repo),
-        env: python
-            .pyo3
-            .into_iter()
-            .map(|exe| ("PYO3_PYTHON", exe.into()))
-            .collect(),
+        env: python.pyo3.into_iter().map(|exe| ("PYO3_PYTHON", exe.into())).collect(),
     };
     if engine == JsEngine::QuickJs {
         setup.add_quickjs(repo)?;
@@ -109,10 +106,12 @@ impl Setup {
         Ok(())
     }
 
+    /// At a terminal cargo shows how far it is; in a log its lines would only bury the results.
     fn with_env(&self, mut command: Command) -> Command {
-        command
-            .current_dir(&self.root)
-            .envs(self.env.iter().map(|(name, value)| (name, value)));
+        if !io::stderr().is_terminal() {
+            command.env("CARGO_TERM_QUIET", "true");
+        }
+        command.current_dir(&self.root).envs(self.env.iter().map(|(name, value)| (name, value)));
         command
     }
 }

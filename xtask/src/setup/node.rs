@@ -15,10 +15,7 @@ pub(crate) fn install(repo: &Repo, package: &Path) -> Result<PathBuf> {
     let inputs = ["package.json", "package-lock.json"].map(|name| package.join(name));
     let texts = inputs.iter().map(|file| {
         fs::read(file).with_context(|| {
-            format!(
-                "cannot read {}: npm packages come by lock file",
-                repo.relative(file).display()
-            )
+            format!("cannot read {}: npm packages come by lock file", repo.relative(file).display())
         })
     });
     let digest = files::short_digest(texts.collect::<Result<Vec<_>>>()?);
@@ -33,27 +30,15 @@ pub(crate) fn install(repo: &Repo, package: &Path) -> Result<PathBuf> {
             repo.relative(package).display()
         );
     }
-    say(&format!(
-        "setup: getting the npm packages of {}",
-        repo.relative(package).display()
-    ));
+    say(&format!("setup: getting the npm packages of {}", repo.relative(package).display()));
     fs::create_dir_all(&parent)?;
     let temp = tempfile::tempdir_in(&parent)?;
     let build = temp.path().join("build");
     fs::create_dir(&build)?;
     for file in &inputs {
-        fs::copy(
-            file,
-            build.join(file.file_name().context("a file has a name")?),
-        )?;
+        fs::copy(file, build.join(file.file_name().context("a file has a name")?))?;
     }
-    let quiet = [
-        "ci",
-        "--ignore-scripts",
-        "--no-audit",
-        "--no-fund",
-        "--loglevel=error",
-    ];
+    let quiet = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"];
     cmd::output(Command::new("npm").args(quiet).current_dir(&build))?;
     fs::rename(&build, &dest).with_context(|| format!("cannot make {}", dest.display()))?;
     Ok(dest)

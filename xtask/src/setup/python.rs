@@ -35,10 +35,7 @@ pub(crate) fn find() -> Result<Python> {
     let chosen = env::var_os("PYO3_PYTHON").filter(|exe| exe != "python3" && !exe.is_empty());
     if let Some(exe) = chosen.map(PathBuf::from) {
         return match problem(&exe) {
-            None => Ok(Python {
-                exe: exe.clone(),
-                pyo3: Some(exe),
-            }),
+            None => Ok(Python { exe: exe.clone(), pyo3: Some(exe) }),
             Some(why) => bail!("PYO3_PYTHON names {}, which {why}", exe.display()),
         };
     }
@@ -46,10 +43,7 @@ pub(crate) fn find() -> Result<Python> {
     for exe in ["python3", "/usr/bin/python3", "/usr/local/bin/python3"].map(PathBuf::from) {
         match problem(&exe) {
             None => {
-                return Ok(Python {
-                    pyo3: (exe.as_os_str() != "python3").then(|| exe.clone()),
-                    exe,
-                });
+                return Ok(Python { pyo3: (exe.as_os_str() != "python3").then(|| exe.clone()), exe });
             }
             Some(why) => tried.push(format!("{} {why}", exe.display())),
         }
@@ -84,13 +78,7 @@ pub(crate) fn install(python: &Path, requirements: &Path, dest: &Path) -> Result
         "--no-input",
         "--no-compile",
     ])
-    .args([
-        "--require-hashes",
-        "--no-deps",
-        "--only-binary",
-        ":all:",
-        "--target",
-    ])
+    .args(["--require-hashes", "--no-deps", "--only-binary", ":all:", "--target"])
     .arg(temp.path().join("site"))
     .arg("--requirement")
     .arg(requirements);
@@ -100,24 +88,19 @@ pub(crate) fn install(python: &Path, requirements: &Path, dest: &Path) -> Result
             requirements.display()
         )
     })?;
-    fs::rename(temp.path().join("site"), dest)
-        .with_context(|| format!("cannot make {}", dest.display()))
+    fs::rename(temp.path().join("site"), dest).with_context(|| format!("cannot make {}", dest.display()))
 }
 
 /// The folder with what an extension's lock file lists, installed once per lock file and
 /// interpreter.
 pub(crate) fn packages(repo: &Repo, python: &Path, lock: &Path) -> Result<PathBuf> {
-    let version = cmd::output(
-        Command::new(python).args(["-c", "import sys; print(sys.implementation.cache_tag)"]),
-    )?;
+    let version =
+        cmd::output(Command::new(python).args(["-c", "import sys; print(sys.implementation.cache_tag)"]))?;
     let digest = files::short_digest([fs::read(lock)?, version.into_bytes()]);
     let dest = repo.target.join("deps/pypi").join(digest);
     if !dest.is_dir() {
         let package = lock.parent().unwrap_or(lock);
-        say(&format!(
-            "setup: getting the Python packages of {}",
-            repo.relative(package).display()
-        ));
+        say(&format!("setup: getting the Python packages of {}", repo.relative(package).display()));
         install(python, lock, &dest)?;
     }
     Ok(dest)

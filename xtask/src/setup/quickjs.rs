@@ -17,9 +17,7 @@ use crate::repo::Repo;
 pub(crate) fn ensure(repo: &Repo, python: &Path) -> Result<Vec<(&'static str, OsString)>> {
     for compiler in ["cc", "c++"] {
         if cmd::on_path(compiler).is_none() {
-            bail!(
-                "QuickJS needs a C and C++ compiler; install one with `apt-get install build-essential`"
-            );
+            bail!("QuickJS needs a C and C++ compiler; install one with `apt-get install build-essential`");
         }
     }
     let mut vars = Vec::new();
@@ -89,11 +87,7 @@ fn unpack_debian(package: &str, dest: &Path) -> Result<()> {
         // Without the system's package lists, or with stale ones: fetch them for this one call.
         fs::create_dir_all(temp.path().join("lists/partial"))?;
         fs::create_dir_all(temp.path().join("cache/archives/partial"))?;
-        cmd::output(
-            Command::new("apt-get")
-                .args(lists_in(temp.path()))
-                .arg("update"),
-        )?;
+        cmd::output(Command::new("apt-get").args(lists_in(temp.path())).arg("update"))?;
         fetch(true)?;
     }
     let unpacked = temp.path().join("unpacked");
@@ -102,8 +96,7 @@ fn unpack_debian(package: &str, dest: &Path) -> Result<()> {
             cmd::output(Command::new("dpkg").arg("-x").arg(file).arg(&unpacked))?;
         }
     }
-    fs::rename(&unpacked, dest)
-        .with_context(|| format!("cannot move {package} to {}", dest.display()))
+    fs::rename(&unpacked, dest).with_context(|| format!("cannot move {package} to {}", dest.display()))
 }
 
 fn lists_in(dir: &Path) -> [String; 6] {
@@ -121,10 +114,7 @@ fn lists_in(dir: &Path) -> [String; 6] {
 
 fn toolchain_file(repo: &Repo, simde: &Path) -> Result<PathBuf> {
     let file = tools::dir(repo).join("quickjs-toolchain.cmake");
-    let text = format!(
-        "set(FETCHCONTENT_SOURCE_DIR_SIMDE \"{}\" CACHE PATH \"\")\n",
-        simde.display()
-    );
+    let text = format!("set(FETCHCONTENT_SOURCE_DIR_SIMDE \"{}\" CACHE PATH \"\")\n", simde.display());
     files::write_if_changed(&file, &text)?;
     Ok(file)
 }

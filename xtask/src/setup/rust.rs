@@ -27,9 +27,7 @@ pub(crate) fn ensure() -> Result<()> {
 
 fn add(what: &str, name: &str) -> Result<()> {
     say(&format!("setup: adding the Rust {what} {name}"));
-    cmd::output(Command::new("rustup").args([what, "add", name]))
-        .map(drop)
-        .with_context(|| {
-            format!("the Rust {what} {name} is missing; install it with `rustup {what} add {name}`")
-        })
+    cmd::output(Command::new("rustup").args([what, "add", name])).map(drop).with_context(|| {
+        format!("the Rust {what} {name} is missing; install it with `rustup {what} add {name}`")
+    })
 }

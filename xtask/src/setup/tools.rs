@@ -53,15 +53,7 @@ pub(crate) fn ensure(repo: &Repo, tool: Tool) -> Result<()> {
     // Built once and run rarely: a quick build is worth more than quick code.
     let mut install = repo::cargo();
     install
-        .args([
-            "install",
-            "--quiet",
-            "--locked",
-            &program,
-            "--version",
-            tool.version(),
-            "--root",
-        ])
+        .args(["install", "--quiet", "--locked", &program, "--version", tool.version(), "--root"])
         .arg(dir(repo))
         .env("CARGO_TARGET_DIR", dir(repo).join("build"))
         .envs([
@@ -70,16 +62,10 @@ pub(crate) fn ensure(repo: &Repo, tool: Tool) -> Result<()> {
             ("CARGO_PROFILE_RELEASE_DEBUG", "0"),
             ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "64"),
         ]);
-    cmd::output(&mut install)
-        .map(drop)
-        .with_context(|| format!("{program} could not be installed"))
+    cmd::output(&mut install).map(drop).with_context(|| format!("{program} could not be installed"))
 }
 
 pub(crate) fn command(tools: &Path, tool: Tool) -> Command {
     let ours = tools.join("bin").join(tool.program());
-    if ours.is_file() {
-        Command::new(ours)
-    } else {
-        Command::new(tool.program())
-    }
+    if ours.is_file() { Command::new(ours) } else { Command::new(tool.program()) }
 }

@@ -48,9 +48,7 @@ pub(crate) fn choose(repo: &Repo, wanted: Option<JsEngine>) -> Result<JsEngine> 
             files::place(&archive, &chain.cached())?;
         }
         Found::Nowhere(why) if wanted.is_none() => {
-            say(&format!(
-                "setup: no V8 archive ({why}): JavaScript runs on QuickJS"
-            ));
+            say(&format!("setup: no V8 archive ({why}): JavaScript runs on QuickJS"));
             return Ok(JsEngine::QuickJs);
         }
         Found::Nowhere(why) => {
@@ -65,12 +63,8 @@ fn chain(repo: &Repo) -> Result<Chain<'static>> {
     Ok(Chain {
         url,
         cache: cargo_home()?.join(".rusty_v8"),
-        unpacked: repo
-            .profile_dir(None, "dev")
-            .join("gn_out/obj/librusty_v8.sum"),
-        archive: env::var("RUSTY_V8_ARCHIVE")
-            .ok()
-            .filter(|archive| !archive.is_empty()),
+        unpacked: repo.profile_dir(None, "dev").join("gn_out/obj/librusty_v8.sum"),
+        archive: env::var("RUSTY_V8_ARCHIVE").ok().filter(|archive| !archive.is_empty()),
         shared: env::var_os("QUADRIGA_V8_SHARED")
             .map_or_else(|| repo.root.join("../shared/v8"), PathBuf::from),
         answers: &answers,
@@ -86,9 +80,7 @@ impl Chain<'_> {
             }
             return Ok(Found::Archive);
         }
-        if self.cached().is_file()
-            || fs::read_to_string(&self.unpacked).is_ok_and(|url| url == self.url)
-        {
+        if self.cached().is_file() || fs::read_to_string(&self.unpacked).is_ok_and(|url| url == self.url) {
             return Ok(Found::Cached);
         }
         let shared = match self.shared()? {
@@ -98,17 +90,12 @@ impl Chain<'_> {
         if (self.answers)(&self.url) {
             return Ok(Found::Download);
         }
-        Ok(Found::Nowhere(format!(
-            "not cached, {shared}, download page out of reach"
-        )))
+        Ok(Found::Nowhere(format!("not cached, {shared}, download page out of reach")))
     }
 
     /// The file that the build script takes instead of downloading.
     fn cached(&self) -> PathBuf {
-        let name = self
-            .url
-            .chars()
-            .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' });
+        let name = self.url.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' });
         self.cache.join(name.collect::<String>())
     }
 
@@ -120,19 +107,12 @@ impl Chain<'_> {
             return Ok(Err("none shared".to_owned()));
         }
         let sums = fs::read_to_string(self.shared.join("SHA256SUMS")).unwrap_or_default();
-        let listed = sums
-            .lines()
-            .filter_map(|line| line.split_once(char::is_whitespace));
-        let expected = listed
-            .into_iter()
-            .find(|(_, file)| file.trim_start_matches([' ', '*']) == name);
+        let listed = sums.lines().filter_map(|line| line.split_once(char::is_whitespace));
+        let expected = listed.into_iter().find(|(_, file)| file.trim_start_matches([' ', '*']) == name);
         Ok(match expected {
             None => Err(format!("{} is not in SHA256SUMS", archive.display())),
             Some((sum, _)) if sum == files::sha256(&archive)? => Ok(archive),
-            Some(_) => Err(format!(
-                "{} has another digest than SHA256SUMS says",
-                archive.display()
-            )),
+            Some(_) => Err(format!("{} has another digest than SHA256SUMS says", archive.display())),
         })
     }
 }
@@ -145,13 +125,9 @@ fn url(version: &str, target: &str) -> String {
 }
 
 fn version(lock: &Path) -> Result<String> {
-    let text =
-        fs::read_to_string(lock).with_context(|| format!("cannot read {}", lock.display()))?;
+    let text = fs::read_to_string(lock).with_context(|| format!("cannot read {}", lock.display()))?;
     let lock: toml::Table = toml::from_str(&text).context("Cargo.lock")?;
-    let packages = lock
-        .get("package")
-        .and_then(toml::Value::as_array)
-        .map_or(&[][..], Vec::as_slice);
+    let packages = lock.get("package").and_then(toml::Value::as_array).map_or(&[][..], Vec::as_slice);
     packages
         .iter()
         .find(|package| package.get("name").and_then(toml::Value::as_str) == Some("v8"))
@@ -177,17 +153,8 @@ fn cargo_home() -> Result<PathBuf> {
 }
 
 fn answers(url: &str) -> bool {
-    let quick = [
-        "--fail",
-        "--silent",
-        "--head",
-        "--location",
-        "--connect-timeout",
-        "5",
-        "--max-time",
-        "10",
-        url,
-    ];
+    let quick =
+        ["--fail", "--silent", "--head", "--location", "--connect-timeout", "5", "--max-time", "10", url];
     cmd::succeeds(Command::new("curl").args(quick))
 }
 
@@ -227,10 +194,7 @@ mod tests {
 
     fn right_sum(chain: &Chain) -> String {
         fs::write(chain.shared.join("sum"), "archive").unwrap();
-        format!(
-            "{}  {NAME}\n",
-            files::sha256(&chain.shared.join("sum")).unwrap()
-        )
+        format!("{}  {NAME}\n", files::sha256(&chain.shared.join("sum")).unwrap())
     }
 
     #[test]
@@ -246,8 +210,7 @@ mod tests {
     fn a_library_unpacked_by_an_earlier_build_serves_offline() {
         let lay = |chain: &mut Chain, _: &Path| fs::write(&chain.unpacked, &chain.url).unwrap();
         assert_eq!(check(lay, false).unwrap(), Found::Cached);
-        let stale =
-            |chain: &mut Chain, _: &Path| fs::write(&chain.unpacked, "another version").unwrap();
+        let stale = |chain: &mut Chain, _: &Path| fs::write(&chain.unpacked, "another version").unwrap();
         assert!(matches!(check(stale, false).unwrap(), Found::Nowhere(_)));
     }
 
@@ -261,10 +224,7 @@ mod tests {
         assert_eq!(check(lay, false).unwrap(), Found::Archive);
         let wrong = |chain: &mut Chain, _: &Path| chain.archive = Some("no/such/file".to_owned());
         let error = check(wrong, true).unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "RUSTY_V8_ARCHIVE names no/such/file, which is not a file"
-        );
+        assert_eq!(error, "RUSTY_V8_ARCHIVE names no/such/file, which is not a file");
     }
 
     #[test]
@@ -282,9 +242,7 @@ mod tests {
         ] {
             let lay = |chain: &mut Chain, _: &Path| share(chain, &sums);
             assert_eq!(check(lay, true).unwrap(), Found::Download);
-            let Found::Nowhere(text) = check(lay, false).unwrap() else {
-                panic!("the archive was taken")
-            };
+            let Found::Nowhere(text) = check(lay, false).unwrap() else { panic!("the archive was taken") };
             assert!(text.contains(why), "{text}");
         }
     }
@@ -306,9 +264,6 @@ mod tests {
             shared: PathBuf::new(),
             answers: &|_| false,
         };
-        assert_eq!(
-            chain.cached(),
-            Path::new("cache/https___example_org_v150_4_0_lib_a_gz")
-        );
+        assert_eq!(chain.cached(), Path::new("cache/https___example_org_v150_4_0_lib_a_gz"));
     }
 }

@@ -21,22 +21,10 @@ const EDGES: [(&str, &[&str]); 14] = [
     ("quadriga-runtime-wasm", RUNTIME),
     ("quadriga-sandbox", RUNTIME),
     ("quadriga", HOST),
-    (
-        "quadriga-registry",
-        &[
-            "quadriga-abi",
-            "quadriga-package",
-            "quadriga-registry-api-types",
-        ],
-    ),
+    ("quadriga-registry", &["quadriga-abi", "quadriga-package", "quadriga-registry-api-types"]),
     (
         "quadriga-registry-client",
-        &[
-            "quadriga-abi",
-            "quadriga-core",
-            "quadriga-package",
-            "quadriga-registry-api-types",
-        ],
+        &["quadriga-abi", "quadriga-core", "quadriga-package", "quadriga-registry-api-types"],
     ),
     ("quadriga-cli", APP),
 ];
@@ -56,10 +44,7 @@ const APP: &[&str] = &["quadriga", "quadriga-registry-client"];
 
 /// Programs that only use the product, and extensions, which see nothing but the SDK.
 const PROGRAMS: [(&str, &[&str]); 2] = [
-    (
-        "quadriga-tests",
-        &["quadriga", "quadriga-registry", "quadriga-registry-client"],
-    ),
+    ("quadriga-tests", &["quadriga", "quadriga-registry", "quadriga-registry-client"]),
     ("quadriga-bench", &["quadriga"]),
 ];
 const GUEST: &[&str] = &["quadriga-sdk"];
@@ -69,28 +54,9 @@ const ENGINES: [(&str, &[&str]); 6] = [
     ("deno_core", &["quadriga-runtime-js", "quadriga-bench"]),
     ("pyo3", &["quadriga-runtime-python", "quadriga-bench"]),
     ("wasmtime", &["quadriga-runtime-wasm", "quadriga-bench"]),
-    (
-        "wasmtime-wasi",
-        &["quadriga-runtime-wasm", "quadriga-bench"],
-    ),
-    (
-        "abi_stable",
-        &[
-            "quadriga-abi",
-            "quadriga-sdk",
-            "quadriga-runtime-native",
-            "quadriga-bench",
-        ],
-    ),
-    (
-        "libloading",
-        &[
-            "quadriga-abi",
-            "quadriga-sdk",
-            "quadriga-runtime-native",
-            "quadriga-bench",
-        ],
-    ),
+    ("wasmtime-wasi", &["quadriga-runtime-wasm", "quadriga-bench"]),
+    ("abi_stable", &["quadriga-abi", "quadriga-sdk", "quadriga-runtime-native", "quadriga-bench"]),
+    ("libloading", &["quadriga-abi", "quadriga-sdk", "quadriga-runtime-native", "quadriga-bench"]),
 ];
 
 pub(super) fn check(repo: &Repo, found: &mut Vec<Finding>) -> Result<()> {
@@ -110,11 +76,7 @@ pub(super) fn check(repo: &Repo, found: &mut Vec<Finding>) -> Result<()> {
 /// Why a package must not depend on `name`, and what to do instead.
 fn wrong(repo: &Repo, package: &Package, name: &str) -> Option<(String, String)> {
     let ours = repo.packages.iter().any(|member| member.name == name);
-    let allowed = if repo.is_guest(package) {
-        GUEST
-    } else {
-        allowed(&package.name)
-    };
+    let allowed = if repo.is_guest(package) { GUEST } else { allowed(&package.name) };
     if ours && !allowed.contains(&name) {
         let fix = match allowed {
             [] => "this crate imports none of ours".to_owned(),
@@ -124,19 +86,12 @@ fn wrong(repo: &Repo, package: &Package, name: &str) -> Option<(String, String)>
     }
     let (_, rooms) = ENGINES.iter().find(|(engine, _)| *engine == name)?;
     (!rooms.contains(&package.name.as_str())).then(|| {
-        (
-            format!("{} imports the engine {name}", package.name),
-            format!("keep it in {}", rooms.join(", ")),
-        )
+        (format!("{} imports the engine {name}", package.name), format!("keep it in {}", rooms.join(", ")))
     })
 }
 
 fn allowed(package: &str) -> &'static [&'static str] {
-    EDGES
-        .iter()
-        .chain(&PROGRAMS)
-        .find(|(name, _)| *name == package)
-        .map_or(&[], |(_, allowed)| allowed)
+    EDGES.iter().chain(&PROGRAMS).find(|(name, _)| *name == package).map_or(&[], |(_, allowed)| allowed)
 }
 
 #[cfg(test)]
@@ -148,12 +103,7 @@ mod tests {
         Package {
             name: name.to_owned(),
             manifest_path: format!("/repo/{dir}/Cargo.toml").into(),
-            dependencies: dependencies
-                .iter()
-                .map(|name| Dependency {
-                    name: (*name).to_owned(),
-                })
-                .collect(),
+            dependencies: dependencies.iter().map(|name| Dependency { name: (*name).to_owned() }).collect(),
             targets: Vec::new(),
         }
     }
@@ -170,27 +120,14 @@ mod tests {
                 package("guest-relay", "tests/guests/relay/rust", &[]),
             ],
         };
-        let verdict = |from: usize, name: &str| {
-            wrong(&repo, &repo.packages[from], name).map(|(what, _)| what)
-        };
+        let verdict =
+            |from: usize, name: &str| wrong(&repo, &repo.packages[from], name).map(|(what, _)| what);
         assert_eq!(verdict(1, "quadriga-abi"), None);
         assert_eq!(verdict(2, "deno_core"), None);
         assert_eq!(verdict(0, "serde"), None);
-        assert_eq!(
-            verdict(0, "quadriga-core").unwrap(),
-            "quadriga-abi imports quadriga-core"
-        );
-        assert_eq!(
-            verdict(1, "quadriga-runtime-js").unwrap(),
-            "quadriga-core imports quadriga-runtime-js"
-        );
-        assert_eq!(
-            verdict(1, "wasmtime").unwrap(),
-            "quadriga-core imports the engine wasmtime"
-        );
-        assert_eq!(
-            verdict(3, "quadriga-abi").unwrap(),
-            "guest-relay imports quadriga-abi"
-        );
+        assert_eq!(verdict(0, "quadriga-core").unwrap(), "quadriga-abi imports quadriga-core");
+        assert_eq!(verdict(1, "quadriga-runtime-js").unwrap(), "quadriga-core imports quadriga-runtime-js");
+        assert_eq!(verdict(1, "wasmtime").unwrap(), "quadriga-core imports the engine wasmtime");
+        assert_eq!(verdict(3, "quadriga-abi").unwrap(), "guest-relay imports quadriga-abi");
     }
 }

@@ -10,9 +10,7 @@ use crate::repo::Repo;
 pub(super) fn check(repo: &Repo, found: &mut Vec<Finding>) -> Result<()> {
     for package in &repo.packages {
         let manifest: toml::Table = toml::from_str(&fs::read_to_string(&package.manifest_path)?)?;
-        let lints = manifest
-            .get("lints")
-            .and_then(|lints| lints.get("workspace")?.as_bool());
+        let lints = manifest.get("lints").and_then(|lints| lints.get("workspace")?.as_bool());
         if lints != Some(true) {
             found.push(Finding {
                 file: repo.relative(&package.manifest_path).to_path_buf(),

@@ -34,13 +34,7 @@ pub(crate) fn run(repo: &Repo, json: bool) -> Result<()> {
         cmd::print(&serde_json::to_string_pretty(&found)?);
     } else {
         for finding in &found {
-            say(&format!(
-                "{}:{}: {}: {}",
-                finding.file.display(),
-                finding.line,
-                finding.what,
-                finding.fix
-            ));
+            say(&format!("{}:{}: {}: {}", finding.file.display(), finding.line, finding.what, finding.fix));
         }
     }
     match found.len() {
@@ -52,14 +46,6 @@ pub(crate) fn run(repo: &Repo, json: bool) -> Result<()> {
 
 /// A finding at the first line of a text that holds `needle`, which names it well enough.
 fn at(file: &Path, text: &str, needle: &str, what: String, fix: String) -> Finding {
-    let line = text
-        .lines()
-        .position(|line| line.contains(needle))
-        .map_or(1, |index| index + 1);
-    Finding {
-        file: file.to_path_buf(),
-        line,
-        what,
-        fix,
-    }
+    let line = text.lines().position(|line| line.contains(needle)).map_or(1, |index| index + 1);
+    Finding { file: file.to_path_buf(), line, what, fix }
 }

@@ -27,10 +27,7 @@ struct Declared {
 
 impl<'a> Items<'a> {
     pub(super) fn new(repo: &'a Repo) -> Self {
-        Self {
-            repo,
-            crates: RefCell::default(),
-        }
+        Self { repo, crates: RefCell::default() }
     }
 
     /// Whether `crate_name::…::Item` or `crate_name::…::Type::method` is declared.
@@ -39,11 +36,9 @@ impl<'a> Items<'a> {
         let [package, .., last] = segments[..] else {
             return Ok(false);
         };
-        let of_type = segments[1..segments.len() - 1]
-            .last()
-            .filter(|name| name.starts_with(char::is_uppercase));
-        let wanted =
-            of_type.map_or_else(|| last.to_owned(), |of_type| format!("{of_type}::{last}"));
+        let of_type =
+            segments[1..segments.len() - 1].last().filter(|name| name.starts_with(char::is_uppercase));
+        let wanted = of_type.map_or_else(|| last.to_owned(), |of_type| format!("{of_type}::{last}"));
         self.look(package, |declared| declared.items.contains(&wanted))
     }
 
@@ -53,18 +48,11 @@ impl<'a> Items<'a> {
             return Ok(false);
         };
         let wanted: Vec<_> = wanted.split("::").map(str::to_owned).collect();
-        self.look(package, |declared| {
-            declared.tests.iter().any(|test| test.ends_with(&wanted))
-        })
+        self.look(package, |declared| declared.tests.iter().any(|test| test.ends_with(&wanted)))
     }
 
     fn look(&self, name: &str, look: impl Fn(&Declared) -> bool) -> Result<bool> {
-        let Some(package) = self
-            .repo
-            .packages
-            .iter()
-            .find(|package| package.crate_name() == name)
-        else {
+        let Some(package) = self.repo.packages.iter().find(|package| package.crate_name() == name) else {
             return Ok(false);
         };
         let mut crates = self.crates.borrow_mut();
@@ -85,10 +73,7 @@ impl Declared {
             }
         }
         // The package of integration tests keeps its sources beside its manifest.
-        for (_, file) in entries(package.dir())?
-            .into_iter()
-            .filter(|(name, _)| name.ends_with(".rs"))
-        {
+        for (_, file) in entries(package.dir())?.into_iter().filter(|(name, _)| name.ends_with(".rs")) {
             declared.read_file(&file, &[])?;
         }
         Ok(declared)
@@ -111,10 +96,8 @@ impl Declared {
     }
 
     fn read_file(&mut self, path: &Path, module: &[String]) -> Result<()> {
-        let text =
-            fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        let file =
-            syn::parse_file(&text).with_context(|| format!("cannot parse {}", path.display()))?;
+        let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let file = syn::parse_file(&text).with_context(|| format!("cannot parse {}", path.display()))?;
         self.read_items(&file.items, module);
         Ok(())
     }
@@ -144,18 +127,11 @@ impl Declared {
                     let Type::Path(of) = &*block.self_ty else {
                         continue;
                     };
-                    let Some(name) = of
-                        .path
-                        .segments
-                        .last()
-                        .map(|segment| segment.ident.to_string())
-                    else {
+                    let Some(name) = of.path.segments.last().map(|segment| segment.ident.to_string()) else {
                         continue;
                     };
                     for method in block.items.iter().filter_map(|inner| match inner {
-                        ImplItem::Fn(method)
-                            if block.trait_.is_some() || is_public(&method.vis) =>
-                        {
+                        ImplItem::Fn(method) if block.trait_.is_some() || is_public(&method.vis) => {
                             Some(&method.sig.ident)
                         }
                         _ => None,
@@ -186,13 +162,9 @@ fn is_public(visibility: &Visibility) -> bool {
 
 /// `#[test]`, `#[tokio::test]` and their like.
 fn is_test(attributes: &[Attribute]) -> bool {
-    attributes.iter().any(|attribute| {
-        attribute
-            .path()
-            .segments
-            .last()
-            .is_some_and(|last| last.ident == "test")
-    })
+    attributes
+        .iter()
+        .any(|attribute| attribute.path().segments.last().is_some_and(|last| last.ident == "test"))
 }
 
 fn joined(module: &[String], name: &str) -> Vec<String> {
@@ -222,11 +194,7 @@ mod tests {
             dependencies: Vec::new(),
             targets: Vec::new(),
         };
-        let repo = Repo {
-            root: temp.path().into(),
-            target: temp.path().into(),
-            packages: vec![package],
-        };
+        let repo = Repo { root: temp.path().into(), target: temp.path().into(), packages: vec![package] };
         let items = Items::new(&repo);
 
         for (path, expect) in [

@@ -49,12 +49,9 @@ enum Status {
 }
 
 pub(super) fn check(repo: &Repo, found: &mut Vec<Finding>) -> Result<()> {
-    let text =
-        fs::read_to_string(repo.root.join(FILE)).with_context(|| format!("cannot read {FILE}"))?;
+    let text = fs::read_to_string(repo.root.join(FILE)).with_context(|| format!("cannot read {FILE}"))?;
     let items = Items::new(repo);
-    let problems = problems(&text, &|item| items.has_item(item), &|test| {
-        items.has_test(test)
-    })?;
+    let problems = problems(&text, &|item| items.has_item(item), &|test| items.has_test(test))?;
     found.extend(problems.into_iter().map(|(line, what, fix)| Finding {
         file: FILE.into(),
         line,
@@ -68,27 +65,16 @@ type Problem = (usize, String, String);
 type Exists<'a> = &'a dyn Fn(&str) -> Result<bool>;
 
 fn problems(text: &str, item_exists: Exists, test_exists: Exists) -> Result<Vec<Problem>> {
-    let map: SpecMap = toml::from_str(text)
-        .with_context(|| format!("cannot read {}", Path::new(FILE).display()))?;
+    let map: SpecMap =
+        toml::from_str(text).with_context(|| format!("cannot read {}", Path::new(FILE).display()))?;
     let mut found = Vec::new();
     let mut seen = BTreeMap::<&str, Vec<&str>>::new();
     for method in &map.method {
         let line = text[..method.span().start].lines().count().max(1);
-        let Method {
-            service,
-            name,
-            status,
-            item,
-            test,
-            ..
-        } = method.get_ref();
+        let Method { service, name, status, item, test, .. } = method.get_ref();
         let of_service = seen.entry(service).or_default();
         if of_service.contains(&name.as_str()) {
-            found.push((
-                line,
-                format!("{service}.{name} is there twice"),
-                "keep one".to_owned(),
-            ));
+            found.push((line, format!("{service}.{name} is there twice"), "keep one".to_owned()));
         }
         of_service.push(name);
         for (what, named, exists) in [("item", item, item_exists), ("test", test, test_exists)] {
@@ -122,11 +108,7 @@ fn problems(text: &str, item_exists: Exists, test_exists: Exists) -> Result<Vec<
         }
     }
     for service in seen.keys() {
-        found.push((
-            1,
-            format!("the specification has no service {service}"),
-            "rename it".to_owned(),
-        ));
+        found.push((1, format!("the specification has no service {service}"), "rename it".to_owned()));
     }
     Ok(found)
 }
@@ -140,55 +122,30 @@ mod tests {
         let mut text = String::new();
         for (service, count) in SERVICES {
             for number in 0..count {
-                let rest = if text.is_empty() {
-                    lines
-                } else {
-                    "status = \"planned\""
-                };
-                text +=
-                    &format!("[[method]]\nservice = \"{service}\"\nname = \"m{number}\"\n{rest}\n");
+                let rest = if text.is_empty() { lines } else { "status = \"planned\"" };
+                text += &format!("[[method]]\nservice = \"{service}\"\nname = \"m{number}\"\n{rest}\n");
             }
         }
-        let found = problems(&text, &|item| Ok(item == "a::Real"), &|test| {
-            Ok(test == "a::real")
-        })
-        .unwrap();
-        found
-            .into_iter()
-            .map(|(line, what, _)| format!("{line}: {what}"))
-            .collect()
+        let found = problems(&text, &|item| Ok(item == "a::Real"), &|test| Ok(test == "a::real")).unwrap();
+        found.into_iter().map(|(line, what, _)| format!("{line}: {what}")).collect()
     }
 
     #[test]
     fn what_is_named_must_exist() {
         assert_eq!(check("status = \"planned\""), [""; 0]);
-        assert_eq!(
-            check("status = \"done\"\nitem = \"a::Real\"\ntest = \"a::real\""),
-            [""; 0]
-        );
+        assert_eq!(check("status = \"done\"\nitem = \"a::Real\"\ntest = \"a::real\""), [""; 0]);
         assert_eq!(
             check("status = \"done\"\nitem = \"a::Gone\"\ntest = \"a::real\""),
             ["1: m0: no item `a::Gone`"]
         );
-        assert_eq!(
-            check("status = \"partial\"\nitem = \"a::Real\""),
-            ["1: m0 names no test"]
-        );
+        assert_eq!(check("status = \"partial\"\nitem = \"a::Real\""), ["1: m0 names no test"]);
     }
 
     #[test]
     fn no_method_falls_out_or_comes_twice() {
         let twice = "status = \"planned\"\n[[method]]\nservice = \"RegistryService\"\nname = \"m0\"\nstatus = \"planned\"";
         let found = check(twice);
-        assert!(
-            found
-                .iter()
-                .any(|line| line.ends_with("RegistryService.m0 is there twice")),
-            "{found:?}"
-        );
-        assert!(
-            found.contains(&"1: RegistryService has 20 methods".to_owned()),
-            "{found:?}"
-        );
+        assert!(found.iter().any(|line| line.ends_with("RegistryService.m0 is there twice")), "{found:?}");
+        assert!(found.contains(&"1: RegistryService has 20 methods".to_owned()), "{found:?}");
     }
 }
