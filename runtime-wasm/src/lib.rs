@@ -1,1 +1,21 @@
-//! Placeholder.
+//! WebAssembly components on wasmtime.
+//!
+//! A component exports the world in `abi/wit`; any toolchain that makes components will do. Each
+//! instance of it has a store of its own, and a stack of its own: a guest that waits holds no
+//! thread, and one that runs for long makes way for others every few milliseconds.
+
+mod bindings;
+mod config;
+mod convert;
+mod entry;
+mod error;
+mod guest;
+mod host_call;
+mod instance;
+mod limits;
+mod output;
+mod pool;
+mod runtime;
+mod wasi;
+
+pub use runtime::WasmRuntime;

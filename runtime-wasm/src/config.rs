@@ -1,0 +1,66 @@
+//! How the engine is set up.
+
+use std::time::Duration;
+
+use quadriga_abi::{Error, ErrorCode};
+use wasmtime::component::Linker;
+use wasmtime::{
+    Cache, CacheConfig, Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig,
+    WasmBacktraceDetails,
+};
+
+use crate::guest::Guest;
+use crate::{host_call, wasi};
+
+/// How often a running guest is asked whether it should go on, and makes way for other work.
+pub(crate) const TICK: Duration = Duration::from_millis(10);
+
+/// How deep a guest may recurse.
+const GUEST_STACK: usize = 512 << 10;
+
+/// A guest's stack also carries the host functions that it calls. Calls to other extensions are
+/// not among them: they run on the stack of whoever polls (see [`crate::host_call`]).
+const STACK: usize = GUEST_STACK + (512 << 10);
+
+/// How many instances the pool has room for, all extensions together.
+const INSTANCES: u32 = 1000;
+
+/// What all extensions of one runtime share.
+pub(crate) fn engine() -> Result<(Engine, Linker<Guest>), Error> {
+    let engine = Engine::new(&config(true))
+        // A process with a small address space gets memory as it needs it instead.
+        .or_else(|_| Engine::new(&config(false)))
+        .map_err(|error| broken(&error))?;
+    let mut linker = Linker::new(&engine);
+    wasi::link(&mut linker).and_then(|()| host_call::link(&mut linker)).map_err(|error| broken(&error))?;
+    Ok((engine, linker))
+}
+
+fn config(pooled: bool) -> Config {
+    let mut config = Config::new();
+    config
+        .epoch_interruption(true)
+        .max_wasm_stack(GUEST_STACK)
+        .async_stack_size(STACK)
+        .wasm_backtrace_details(WasmBacktraceDetails::Enable)
+        // Compiled code is kept for the next start where there is a place for it.
+        .cache(Cache::new(CacheConfig::new()).ok());
+    if pooled {
+        let mut pool = PoolingAllocationConfig::new();
+        // Generous, because what a component does not use costs addresses, not memory: those of
+        // other languages bring a whole interpreter.
+        pool.total_component_instances(INSTANCES)
+            .total_core_instances(INSTANCES * 8)
+            .total_memories(INSTANCES)
+            .total_tables(INSTANCES * 2)
+            .total_stacks(INSTANCES)
+            .table_elements(100_000)
+            .max_tables_per_module(4);
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    }
+    config
+}
+
+fn broken(error: &wasmtime::Error) -> Error {
+    Error::new(ErrorCode::Internal, format!("wasmtime could not be set up: {error:#}"))
+}

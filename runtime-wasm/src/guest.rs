@@ -1,0 +1,55 @@
+//! What one store holds, and how a call runs in it.
+
+use std::sync::Arc;
+
+use quadriga_core::CallContext;
+use wasmtime::component::ResourceTable;
+use wasmtime::{Store, UpdateDeadline};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+
+use crate::bindings::Extension;
+use crate::host_call::Desk;
+use crate::limits::{Share, Watch};
+use crate::output::Output;
+
+/// The data of one store.
+pub(crate) struct Guest {
+    pub(crate) watch: Watch,
+    pub(crate) desk: Arc<Desk>,
+    pub(crate) share: Share,
+    pub(crate) output: Arc<Output>,
+    pub(crate) wasi: WasiCtx,
+    pub(crate) table: ResourceTable,
+}
+
+impl WasiView for Guest {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+/// An instance that can take a call.
+pub(crate) struct Live {
+    pub(crate) store: Store<Guest>,
+    pub(crate) exports: Extension,
+}
+
+impl Guest {
+    /// Puts the guest into a store that asks it, at each tick, whether to go on.
+    pub(crate) fn into_store(self, engine: &wasmtime::Engine) -> Store<Self> {
+        let mut store = Store::new(engine, self);
+        store.limiter(|guest| &mut guest.share);
+        store.epoch_deadline_callback(|store| match store.data().watch.stop() {
+            Some(stop) => Err(stop.into()),
+            None => Ok(UpdateDeadline::Yield(1)),
+        });
+        store
+    }
+
+    /// What happens from now on belongs to another call.
+    pub(crate) fn begin(&mut self, context: CallContext) {
+        self.watch.context = context;
+        self.share.refused = false;
+        self.output.begin(context);
+    }
+}

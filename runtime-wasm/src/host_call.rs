@@ -1,0 +1,142 @@
+//! What guests call on their host.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+
+use parking_lot::Mutex;
+use quadriga_abi::{Bytes, Error};
+use quadriga_core::{LogLevel, Outcome};
+use wasmtime::component::{HasSelf, Linker};
+
+use crate::bindings::quadriga::extension::host::{self, Level};
+use crate::bindings::quadriga::extension::types;
+use crate::convert;
+use crate::guest::Guest;
+use crate::limits::{Stop, Watch};
+
+pub(crate) fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
+    host::add_to_linker::<Guest, HasSelf<Guest>>(linker, |guest| guest)
+}
+
+/// Where a guest leaves its calls to other extensions, and finds the answers.
+///
+/// The guest runs on a stack of its own, which is small, and not the one that the thread's other
+/// languages know of (CPython measures where it is). So it never calls them from there: it leaves
+/// the request here and steps aside, and [`serve`], on the thread's own stack, makes the call.
+#[derive(Default)]
+pub(crate) struct Desk {
+    mail: Mutex<Mail>,
+}
+
+#[derive(Default)]
+enum Mail {
+    #[default]
+    Nothing,
+    Request(Request),
+    Reply(Result<Bytes, Error>),
+}
+
+struct Request {
+    extension: String,
+    method: String,
+    arguments: Bytes,
+}
+
+impl Desk {
+    async fn ask(&self, request: Request) -> Result<Bytes, Error> {
+        *self.mail.lock() = Mail::Request(request);
+        poll_fn(|_| {
+            let mut mail = self.mail.lock();
+            match std::mem::take(&mut *mail) {
+                Mail::Reply(reply) => Poll::Ready(reply),
+                other => {
+                    *mail = other;
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+
+    fn request(&self) -> Option<Request> {
+        let mut mail = self.mail.lock();
+        match std::mem::take(&mut *mail) {
+            Mail::Request(request) => Some(request),
+            other => {
+                *mail = other;
+                None
+            }
+        }
+    }
+
+    fn reply(&self, reply: Result<Bytes, Error>) {
+        *self.mail.lock() = Mail::Reply(reply);
+    }
+}
+
+/// Runs `guest`, and makes the calls that it leaves on its desk. Ends early when the call must.
+pub(crate) async fn serve<T>(
+    guest: impl Future<Output = T>,
+    desk: &Desk,
+    watch: &Watch,
+) -> Result<T, Stop> {
+    let mut guest = pin!(guest);
+    let mut stopped = pin!(watch.stopped());
+    let mut nested = None;
+    poll_fn(|context| {
+        loop {
+            if let Some(call) = &mut nested {
+                let call: &mut quadriga_core::BoxFuture<'static, _> = call;
+                match call.as_mut().poll(context) {
+                    Poll::Ready(reply) => desk.reply(reply),
+                    Poll::Pending => break,
+                }
+                nested = None;
+            }
+            if let Poll::Ready(done) = guest.as_mut().poll(context) {
+                return Poll::Ready(Ok(done));
+            }
+            let Some(Request { extension, method, arguments }) = desk.request() else { break };
+            match watch.bridge.call(&watch.context, &extension, &method, arguments) {
+                Outcome::Ready(reply) => desk.reply(reply),
+                Outcome::Pending(call) => nested = Some(call),
+            }
+        }
+        stopped.as_mut().poll(context).map(Err)
+    })
+    .await
+}
+
+impl types::Host for Guest {}
+
+impl host::Host for Guest {
+    async fn call(
+        &mut self,
+        extension: String,
+        method: String,
+        arguments: Vec<u8>,
+    ) -> Result<Vec<u8>, types::Error> {
+        let request = Request { extension, method, arguments: arguments.into() };
+        self.desk.ask(request).await.map(Vec::from).map_err(convert::error_to_guest)
+    }
+
+    fn log(&mut self, level: Level, message: String) {
+        let level = match level {
+            Level::Trace => LogLevel::Trace,
+            Level::Debug => LogLevel::Debug,
+            Level::Info => LogLevel::Info,
+            Level::Warn => LogLevel::Warn,
+            Level::Error => LogLevel::Error,
+        };
+        self.watch.bridge.log(&self.watch.context, level, &message);
+    }
+
+    fn config(&mut self) -> Vec<u8> {
+        self.watch.bridge.config().into()
+    }
+
+    fn cancelled(&mut self) -> bool {
+        self.watch.stop().is_some()
+    }
+}

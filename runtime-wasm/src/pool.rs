@@ -1,0 +1,125 @@
+//! The instances of one extension.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::Mutex;
+use quadriga_abi::{Bytes, Description, Error, ExtensionId};
+use quadriga_core::{Bridge, Call, CallContext, Usage};
+use tokio::sync::Semaphore;
+use wasmtime::component::ResourceTable;
+
+use crate::bindings::ExtensionPre;
+use crate::convert;
+use crate::error::{Scene, ended};
+use crate::guest::{Guest, Live};
+use crate::host_call::{Desk, serve};
+use crate::limits::{Memory, Share, Signals, Ticking, Watch};
+use crate::output::Output;
+use crate::wasi::Grants;
+
+/// Keeps instances for the next call, and makes more when calls need them.
+///
+/// A guest's globals live as long as its instance: calls that must see each other's state need
+/// `concurrency = 1`, and even then a call that comes back to the extension while another is
+/// running there finds a further instance. One that trapped is gone, with its state.
+pub(crate) struct Pool {
+    pub(crate) pre: ExtensionPre<Guest>,
+    pub(crate) bridge: Bridge,
+    pub(crate) grants: Grants,
+    pub(crate) memory: Arc<Memory>,
+    pub(crate) signals: Arc<Signals>,
+    /// How many instances are kept.
+    pub(crate) kept: usize,
+    /// A place for each call by the host that may run at once.
+    pub(crate) places: Arc<Semaphore>,
+    pub(crate) idle: Mutex<Vec<Live>>,
+    pub(crate) _ticking: Arc<Ticking>,
+}
+
+impl Pool {
+    /// Asks a first instance what the extension is, and keeps it.
+    pub(crate) async fn describe(self: &Arc<Self>, context: CallContext) -> Result<Description, Error> {
+        let desk = Arc::new(Desk::default());
+        let watch = self.watch(context);
+        let work = async {
+            let mut live = self.instantiate(&desk, context).await?;
+            let description = live.exports.quadriga_extension_guest().call_describe(&mut live.store).await;
+            self.settle(live, description)
+        };
+        convert::description(serve(work, &desk, &watch).await??)
+    }
+
+    /// Runs one call in an instance that is free, or in a new one.
+    pub(crate) async fn call(self: Arc<Self>, call: Call) -> Result<Bytes, Error> {
+        let context = call.context();
+        let watch = self.watch(context);
+        let idle = self.idle.lock().pop();
+        let desk = idle.as_ref().map_or_else(Arc::default, |live| Arc::clone(&live.store.data().desk));
+        let work = async {
+            let mut live = match idle {
+                Some(live) => live,
+                None => self.instantiate(&desk, context).await?,
+            };
+            live.store.data_mut().begin(context);
+            let guest = live.exports.quadriga_extension_guest();
+            let reply = guest.call_call(&mut live.store, call.name(), &call.envelope.payload).await;
+            let reply = self.settle(live, reply)?;
+            reply.map(Bytes::from).map_err(convert::error_from_guest)
+        };
+        serve(work, &desk, &watch).await?
+    }
+
+    async fn instantiate(&self, desk: &Arc<Desk>, context: CallContext) -> Result<Live, Error> {
+        let output = Output::new(self.bridge.clone());
+        output.begin(context);
+        let share = Share::new(Arc::clone(&self.memory));
+        let wasi = self.grants.context(&output).map_err(|error| self.ended(&error, "", None))?;
+        let desk = Arc::clone(desk);
+        let (watch, table) = (self.watch(context), ResourceTable::new());
+        let mut store = Guest { watch, desk, share, output, wasi, table }.into_store(self.pre.engine());
+        match self.pre.instantiate_async(&mut store).await {
+            Ok(exports) => Ok(Live { store, exports }),
+            Err(error) => Err(self.trapped(store.data(), &error)),
+        }
+    }
+
+    /// Keeps an instance that did its work; drops one that trapped.
+    fn settle<T>(&self, live: Live, result: wasmtime::Result<T>) -> Result<T, Error> {
+        match result {
+            Ok(value) => {
+                live.store.data().output.finish();
+                let mut idle = self.idle.lock();
+                if idle.len() < self.kept && !self.signals.unloaded() {
+                    idle.push(live);
+                }
+                Ok(value)
+            }
+            Err(error) => Err(self.trapped(live.store.data(), &error)),
+        }
+    }
+
+    fn trapped(&self, guest: &Guest, error: &wasmtime::Error) -> Error {
+        let over_memory = guest.share.refused.then(|| guest.share.limit());
+        self.ended(error, &guest.output.finish(), over_memory)
+    }
+
+    fn ended(&self, error: &wasmtime::Error, stderr: &str, over_memory: Option<usize>) -> Error {
+        ended(error, &Scene { extension: self.id(), stderr, over_memory })
+    }
+
+    fn id(&self) -> &ExtensionId {
+        self.bridge.extension()
+    }
+
+    pub(crate) fn watch(&self, context: CallContext) -> Watch {
+        Watch { bridge: self.bridge.clone(), context, signals: Arc::clone(&self.signals) }
+    }
+
+    pub(crate) fn usage(&self) -> Usage {
+        Usage {
+            memory: Some(self.memory.used() as u64),
+            instances: self.memory.instances.load(Ordering::Relaxed),
+        }
+    }
+}
