@@ -1,1 +1,52 @@
-//! Placeholder.
+//! Write Quadriga extensions in Rust: one source becomes a WebAssembly component or a native
+//! library, by the target it is compiled for.
+//!
+//! ```
+//! #[quadriga_sdk::extension]
+//! mod greeter {
+//!     use quadriga_sdk::{Error, host};
+//!
+//!     /// Greets someone, by the name that another extension knows.
+//!     pub fn greet(id: u64) -> Result<String, Error> {
+//!         let name: String = host::call("people.directory", "name", (id,))?;
+//!         host::log::info(format!("greeting {name}"));
+//!         Ok(format!("Hello, {name}"))
+//!     }
+//! }
+//! # fn main() {}
+//! ```
+//!
+//! Build it as a `cdylib`, with `--target wasm32-wasip2` for WebAssembly.
+//!
+//! Every `pub fn` is a method. Parameters and results are whatever serde can read and write, and
+//! travel as docs/values.md says: structs as maps, `Vec<u8>` and `&[u8]` as bytes, [`Timestamp`] as
+//! a point in time, [`Value`] as anything. A `Result` with any error fails the call; a panic fails
+//! it with `extension_panicked`.
+
+mod decode;
+mod encode;
+mod error;
+pub mod host;
+mod method;
+#[cfg(not(target_family = "wasm"))]
+mod native;
+#[cfg(target_family = "wasm")]
+mod wasm;
+
+pub use error::{Error, Result};
+pub use quadriga_abi::{ErrorCode, Timestamp, Value};
+pub use quadriga_sdk_macros::extension;
+pub use serde;
+
+/// What the attribute macro writes, and nothing else, may use.
+#[doc(hidden)]
+pub mod __private {
+    pub use quadriga_abi::Error as Failure;
+
+    pub use crate::decode::Arguments;
+    pub use crate::method::{Extension, Method, Parameter, ReplyWithValue, Returned};
+    #[cfg(not(target_family = "wasm"))]
+    pub use crate::native::{LibHeader, header};
+    #[cfg(target_family = "wasm")]
+    pub use crate::wasm::{bindings, call, describe};
+}

@@ -1,0 +1,253 @@
+use proc_macro2::{Span, TokenStream};
+use quote::{ToTokens, format_ident, quote, quote_spanned};
+use syn::spanned::Spanned;
+use syn::{Attribute, Error, FnArg, GenericParam, Item, ItemFn, ItemMod, Pat, PatType, ReturnType, Type};
+use syn::{Visibility, parse2};
+
+use crate::text;
+
+/// The module, unchanged, and beside it a type that lists its methods.
+pub(crate) fn extension(arguments: TokenStream, item: TokenStream) -> Result<TokenStream, Error> {
+    if !arguments.is_empty() {
+        return Err(Error::new_spanned(arguments, "#[quadriga_sdk::extension] takes no arguments"));
+    }
+    let span = first_span(&item);
+    let module: ItemMod = parse2(item).map_err(|_| {
+        Error::new(
+            span,
+            "#[quadriga_sdk::extension] goes on a module: `mod my_extension { pub fn greet(name: String) -> String { ... } }`",
+        )
+    })?;
+    let Some((_, items)) = &module.content else {
+        let message = "#[quadriga_sdk::extension] must see the module's functions: write `mod name { ... }` here";
+        return Err(Error::new_spanned(&module, message));
+    };
+
+    let mut methods = Vec::new();
+    let mut problems: Option<Error> = None;
+    for item in items {
+        let Item::Fn(function) = item else { continue };
+        if !matches!(function.vis, Visibility::Public(_)) {
+            continue;
+        }
+        match method(&module, function) {
+            Ok(tokens) => methods.push(tokens),
+            Err(error) => match &mut problems {
+                Some(problems) => problems.combine(error),
+                None => problems = Some(error),
+            },
+        }
+    }
+    if let Some(problems) = problems {
+        return Err(problems);
+    }
+    if methods.is_empty() {
+        let message = "the module has no `pub fn`, so there is nothing to call";
+        return Err(Error::new_spanned(&module.ident, message));
+    }
+
+    let span = Span::call_site();
+    Ok(quote_spanned! {span=>
+        #[allow(unreachable_pub, reason = "`pub` marks the methods")]
+        #module
+
+        const _: () = {
+            use ::quadriga_sdk::__private as q;
+
+            struct Extension;
+
+            impl q::Extension for Extension {
+                const METHODS: &'static [q::Method] = &[#(#methods),*];
+            }
+
+            ::quadriga_sdk::__export!(Extension);
+        };
+    })
+}
+
+fn method(module: &ItemMod, function: &ItemFn) -> Result<TokenStream, Error> {
+    check_signature(function)?;
+    let signature = &function.sig;
+    let parameters = signature.inputs.iter().map(parameter).collect::<Result<Vec<_>, _>>()?;
+    let required = parameters.iter().rposition(|(_, ty)| !is_option(ty)).map_or(0, |last| last + 1);
+
+    let listed = parameters.iter().enumerate().map(|(index, (name, ty))| {
+        let (ty, optional) = (text::of_type(ty), index >= required);
+        quote! { q::Parameter { name: #name, ty: #ty, optional: #optional } }
+    });
+    let taken = parameters.iter().enumerate().map(|(index, (_, ty))| {
+        quote_spanned! {ty.span()=> arguments.take(#index)? }
+    });
+    let returns = match &signature.output {
+        ReturnType::Default => quote! { "()" },
+        ReturnType::Type(_, ty) => text::of_type(ty).into_token_stream(),
+    };
+    let reply_span = match &signature.output {
+        ReturnType::Default => signature.ident.span(),
+        ReturnType::Type(_, ty) => ty.span(),
+    };
+    let (path, ident) = (&module.ident, &signature.ident);
+    let name = text::of_ident(ident);
+    let doc = text::of_doc(&function.attrs);
+    let cfg = function.attrs.iter().filter(|attribute| attribute.path().is_ident("cfg"));
+    let run = format_ident!("run");
+    let body = quote_spanned! {reply_span=> q::Returned(#path::#ident(#(#taken),*)).reply(out) };
+    Ok(quote! {
+        #(#cfg)*
+        q::Method {
+            name: #name,
+            doc: #doc,
+            parameters: &[#(#listed),*],
+            required: #required,
+            returns: #returns,
+            run: {
+                #[allow(unused_mut, unused_imports, unused_variables)]
+                fn #run(mut arguments: q::Arguments<'_>, out: &mut Vec<u8>) -> Result<(), q::Failure> {
+                    use q::ReplyWithValue as _;
+                    #body
+                }
+                #run
+            },
+        }
+    })
+}
+
+fn check_signature(function: &ItemFn) -> Result<(), Error> {
+    let signature = &function.sig;
+    let refuse = |at: &dyn ToTokens, message: String| Err(Error::new_spanned(at, message));
+    let name = text::of_ident(&signature.ident);
+    if let Some(asyncness) = &signature.asyncness {
+        return refuse(asyncness, format!("`{name}` is async: methods can't be async yet"));
+    }
+    if let Some(receiver) = signature.receiver() {
+        return refuse(receiver, format!("`{name}` takes self: methods are plain functions, keep state in a static"));
+    }
+    for parameter in &signature.generics.params {
+        if !matches!(parameter, GenericParam::Lifetime(_)) {
+            return refuse(parameter, format!("`{name}` is generic: callers can't choose a Rust type, so name one"));
+        }
+    }
+    if let Some(abi) = &signature.abi {
+        return refuse(abi, format!("`{name}` is an extern function: methods are plain functions"));
+    }
+    if let syn::Safety::Unsafe(token) = &signature.safety {
+        return refuse(token, format!("`{name}` is unsafe: methods can be called by anyone with any arguments"));
+    }
+    if let Some(variadic) = &signature.variadic {
+        return refuse(variadic, format!("`{name}` is variadic: take a Vec instead"));
+    }
+    Ok(())
+}
+
+/// The name and type of a parameter.
+fn parameter(argument: &FnArg) -> Result<(String, &Type), Error> {
+    let FnArg::Typed(PatType { pat, ty, .. }) = argument else {
+        return Err(Error::new_spanned(argument, "methods are plain functions"));
+    };
+    let Pat::Ident(pattern) = &**pat else {
+        return Err(Error::new_spanned(pat, "give the parameter a name: callers see it"));
+    };
+    match &**ty {
+        Type::ImplTrait(_) => {
+            return Err(Error::new_spanned(ty, "callers can't choose a Rust type, so name one"));
+        }
+        Type::Reference(reference) if reference.mutability.is_some() || !is_borrowable(&reference.elem) => {
+            let message = "only `&str` and `&[u8]` can be borrowed from the arguments: take this one by value";
+            return Err(Error::new_spanned(ty, message));
+        }
+        _ => {}
+    }
+    Ok((text::of_ident(&pattern.ident).trim_start_matches('_').to_owned(), ty))
+}
+
+fn is_borrowable(ty: &Type) -> bool {
+    match ty {
+        Type::Path(path) => path.path.is_ident("str"),
+        Type::Slice(slice) => matches!(&*slice.elem, Type::Path(path) if path.path.is_ident("u8")),
+        _ => false,
+    }
+}
+
+fn is_option(ty: &Type) -> bool {
+    matches!(ty, Type::Path(path) if path.path.segments.last().is_some_and(|last| last.ident == "Option"))
+}
+
+/// Where the item starts, behind its attributes.
+fn first_span(item: &TokenStream) -> Span {
+    struct Attributes(TokenStream);
+    impl syn::parse::Parse for Attributes {
+        fn parse(input: syn::parse::ParseStream<'_>) -> Result<Self, Error> {
+            input.call(Attribute::parse_outer)?;
+            input.parse().map(Self)
+        }
+    }
+    let rest = parse2::<Attributes>(item.clone()).map_or_else(|_| item.clone(), |found| found.0);
+    rest.into_iter().next().map_or_else(Span::call_site, |token| token.span())
+}
+
+#[cfg(test)]
+mod tests {
+    use quote::quote;
+
+    use super::extension;
+
+    #[test]
+    fn wrong_use_is_explained() {
+        let cases = [
+            (quote! { fn greet() {} }, "goes on a module"),
+            (quote! { mod far_away; }, "must see the module's functions"),
+            (quote! { mod m { fn private() {} } }, "there is nothing to call"),
+            (quote! { mod m { pub fn f<T>(x: T) {} } }, "`f` is generic"),
+            (quote! { mod m { pub fn f<const N: usize>() {} } }, "`f` is generic"),
+            (quote! { mod m { pub fn f(x: impl Clone) {} } }, "callers can't choose a Rust type"),
+            (quote! { mod m { pub async fn f() {} } }, "methods can't be async yet"),
+            (quote! { mod m { pub fn f(self) {} } }, "`f` takes self"),
+            (quote! { mod m { pub fn f(&self, x: i64) {} } }, "`f` takes self"),
+            (quote! { mod m { pub unsafe fn f() {} } }, "`f` is unsafe"),
+            (quote! { mod m { pub extern "C" fn f() {} } }, "extern function"),
+            (quote! { mod m { pub fn f((a, b): (i64, i64)) {} } }, "give the parameter a name"),
+            (quote! { mod m { pub fn f(x: &String) {} } }, "take this one by value"),
+            (quote! { mod m { pub fn f(x: &mut [u8]) {} } }, "take this one by value"),
+        ];
+        for (item, words) in cases {
+            let error = extension(quote! {}, item.clone()).expect_err(&item.to_string());
+            assert!(error.to_string().contains(words), "{item}: {error}");
+        }
+        let error = extension(quote! { name = "x" }, quote! { mod m {} }).unwrap_err();
+        assert!(error.to_string().contains("takes no arguments"), "{error}");
+    }
+
+    #[test]
+    fn every_problem_is_told() {
+        let item = quote! { mod m { pub async fn f() {} pub fn g<T>() {} } };
+        assert_eq!(extension(quote! {}, item).unwrap_err().into_iter().count(), 2);
+    }
+
+    #[test]
+    fn public_functions_become_methods() {
+        let item = quote! {
+            mod m {
+                /// Says hello.
+                ///
+                /// Politely.
+                pub fn greet(name: &str, _times: Option<u8>) -> Vec<u8> {}
+                fn helper() {}
+                pub fn r#type(value: Option<bool>, other: i64) {}
+            }
+        };
+        let text = extension(quote! {}, item).unwrap().to_string();
+        let expected = [
+            r#"name : "greet" , doc : "Says hello.\n\nPolitely.""#,
+            r#"name : "name" , ty : "&str" , optional : false"#,
+            r#"name : "times" , ty : "Option<u8>" , optional : true"#,
+            r#"returns : "Vec<u8>""#,
+            r#"name : "type" , doc : """#,
+            r#"name : "value" , ty : "Option<bool>" , optional : false"#,
+            r#"returns : "()""#,
+        ];
+        for part in expected {
+            assert!(text.contains(part), "{part} is not in {text}");
+        }
+        assert!(!text.contains(r#"name : "helper""#));
+    }
+}

@@ -1,0 +1,95 @@
+use quadriga_abi::{Description, Error, ErrorCode};
+use serde::Serialize;
+
+use crate::decode::Arguments;
+use crate::encode;
+
+/// What the attribute macro makes of a module.
+pub trait Extension: 'static {
+    /// The `pub fn`s, in the order of the source.
+    const METHODS: &'static [Method];
+}
+
+/// A method.
+#[expect(missing_docs, reason = "the fields of quadriga_abi::Method say it")]
+pub struct Method {
+    pub name: &'static str,
+    pub doc: &'static str,
+    pub parameters: &'static [Parameter],
+    pub required: usize,
+    pub returns: &'static str,
+    pub run: fn(Arguments<'_>, &mut Vec<u8>) -> Result<(), Error>,
+}
+
+/// A parameter of a method.
+#[expect(missing_docs, reason = "the fields of quadriga_abi::Parameter say it")]
+pub struct Parameter {
+    pub name: &'static str,
+    pub ty: &'static str,
+    pub optional: bool,
+}
+
+/// What a function returned. Its `reply` is the one of `Result`s if it is one.
+pub struct Returned<T>(pub T);
+
+impl<T, E> Returned<Result<T, E>> {
+    /// Encodes the `Ok`, or fails with the `Err`.
+    pub fn reply(self, out: &mut Vec<u8>) -> Result<(), Error>
+    where
+        T: Serialize,
+        E: Into<crate::Error>,
+    {
+        match self.0 {
+            Ok(value) => encode_reply(&value, out),
+            Err(error) => Err(error.into().into_wire()),
+        }
+    }
+}
+
+/// The `reply` of everything else.
+pub trait ReplyWithValue {
+    /// Encodes the value.
+    fn reply(self, out: &mut Vec<u8>) -> Result<(), Error>;
+}
+
+impl<T: Serialize> ReplyWithValue for Returned<T> {
+    fn reply(self, out: &mut Vec<u8>) -> Result<(), Error> {
+        encode_reply(&self.0, out)
+    }
+}
+
+/// What the extension says of itself.
+pub(crate) fn describe<E: Extension>() -> Description {
+    let methods = E::METHODS.iter().map(|method| quadriga_abi::Method {
+        name: method.name.to_owned(),
+        doc: method.doc.to_owned(),
+        parameters: method
+            .parameters
+            .iter()
+            .map(|parameter| quadriga_abi::Parameter {
+                name: parameter.name.to_owned(),
+                ty: Some(parameter.ty.to_owned()),
+                optional: parameter.optional,
+            })
+            .collect(),
+        returns: Some(method.returns.to_owned()),
+    });
+    Description::new(concat!("quadriga-sdk ", env!("CARGO_PKG_VERSION"), " for Rust"), methods.collect())
+}
+
+/// Decodes the arguments, runs the function and encodes its result.
+pub(crate) fn run(method: &'static Method, payload: &[u8]) -> Result<Vec<u8>, Error> {
+    let mut out = Vec::new();
+    (method.run)(Arguments::new(method, payload)?, &mut out)?;
+    Ok(out)
+}
+
+pub(crate) fn unknown(method: impl std::fmt::Display) -> Error {
+    Error::new(ErrorCode::UnknownMethod, format!("there is no method {method}"))
+}
+
+fn encode_reply<T: Serialize>(value: &T, out: &mut Vec<u8>) -> Result<(), Error> {
+    encode::value(value, out).map_err(|error| {
+        Error::new(ErrorCode::InvalidValue, format!("the result has no place in the value table: {error}"))
+    })
+}

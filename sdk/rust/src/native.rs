@@ -1,0 +1,138 @@
+//! The extension as a native library: a root module that `abi_stable` checks, and the host's
+//! functions by pointer.
+
+mod panic;
+
+use std::cell::Cell;
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
+
+use abi_stable::library::{CheckTypeLayout, RootModuleResult};
+pub use abi_stable::library::LibHeader;
+use abi_stable::prefix_type::PrefixTypeTrait;
+use abi_stable::std_types::{RSlice, RVec};
+use quadriga_abi::vtable::{ExtensionModule, ExtensionModuleRef, HostCall, Outcome};
+use quadriga_abi::{Error, ErrorCode};
+
+use crate::method::{self, Extension};
+
+thread_local! {
+    /// The call that runs on this thread; null between calls.
+    static CURRENT: Cell<*const HostCall> = const { Cell::new(ptr::null()) };
+}
+
+/// Makes this library an extension. The name is the one under which `abi_stable` looks.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __export {
+    ($extension:ident) => {
+        #[unsafe(export_name = "_1as_0lib_1header_0root_bmodule_bloader")]
+        static HEADER: $crate::__private::LibHeader = $crate::__private::header::<$extension>();
+    };
+}
+
+/// What the host looks for.
+#[expect(unsafe_code, reason = "abi_stable cannot see the type behind the constructor")]
+pub const fn header<E: Extension>() -> LibHeader {
+    // SAFETY: `construct` makes an `ExtensionModuleRef`.
+    unsafe { LibHeader::from_constructor::<ExtensionModuleRef>(construct::<E>, CheckTypeLayout::Yes) }
+}
+
+extern "C" fn construct<E: Extension>() -> RootModuleResult {
+    fn module<E: Extension>() -> ExtensionModuleRef {
+        ExtensionModule { describe: describe::<E>, call: call::<E> }.leak_into_prefix()
+    }
+    abi_stable::library::__call_root_module_loader(module::<E>)
+}
+
+extern "C" fn describe<E: Extension>() -> RVec<u8> {
+    panic::install_hook();
+    // Texts and lists only: encoding into memory cannot fail.
+    rmp_serde::to_vec_named(&method::describe::<E>()).unwrap_or_default().into()
+}
+
+extern "C" fn call<E: Extension>(method: u32, arguments: RSlice<'_, u8>, call: HostCall) {
+    let entered = Entered::new(&call);
+    let result = catch_unwind(AssertUnwindSafe(|| match E::METHODS.get(method as usize) {
+        Some(method) => method::run(method, arguments.as_slice()),
+        None => Err(method::unknown(method)),
+    }));
+    drop(entered);
+    match result {
+        Ok(Ok(reply)) => call.finish(Outcome::Reply, reply),
+        Ok(Err(error)) => call.finish(Outcome::Error, error.to_bytes()),
+        Err(payload) => {
+            let error = panic::error(&*payload);
+            // A payload may panic again when it is dropped, and nothing could catch that.
+            mem::forget(payload);
+            call.finish(Outcome::Error, error.to_bytes());
+        }
+    }
+}
+
+/// Makes a call the current one, and the one before it again at the end: calls nest.
+struct Entered(*const HostCall);
+
+impl Entered {
+    fn new(call: &HostCall) -> Self {
+        Self(CURRENT.replace(call))
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        CURRENT.set(self.0);
+    }
+}
+
+fn is_in_call() -> bool {
+    !CURRENT.get().is_null()
+}
+
+#[expect(unsafe_code, reason = "the current call lies on the stack of `call`")]
+fn with_current<T>(use_call: impl FnOnce(&HostCall) -> T) -> Result<T, Error> {
+    // SAFETY: the pointer is set while `call` holds what it points to, on this thread, and reset
+    // before it lets go.
+    match unsafe { CURRENT.get().as_ref() } {
+        Some(call) => Ok(use_call(call)),
+        None => Err(Error::new(ErrorCode::Unsupported, "the host cannot be reached from here")
+            .with_hint("use the host's functions on the thread that runs a call")),
+    }
+}
+
+pub(crate) fn call_other<T>(
+    extension: &str,
+    method: &str,
+    arguments: &[u8],
+    read: impl FnOnce(Result<&[u8], Error>) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let read = |outcome, bytes: &[u8]| match outcome {
+        Outcome::Reply => read(Ok(bytes)),
+        Outcome::Error => read(Err(Error::from_bytes(bytes))),
+    };
+    with_current(|call| call.call(extension, method, arguments, read))?
+        .unwrap_or_else(|| Err(Error::new(ErrorCode::ProtocolViolation, "the host gave no result")))
+}
+
+pub(crate) fn log(level: u8, message: &str) {
+    // Outside a call there is nowhere to write to.
+    let _ = with_current(|call| call.log(level, message));
+}
+
+pub(crate) fn config() -> Result<RVec<u8>, Error> {
+    with_current(HostCall::config)
+}
+
+pub(crate) fn cancelled() -> bool {
+    with_current(HostCall::cancelled).unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_header_has_the_name_that_is_looked_for() {
+        let name = "_1as_0lib_1header_0root_bmodule_bloader";
+        assert_eq!(abi_stable::library::ROOT_MODULE_LOADER_NAME, name);
+    }
+}

@@ -1,0 +1,114 @@
+//! The extension as a WebAssembly component.
+
+use quadriga_abi::{Error, ErrorCode};
+
+use self::bindings::exports::quadriga::extension::guest;
+use self::bindings::quadriga::extension::{host, types};
+use crate::method::{self, Extension};
+
+/// What wit-bindgen makes of the contract.
+#[allow(missing_docs, unsafe_code, unreachable_pub, clippy::all, reason = "generated")]
+pub mod bindings {
+    wit_bindgen::generate!({
+        path: "../../abi/wit/since-v0.1",
+        world: "extension",
+        pub_export_macro: true,
+        default_bindings_module: "quadriga_sdk::__private::bindings",
+    });
+}
+
+/// Makes this component an extension.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __export {
+    ($extension:ident) => {
+        impl $crate::__private::bindings::exports::quadriga::extension::guest::Guest for $extension {
+            fn describe() -> $crate::__private::bindings::exports::quadriga::extension::guest::Description {
+                $crate::__private::describe::<$extension>()
+            }
+
+            fn call(
+                method: String,
+                arguments: Vec<u8>,
+            ) -> Result<Vec<u8>, $crate::__private::bindings::quadriga::extension::types::Error> {
+                $crate::__private::call::<$extension>(&method, &arguments)
+            }
+        }
+
+        $crate::__private::bindings::export!($extension with_types_in $crate::__private::bindings);
+    };
+}
+
+/// The component's `describe`.
+pub fn describe<E: Extension>() -> guest::Description {
+    let description = method::describe::<E>();
+    let parameter = |parameter: quadriga_abi::Parameter| guest::Parameter {
+        name: parameter.name,
+        ty: parameter.ty,
+        optional: parameter.optional,
+    };
+    let methods = description.methods.into_iter().map(|method| guest::Method {
+        name: method.name,
+        doc: method.doc,
+        parameters: method.parameters.into_iter().map(parameter).collect(),
+        returns: method.returns,
+    });
+    guest::Description {
+        protocol: description.protocol.to_string(),
+        sdk: description.sdk,
+        features: vec!["host-calls".to_owned()],
+        methods: methods.collect(),
+    }
+}
+
+/// The component's `call`.
+pub fn call<E: Extension>(method: &str, arguments: &[u8]) -> Result<Vec<u8>, types::Error> {
+    let found = E::METHODS.iter().find(|known| known.name == method);
+    let result = found.ok_or_else(|| method::unknown(method)).and_then(|found| method::run(found, arguments));
+    result.map_err(|error| types::Error {
+        code: error.code.as_str().to_owned(),
+        message: error.message,
+        hint: error.hint,
+        extension: error.extension,
+        stack: error.stack,
+        cause: error.cause.map(|cause| cause.to_bytes()),
+    })
+}
+
+pub(crate) fn call_other<T>(
+    extension: &str,
+    method: &str,
+    arguments: &[u8],
+    read: impl FnOnce(Result<&[u8], Error>) -> Result<T, Error>,
+) -> Result<T, Error> {
+    match host::call(extension, method, arguments) {
+        Ok(reply) => read(Ok(&reply)),
+        Err(error) => read(Err(Error {
+            code: ErrorCode::from_text(&error.code),
+            message: error.message,
+            hint: error.hint,
+            extension: error.extension,
+            stack: error.stack,
+            cause: error.cause.map(|cause| Box::new(Error::from_bytes(&cause))),
+        })),
+    }
+}
+
+pub(crate) fn log(level: u8, message: &str) {
+    let level = match level {
+        0 => host::Level::Trace,
+        1 => host::Level::Debug,
+        2 => host::Level::Info,
+        3 => host::Level::Warn,
+        _ => host::Level::Error,
+    };
+    host::log(level, message);
+}
+
+pub(crate) fn config() -> Result<Vec<u8>, Error> {
+    Ok(host::config())
+}
+
+pub(crate) fn cancelled() -> bool {
+    host::cancelled()
+}
