@@ -66,9 +66,9 @@ pub(crate) fn place(from: &Path, to: &Path) -> Result<()> {
     let dir = to.parent().context("a file needs a folder")?;
     fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     let copy = || -> Result<()> {
-        let mut temp =
-            tempfile::Builder::new().permissions(fs::metadata(from)?.permissions()).tempfile_in(dir)?;
+        let mut temp = tempfile::NamedTempFile::new_in(dir)?;
         io::copy(&mut File::open(from)?, &mut temp)?;
+        temp.as_file().set_permissions(fs::metadata(from)?.permissions())?;
         temp.persist(to)?;
         Ok(())
     };
