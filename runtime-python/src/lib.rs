@@ -1,1 +1,18 @@
-//! Placeholder.
+//! Runs Python extensions on CPython, in the host's process: for code that the host trusts.
+//!
+//! One interpreter serves all extensions; each has a module space of its own (`python/spaces.py`).
+//! A call runs on its caller's thread under the interpreter's lock: calls may overlap, and one runs
+//! whenever another waits, for a call to the host above all.
+
+#[cfg(feature = "bare")]
+pub mod bare;
+mod config;
+mod convert;
+mod error;
+mod host_call;
+mod instance;
+mod limits;
+mod runtime;
+mod thread;
+
+pub use runtime::PythonRuntime;

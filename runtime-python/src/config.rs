@@ -1,0 +1,140 @@
+//! The one interpreter of the process: how it is set up, and what of it the runtime uses.
+
+use std::ffi::CStr;
+use std::mem::MaybeUninit;
+use std::sync::{OnceLock, mpsc};
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use quadriga_abi::{Error, ErrorCode};
+
+use crate::host_call::Orphan;
+use crate::limits::{self, Interrupter};
+
+/// The interpreter, and the functions of `python/guest.py`.
+pub(crate) struct Engine {
+    pub(crate) interrupter: Interrupter,
+    /// What calls that are out of time are ended with.
+    pub(crate) interrupted: Py<PyAny>,
+    pub(crate) open_space: Py<PyAny>,
+    pub(crate) close_space: Py<PyAny>,
+    pub(crate) compile_entry: Py<PyAny>,
+    pub(crate) load: Py<PyAny>,
+    pub(crate) run: Py<PyAny>,
+    pub(crate) wake: Py<PyAny>,
+    pub(crate) fits: Py<PyAny>,
+    pub(crate) report: Py<PyAny>,
+    /// The sources of the SDK, by module.
+    pub(crate) sdk: Py<PyDict>,
+    /// Such as `CPython 3.11.7`.
+    pub(crate) version: String,
+}
+
+/// The modules of sdk/python, built in so that extensions need nothing installed.
+const SDK: [(&str, &str); 3] = [
+    ("quadriga", include_str!("../../sdk/python/src/quadriga/__init__.py")),
+    ("quadriga.errors", include_str!("../../sdk/python/src/quadriga/errors.py")),
+    ("quadriga.host", include_str!("../../sdk/python/src/quadriga/host.py")),
+];
+
+/// The engine of this process, started by whoever asks first.
+pub(crate) fn engine() -> Result<&'static Engine, Error> {
+    static ENGINE: OnceLock<Result<Engine, Error>> = OnceLock::new();
+    ENGINE.get_or_init(start).as_ref().map_err(Clone::clone)
+}
+
+/// Starts the interpreter on a thread of its own, which stays: Python takes the thread that
+/// initialises it for its main thread, and it must outlive every other. It then ends calls that
+/// are out of time.
+fn start() -> Result<Engine, Error> {
+    let failed = |what: String| {
+        Error::new(ErrorCode::LoadFailed, format!("Python could not be started: {what}"))
+    };
+    let (ready, started) = mpsc::sync_channel(1);
+    let main = move || {
+        let (interrupter, requests) = limits::channel();
+        let engine = initialise().and_then(|()| {
+            Python::attach(|py| build(py, interrupter).map_err(|error| error.to_string()))
+        });
+        let works = engine.is_ok();
+        if ready.send(engine).is_ok() && works {
+            limits::watch(&requests);
+        }
+    };
+    let thread = std::thread::Builder::new().name("quadriga-python".to_owned());
+    thread.spawn(main).map_err(|error| failed(error.to_string()))?;
+    started.recv().map_err(|error| failed(error.to_string()))?.map_err(failed)
+}
+
+fn build(py: Python<'_>, interrupter: Interrupter) -> PyResult<Engine> {
+    let module = |code, file, name| PyModule::from_code(py, code, file, name);
+    let code = ffi::c_str!(include_str!("python/spaces.py"));
+    let spaces = module(code, c"<quadriga>/spaces.py", c"_quadriga_spaces")?;
+    spaces.call_method0("install")?;
+    let code = ffi::c_str!(include_str!("python/guest.py"));
+    let guest = module(code, c"<quadriga>/guest.py", c"_quadriga_guest")?;
+    guest.call_method1("redirect", (Orphan,))?;
+    let sdk = PyDict::new(py);
+    for (name, source) in SDK {
+        sdk.set_item(name, source)?;
+    }
+    let get = |name: &str| guest.getattr(name).map(Bound::unbind);
+    let version = Python::version_str();
+    Ok(Engine {
+        interrupter,
+        interrupted: get("Interrupted")?,
+        open_space: get("open_space")?,
+        close_space: get("close_space")?,
+        compile_entry: get("compile_entry")?,
+        load: get("load")?,
+        run: get("run")?,
+        wake: get("wake")?,
+        fits: get("fits")?,
+        report: get("report")?,
+        sdk: sdk.unbind(),
+        version: format!("CPython {}", version.split_whitespace().next().unwrap_or_default()),
+    })
+}
+
+/// Starts an interpreter that takes nothing from the host's environment, user or site-packages,
+/// and leaves signals, bytecode files and the locale alone. One that runs already is used as it is.
+#[expect(unsafe_code, reason = "pyo3 offers no way to choose the configuration")]
+fn initialise() -> Result<(), String> {
+    // SAFETY: each structure is initialised by CPython before it is read, the calls come in the
+    // order that CPython asks for, on one thread, and the last one gives up the interpreter's lock
+    // that initialising took.
+    unsafe {
+        if ffi::Py_IsInitialized() != 0 {
+            return Ok(());
+        }
+        let mut early = MaybeUninit::uninit();
+        ffi::PyPreConfig_InitIsolatedConfig(early.as_mut_ptr());
+        let mut early = early.assume_init();
+        early.utf8_mode = 1;
+        check(ffi::Py_PreInitialize(&raw const early))?;
+        let mut config = MaybeUninit::uninit();
+        ffi::PyConfig_InitIsolatedConfig(config.as_mut_ptr());
+        let mut config = config.assume_init();
+        config.site_import = 0;
+        config.write_bytecode = 0;
+        let status = ffi::Py_InitializeFromConfig(&raw const config);
+        ffi::PyConfig_Clear(&raw mut config);
+        check(status)?;
+        ffi::PyEval_SaveThread();
+    }
+    Ok(())
+}
+
+#[expect(unsafe_code, reason = "the message is a C string")]
+fn check(status: ffi::PyStatus) -> Result<(), String> {
+    // SAFETY: only looks at the value.
+    if unsafe { ffi::PyStatus_Exception(status) } == 0 {
+        return Ok(());
+    }
+    if status.err_msg.is_null() {
+        return Err(format!("it exited with {}", status.exitcode));
+    }
+    // SAFETY: CPython points to a static text.
+    Err(unsafe { CStr::from_ptr(status.err_msg) }.to_string_lossy().into_owned())
+}

@@ -1,0 +1,54 @@
+//! From Python's exceptions to errors of the contract.
+
+use pyo3::prelude::*;
+use quadriga_abi::{Error, ErrorCode};
+
+use crate::config::Engine;
+
+/// When the exception came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Load,
+    Call,
+}
+
+/// What `report` in `python/guest.py` says of an exception.
+type Report<'py> =
+    (String, String, Option<String>, Option<String>, Option<String>, Option<Bound<'py, PyAny>>);
+
+/// Puts an exception into words, with the stack of the guest.
+pub(crate) fn from_exception(
+    py: Python<'_>,
+    engine: &Engine,
+    space: &Py<PyAny>,
+    phase: Phase,
+    exception: &PyErr,
+) -> Error {
+    let report = engine.report.bind(py).call1((space, exception.value(py)));
+    match report.and_then(|report| read(&report, Some(phase))) {
+        Ok(error) => error,
+        // An exception whose own __str__ fails, for one.
+        Err(error) => Error::new(code("exception", Some(phase)), exception.get_type(py).to_string())
+            .with_hint(format!("its message could not be read: {error}")),
+    }
+}
+
+fn read(report: &Bound<'_, PyAny>, phase: Option<Phase>) -> PyResult<Error> {
+    let (kind, message, hint, extension, stack, cause): Report<'_> = report.extract()?;
+    let cause = cause.map(|cause| read(&cause, None)).transpose()?;
+    let code = code(&kind, phase);
+    Ok(Error { code, message, hint, extension, stack, cause: cause.map(Box::new) })
+}
+
+fn code(kind: &str, phase: Option<Phase>) -> ErrorCode {
+    match (kind, phase) {
+        ("syntax", Some(Phase::Load)) => ErrorCode::EntryInvalid,
+        (_, Some(Phase::Load)) => ErrorCode::LoadFailed,
+        ("exit", _) => ErrorCode::ExtensionPanicked,
+        ("syntax" | "exception" | "conflict", _) => ErrorCode::ExtensionError,
+        (code, _) => match (ErrorCode::from_text(code), phase) {
+            (ErrorCode::Unknown, Some(_)) => ErrorCode::ExtensionError,
+            (code, _) => code,
+        },
+    }
+}

@@ -1,0 +1,215 @@
+//! Deadlines: ends one call, and no other, by an exception that the interpreter raises in it.
+//!
+//! A [`Running`] call changes only under the interpreter's lock, which also guards against ending
+//! the next call on the same thread. C code that does not return to the interpreter cannot be
+//! ended.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::c_long;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, Sender, channel as queue};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use pyo3::exceptions::PyBaseException;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use quadriga_abi::limits::Limit;
+use quadriga_abi::{Error, ErrorCode};
+use quadriga_core::CallContext;
+
+use crate::config::{Engine, engine};
+
+/// What the runtime enforces by itself.
+pub(crate) const ENFORCED: &[Limit] = &[Limit::CallTimeout];
+
+/// A guest that swallows the exception gets it again.
+const AGAIN: Duration = Duration::from_millis(20);
+
+thread_local! {
+    /// The calls on this thread, innermost last.
+    static STACK: RefCell<Vec<Arc<Running>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A call that has started.
+pub(crate) struct Running {
+    pub(crate) context: CallContext,
+    /// The extension, by the number that the runtime gave it.
+    space: u64,
+    thread: c_long,
+    /// Its own code is on top of its thread's stack, no callee's.
+    on_top: AtomicBool,
+    done: AtomicBool,
+    interrupted: AtomicBool,
+    /// The event loop that its coroutine runs on.
+    event_loop: Mutex<Option<Py<PyAny>>>,
+}
+
+/// The calls of one instance that can be interrupted, by id.
+#[derive(Default)]
+pub(crate) struct Calls(Mutex<HashMap<u64, Arc<Running>>>);
+
+/// Sends calls to the thread that interrupts them.
+pub(crate) type Interrupter = Sender<Arc<Running>>;
+
+/// The two ends of the queue of calls to interrupt.
+pub(crate) fn channel() -> (Interrupter, Receiver<Arc<Running>>) {
+    queue()
+}
+
+/// Interrupts what comes through the queue, until each call has ended.
+pub(crate) fn watch(requests: &Receiver<Arc<Running>>) {
+    let mut open: Vec<Arc<Running>> = Vec::new();
+    loop {
+        let next = if open.is_empty() {
+            requests.recv().map_err(|_| ())
+        } else {
+            requests.recv_timeout(AGAIN).map_err(|_| ())
+        };
+        open.extend(next.into_iter().chain(requests.try_iter()));
+        if let Ok(engine) = engine() {
+            Python::attach(|py| open.retain(|running| running.raise(py, engine)));
+        }
+    }
+}
+
+impl Calls {
+    /// Whether any call is running.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.lock().is_empty()
+    }
+
+    /// Asks for the end of a call, if it is still running.
+    pub(crate) fn interrupt(&self, id: u64) {
+        if let Some(running) = self.0.lock().get(&id) {
+            running.interrupt();
+        }
+    }
+
+    /// Asks for the end of every call.
+    pub(crate) fn interrupt_all(&self) {
+        self.0.lock().values().for_each(Running::interrupt);
+    }
+
+    /// Runs guest code as the call `context`. The error says that it was interrupted.
+    pub(crate) fn run<T>(
+        &self,
+        py: Python<'_>,
+        space: u64,
+        context: CallContext,
+        f: impl FnOnce(&Arc<Running>) -> T,
+    ) -> Result<T, Error> {
+        let running = Running::start(py, space, context);
+        self.0.lock().insert(context.id, Arc::clone(&running));
+        let result = f(&running);
+        self.0.lock().remove(&context.id);
+        running.finish(py).map(|()| result)
+    }
+}
+
+impl Running {
+    /// Starts a call on this thread, on top of those that run there.
+    #[expect(unsafe_code, reason = "pyo3 does not wrap the thread's identity")]
+    pub(crate) fn start(_py: Python<'_>, space: u64, context: CallContext) -> Arc<Self> {
+        let running = Arc::new(Self {
+            context,
+            space,
+            // SAFETY: no precondition.
+            thread: unsafe { ffi::PyThread_get_thread_ident() } as c_long,
+            on_top: AtomicBool::new(true),
+            done: AtomicBool::new(false),
+            interrupted: AtomicBool::new(false),
+            event_loop: Mutex::new(None),
+        });
+        STACK.with_borrow_mut(|stack| stack.push(Arc::clone(&running)));
+        running
+    }
+
+    /// Ends the call. The error says that it was interrupted.
+    pub(crate) fn finish(&self, py: Python<'_>) -> Result<(), Error> {
+        STACK.with_borrow_mut(Vec::pop);
+        self.done.store(true, Relaxed);
+        if !self.interrupted.load(Relaxed) {
+            return Ok(());
+        }
+        self.clear(py);
+        let late = self.context.deadline.is_some_and(|deadline| deadline <= Instant::now());
+        Err(if late {
+            Error::new(ErrorCode::DeadlineExceeded, "the deadline passed")
+        } else {
+            Error::new(ErrorCode::Cancelled, "the caller gave up")
+        })
+    }
+
+    /// The call of this extension that this thread is running.
+    pub(crate) fn current(space: u64) -> Option<Arc<Self>> {
+        let top = STACK.with_borrow(|stack| stack.last().cloned());
+        top.filter(|running| running.space == space)
+    }
+
+    /// Asks for the end of this call. Never waits.
+    pub(crate) fn interrupt(self: &Arc<Self>) {
+        if let (false, Ok(engine)) = (self.interrupted.swap(true, Relaxed), engine()) {
+            // The other end is gone only with the process.
+            let _ = engine.interrupter.send(Arc::clone(self));
+        }
+    }
+
+    /// Leaves the guest's code to wait for a callee.
+    pub(crate) fn leave(&self, py: Python<'_>) -> PyResult<()> {
+        self.on_top.store(false, Relaxed);
+        self.check(py).inspect_err(|_| self.on_top.store(true, Relaxed))
+    }
+
+    /// Comes back to the guest's code.
+    pub(crate) fn come_back(&self, py: Python<'_>) -> PyResult<()> {
+        self.on_top.store(true, Relaxed);
+        self.check(py)
+    }
+
+    /// Names the event loop that has to be woken for the exception to be noticed.
+    pub(crate) fn set_event_loop(&self, event_loop: Py<PyAny>) {
+        *self.event_loop.lock() = Some(event_loop);
+    }
+
+    fn check(&self, py: Python<'_>) -> PyResult<()> {
+        if !self.interrupted.load(Relaxed) {
+            return Ok(());
+        }
+        self.clear(py);
+        let interrupted = engine().map(|engine| engine.interrupted.bind(py).call0());
+        Err(match interrupted {
+            Ok(exception) => PyErr::from_value(exception?),
+            Err(error) => PyErr::new::<PyBaseException, _>(error.message),
+        })
+    }
+
+    /// Raises the exception if the call's own code is running. Whether the call goes on.
+    fn raise(&self, py: Python<'_>, engine: &Engine) -> bool {
+        if self.done.load(Relaxed) {
+            return false;
+        }
+        if self.on_top.load(Relaxed) {
+            self.set_exception(engine.interrupted.as_ptr());
+            let event_loop = self.event_loop.lock().as_ref().map(|found| found.clone_ref(py));
+            if let Some(event_loop) = event_loop {
+                // It only writes to a socket, and fails only where the loop has ended.
+                let _ = engine.wake.call1(py, (event_loop,));
+            }
+        }
+        true
+    }
+
+    /// Takes back an exception that has not been raised yet.
+    fn clear(&self, _py: Python<'_>) {
+        self.set_exception(std::ptr::null_mut());
+    }
+
+    #[expect(unsafe_code, reason = "pyo3 does not wrap asynchronous exceptions")]
+    fn set_exception(&self, exception: *mut ffi::PyObject) {
+        // SAFETY: the callers hold the interpreter's lock, and the class lives as long as it.
+        unsafe { ffi::PyThreadState_SetAsyncExc(self.thread, exception) };
+    }
+}
