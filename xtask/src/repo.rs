@@ -52,9 +52,10 @@ impl Repo {
         serde_json::from_str(&text).context("`cargo metadata` printed something unexpected")
     }
 
-    /// The packages that the product consists of: everything but guests and examples.
+    /// The packages that the product consists of: everything but guests and examples, and the
+    /// bench, which would switch features on that the product doesn't have.
     pub(crate) fn host_packages(&self) -> impl Iterator<Item = &Package> {
-        self.packages.iter().filter(|package| !self.is_guest(package))
+        self.packages.iter().filter(|package| !self.is_guest(package) && package.name != "quadriga-bench")
     }
 
     /// Guests and examples are loaded by the product, and never linked into it.

@@ -42,21 +42,30 @@ const HOST: &[&str] = &[
 ];
 const APP: &[&str] = &["quadriga", "quadriga-registry-client"];
 
-/// Programs that only use the product, and extensions, which see nothing but the SDK.
+/// Programs that only use the product.
 const PROGRAMS: [(&str, &[&str]); 2] = [
     ("quadriga-tests", &["quadriga", "quadriga-registry", "quadriga-registry-client"]),
-    ("quadriga-bench", &["quadriga"]),
+    ("quadriga-bench", BENCH),
 ];
+/// The bench asks each runtime's crate for the bare engine to compare with.
+const BENCH: &[&str] = &[
+    "quadriga",
+    "quadriga-runtime-js",
+    "quadriga-runtime-native",
+    "quadriga-runtime-python",
+    "quadriga-runtime-wasm",
+];
+/// Extensions see nothing but the SDK.
 const GUEST: &[&str] = &["quadriga-sdk"];
 
-/// Each engine with the crates that may depend on it. The bench compares with the bare engines.
+/// Each engine with the crates that may depend on it.
 const ENGINES: [(&str, &[&str]); 6] = [
-    ("deno_core", &["quadriga-runtime-js", "quadriga-bench"]),
-    ("pyo3", &["quadriga-runtime-python", "quadriga-bench"]),
-    ("wasmtime", &["quadriga-runtime-wasm", "quadriga-bench"]),
-    ("wasmtime-wasi", &["quadriga-runtime-wasm", "quadriga-bench"]),
-    ("abi_stable", &["quadriga-abi", "quadriga-sdk", "quadriga-runtime-native", "quadriga-bench"]),
-    ("libloading", &["quadriga-abi", "quadriga-sdk", "quadriga-runtime-native", "quadriga-bench"]),
+    ("deno_core", &["quadriga-runtime-js"]),
+    ("pyo3", &["quadriga-runtime-python"]),
+    ("wasmtime", &["quadriga-runtime-wasm"]),
+    ("wasmtime-wasi", &["quadriga-runtime-wasm"]),
+    ("abi_stable", &["quadriga-abi", "quadriga-sdk", "quadriga-runtime-native"]),
+    ("libloading", &["quadriga-abi", "quadriga-sdk", "quadriga-runtime-native"]),
 ];
 
 pub(super) fn check(repo: &Repo, found: &mut Vec<Finding>) -> Result<()> {
