@@ -24,11 +24,12 @@ impl Echo {
         function.map(Self).map_err(|error| Error::new(ErrorCode::Internal, error.to_string()))
     }
 
-    /// Sends a payload there and back. Returns its length.
-    pub fn call(&self, payload: &[u8]) -> usize {
+    /// Sends a payload there and back.
+    pub fn call(&self, payload: &[u8]) {
         thread::attach(|py| {
             let reply = self.0.bind(py).call1((PyBytes::new(py, payload),));
-            reply.ok().and_then(|reply| Some(reply.cast::<PyBytes>().ok()?.as_bytes().len())).unwrap_or_default()
-        })
+            debug_assert!(reply.is_ok());
+            std::hint::black_box(reply.ok());
+        });
     }
 }

@@ -24,12 +24,15 @@ pub(crate) fn from_exception(
     phase: Phase,
     exception: &PyErr,
 ) -> Error {
-    let report = engine.report.bind(py).call1((space, exception.value(py)));
+    // Unlike `value`, this gives the exception its traceback.
+    let exception = exception.clone_ref(py).into_value(py);
+    let report = engine.report.bind(py).call1((space, &exception));
     match report.and_then(|report| read(&report, Some(phase))) {
         Ok(error) => error,
-        // An exception whose own __str__ fails, for one.
-        Err(error) => Error::new(code("exception", Some(phase)), exception.get_type(py).to_string())
-            .with_hint(format!("its message could not be read: {error}")),
+        Err(error) => {
+            let message = format!("an exception that could not be described: {error}");
+            Error::new(code("exception", Some(phase)), message)
+        }
     }
 }
 

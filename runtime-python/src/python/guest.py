@@ -125,7 +125,10 @@ def report(space, error):
     if not isinstance(error, Exception):
         message = f"the extension tried to end the process: {type(error).__name__}({error})"
         return "exit", message, "raise an Exception, or return, instead", None, stack, cause
-    text = space.strip(str(error))
+    try:
+        text = space.strip(str(error))
+    except Exception:
+        text = "(its message cannot be read)"
     if isinstance(error, Conflict):
         return "conflict", text, "isolate one of the two in a process of its own", None, stack, None
     message = text if type(error) is Exception else f"{type(error).__name__}: {text}"
