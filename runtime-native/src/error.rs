@@ -1,0 +1,65 @@
+//! What is wrong with a library, in the words of this project.
+
+use std::path::Path;
+
+use abi_stable::library::{AbiHeader, LibraryError};
+use quadriga_abi::{Error, ErrorCode};
+
+/// Our side of every comparison.
+const OURS: &str = env!("CARGO_PKG_VERSION");
+
+/// The file is not what an entry of this kind should be.
+pub(crate) fn entry(why: impl std::fmt::Display) -> Error {
+    Error::new(ErrorCode::EntryInvalid, format!("the entry cannot be loaded: {why}"))
+}
+
+/// It could not be opened, or has no root module.
+pub(crate) fn library(error: LibraryError, path: &Path) -> Error {
+    match error {
+        LibraryError::OpenError { err, .. } => {
+            // The text names our private copy, which means nothing to anyone.
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            entry(err.to_string().replace(&*path.to_string_lossy(), &name))
+        }
+        LibraryError::GetSymbolError { .. } => entry("it is a library, but not an extension")
+            .with_hint("write it with quadriga-sdk, which exports what a host looks for"),
+        LibraryError::InvalidAbiHeader(theirs) if theirs.magic_string == AbiHeader::VALUE.magic_string => {
+            let version = |header: &AbiHeader| format!("{}.{}", header.abi_major, header.abi_minor);
+            let (theirs, ours) = (version(&theirs), version(&AbiHeader::VALUE));
+            incompatible(format!("it was built with abi_stable {theirs}, and this host with {ours}"))
+        }
+        LibraryError::InvalidAbiHeader(_) => entry("its root module is not one of abi_stable's"),
+        other => layout(other, "unknown"),
+    }
+}
+
+/// Its root module does not fit ours.
+pub(crate) fn layout(error: LibraryError, theirs: &str) -> Error {
+    match error {
+        LibraryError::IncompatibleVersionNumber { .. } => incompatible(format!(
+            "it was built against the native interface of version {theirs}, and this host has {OURS}"
+        )),
+        LibraryError::AbiInstability(report) => incompatible(format!(
+            "its native interface (version {theirs}) is laid out differently from this host's (version {OURS})"
+        ))
+        .with_cause(Error::new(ErrorCode::IncompatibleVersion, tidy(&report.to_string()))),
+        LibraryError::RootModule { err, .. } => {
+            Error::new(ErrorCode::LoadFailed, format!("its root module failed: {err}"))
+        }
+        other => incompatible(tidy(&other.to_string())),
+    }
+}
+
+/// It was exported without the description that would be compared.
+pub(crate) fn unchecked() -> Error {
+    incompatible("it leaves out the layout of its native interface, so it cannot be checked".to_owned())
+}
+
+fn incompatible(message: String) -> Error {
+    Error::new(ErrorCode::IncompatibleVersion, message).with_hint(format!("rebuild it with quadriga-sdk {OURS}"))
+}
+
+/// abi_stable's reports are many lines apart.
+fn tidy(report: &str) -> String {
+    report.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n")
+}

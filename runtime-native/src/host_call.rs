@@ -1,0 +1,176 @@
+//! The host's side of a call: where the result goes, and what the extension may ask.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, LazyLock};
+use std::task::{Poll, Waker};
+use std::time::Instant;
+
+use abi_stable::prefix_type::PrefixTypeTrait;
+use abi_stable::std_types::{RSlice, RStr, RVec};
+use parking_lot::Mutex;
+use quadriga_abi::vtable::{HostCall, HostFunctions, HostFunctionsRef, Outcome, ReplySink};
+use quadriga_abi::{Bytes, Error, ErrorCode};
+use quadriga_core::{Bridge, CallContext, LogLevel};
+
+static FUNCTIONS: LazyLock<HostFunctionsRef> =
+    LazyLock::new(|| HostFunctions { finish, release, call, log, config, cancelled }.leak_into_prefix());
+
+/// A call that an extension holds.
+pub(crate) struct CallState {
+    bridge: Bridge,
+    context: CallContext,
+    progress: Mutex<Progress>,
+}
+
+enum Progress {
+    /// Nobody waits yet, or this one does.
+    Running(Option<Waker>),
+    Ended(Result<Bytes, Error>),
+    /// The result has been taken away.
+    Over,
+}
+
+impl CallState {
+    pub(crate) fn new(bridge: Bridge, context: CallContext) -> Arc<Self> {
+        Arc::new(Self { bridge, context, progress: Mutex::new(Progress::Running(None)) })
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.context.id
+    }
+
+    /// What the extension gets. It keeps the state alive until it is dropped there.
+    #[expect(unsafe_code, reason = "raw pointers cross the seam")]
+    pub(crate) fn lend(self: &Arc<Self>) -> HostCall {
+        let state = Arc::into_raw(Arc::clone(self)).cast();
+        // SAFETY: `FUNCTIONS` cast the pointer back to what it was, and `release` gives it back.
+        unsafe { HostCall::new(state, *FUNCTIONS) }
+    }
+
+    /// The result, if there is one already.
+    pub(crate) fn take(&self) -> Option<Result<Bytes, Error>> {
+        let mut progress = self.progress.lock();
+        if matches!(*progress, Progress::Running(_)) {
+            return None;
+        }
+        match std::mem::replace(&mut *progress, Progress::Over) {
+            Progress::Ended(result) => Some(result),
+            _ => None,
+        }
+    }
+
+    /// The result, or a wake-up when it is there.
+    pub(crate) fn poll(&self, waker: &Waker) -> Poll<Result<Bytes, Error>> {
+        let mut progress = self.progress.lock();
+        match std::mem::replace(&mut *progress, Progress::Over) {
+            Progress::Ended(result) => Poll::Ready(result),
+            Progress::Running(_) => {
+                *progress = Progress::Running(Some(waker.clone()));
+                Poll::Pending
+            }
+            Progress::Over => Poll::Pending,
+        }
+    }
+
+    /// Ends a call whose caller no longer waits, whatever its extension still does.
+    pub(crate) fn interrupt(&self) {
+        let late = self.context.deadline.is_some_and(|deadline| deadline <= Instant::now());
+        self.end(|| {
+            Err(if late {
+                Error::new(ErrorCode::DeadlineExceeded, "the call took longer than it was given")
+            } else {
+                Error::new(ErrorCode::Cancelled, "the caller gave up")
+            })
+        });
+    }
+
+    /// Only the first time counts.
+    fn end(&self, result: impl FnOnce() -> Result<Bytes, Error>) {
+        let mut progress = self.progress.lock();
+        if let Progress::Running(waker) = &mut *progress {
+            let waker = waker.take();
+            *progress = Progress::Ended(result());
+            drop(progress);
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        }
+    }
+}
+
+/// # Safety
+/// `state` must come from `CallState::lend`, and not have been released.
+#[expect(unsafe_code, reason = "raw pointers cross the seam")]
+unsafe fn state<'a>(state: *const ()) -> &'a CallState {
+    // SAFETY: the caller's promise.
+    unsafe { &*state.cast::<CallState>() }
+}
+
+#[expect(unsafe_code, reason = "called by the extension with the pointer that it was lent")]
+unsafe extern "C" fn finish(call: *const (), outcome: Outcome, bytes: RVec<u8>) {
+    // SAFETY: the extension holds its `HostCall`.
+    let call = unsafe { state(call) };
+    call.end(|| match outcome {
+        Outcome::Reply => Ok(Bytes::from_owner(bytes)),
+        Outcome::Error => Err(Error::from_bytes(&bytes)),
+    });
+}
+
+#[expect(unsafe_code, reason = "called by the extension with the pointer that it was lent")]
+unsafe extern "C" fn release(call: *const ()) {
+    // SAFETY: made by `Arc::into_raw` in `lend`, and given back once, when the `HostCall` drops.
+    let call = unsafe { Arc::from_raw(call.cast::<CallState>()) };
+    call.end(|| Err(Error::new(ErrorCode::ExtensionCrashed, "the extension let go of the call without a result")));
+}
+
+#[expect(unsafe_code, reason = "called by the extension with the pointer that it was lent")]
+unsafe extern "C" fn call(
+    call: *const (),
+    extension: RStr<'_>,
+    method: RStr<'_>,
+    arguments: RSlice<'_, u8>,
+    sink: ReplySink,
+) {
+    // SAFETY: as in `finish`.
+    let call = unsafe { state(call) };
+    let arguments = Bytes::copy_from_slice(arguments.as_slice());
+    let (extension, method) = (extension.as_str(), method.as_str());
+    // A panic of ours must not unwind through the extension's frames.
+    let result =
+        catch_unwind(AssertUnwindSafe(|| call.bridge.call(&call.context, extension, method, arguments).wait()))
+            .unwrap_or_else(|_| Err(Error::new(ErrorCode::Internal, "the host panicked")));
+    // SAFETY: the extension lent `sink` for the time of this call, and it is used once.
+    match result {
+        Ok(reply) => unsafe { (sink.take)(sink.state, Outcome::Reply, reply[..].into()) },
+        // SAFETY: as above.
+        Err(error) => unsafe { (sink.take)(sink.state, Outcome::Error, error.to_bytes()[..].into()) },
+    }
+}
+
+#[expect(unsafe_code, reason = "called by the extension with the pointer that it was lent")]
+unsafe extern "C" fn log(call: *const (), level: u8, message: RStr<'_>) {
+    let level = match level {
+        0 => LogLevel::Trace,
+        1 => LogLevel::Debug,
+        2 => LogLevel::Info,
+        3 => LogLevel::Warn,
+        _ => LogLevel::Error,
+    };
+    // SAFETY: as in `finish`.
+    let call = unsafe { state(call) };
+    // What a subscriber of the host does must not unwind through the extension's frames.
+    let _ = catch_unwind(AssertUnwindSafe(|| call.bridge.log(&call.context, level, message.as_str())));
+}
+
+#[expect(unsafe_code, reason = "called by the extension with the pointer that it was lent")]
+unsafe extern "C" fn config(call: *const ()) -> RVec<u8> {
+    // SAFETY: as in `finish`.
+    unsafe { state(call) }.bridge.config().to_vec().into()
+}
+
+#[expect(unsafe_code, reason = "called by the extension with the pointer that it was lent")]
+unsafe extern "C" fn cancelled(call: *const ()) -> bool {
+    // SAFETY: as in `finish`.
+    let call = unsafe { state(call) };
+    call.bridge.cancelled(&call.context)
+}

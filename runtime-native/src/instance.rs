@@ -1,0 +1,88 @@
+use std::collections::HashMap;
+use std::future::{Future, poll_fn};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use quadriga_abi::{Bytes, Description, Error, ErrorCode};
+use quadriga_core::{BoxFuture, Bridge, Call, Instance, Outcome, Usage};
+
+use crate::host_call::CallState;
+use crate::library::Library;
+
+/// A loaded library.
+pub(crate) struct NativeInstance {
+    library: Library,
+    description: Description,
+    bridge: Bridge,
+    /// The calls that their extension kept, so that they can be ended without it.
+    kept: Kept,
+}
+
+type Kept = Arc<Mutex<HashMap<u64, Weak<CallState>>>>;
+
+impl NativeInstance {
+    pub(crate) fn new(library: Library, description: Description, bridge: Bridge) -> Self {
+        Self { library, description, bridge, kept: Kept::default() }
+    }
+
+    fn later(&self, state: Arc<CallState>) -> impl Future<Output = Result<Bytes, Error>> + Send + use<> {
+        let forget = Forget { kept: Arc::clone(&self.kept), id: state.id() };
+        self.kept.lock().insert(state.id(), Arc::downgrade(&state));
+        async move {
+            let _forget = forget;
+            poll_fn(|context| state.poll(context.waker())).await
+        }
+    }
+}
+
+impl Instance for NativeInstance {
+    fn describe(&self) -> &Description {
+        &self.description
+    }
+
+    fn call(&self, call: Call) -> Outcome {
+        let Ok(method) = u32::try_from(call.method) else {
+            return Error::new(ErrorCode::UnknownMethod, "there is no such method").into();
+        };
+        let state = CallState::new(self.bridge.clone(), call.context());
+        self.library.module.call()(method, call.envelope.payload[..].into(), state.lend());
+        match state.take() {
+            Some(result) => Outcome::Ready(result),
+            None => Outcome::Pending(Box::pin(self.later(state))),
+        }
+    }
+
+    fn blocks(&self) -> bool {
+        true
+    }
+
+    fn interrupt(&self, call: u64) {
+        // One that runs on its caller's thread is not among these, and cannot be stopped.
+        let state = self.kept.lock().get(&call).and_then(Weak::upgrade);
+        if let Some(state) = state {
+            state.interrupt();
+        }
+    }
+
+    fn usage(&self) -> Usage {
+        Usage { memory: None, instances: 1 }
+    }
+
+    fn shutdown(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+}
+
+struct Forget {
+    kept: Kept,
+    id: u64,
+}
+
+impl Drop for Forget {
+    fn drop(&mut self) {
+        self.kept.lock().remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests;

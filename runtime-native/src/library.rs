@@ -1,0 +1,86 @@
+use std::ffi::OsStr;
+use std::fs;
+use std::path::Path;
+
+use abi_stable::library::{RawLibrary, lib_header_from_raw_library};
+use object::{Architecture, Object, ObjectKind, ObjectSegment};
+use quadriga_abi::vtable::ExtensionModuleRef;
+use quadriga_abi::{Error, ErrorCode};
+use tempfile::TempDir;
+
+use crate::error;
+
+/// A library in this process, for good: code that may still run somewhere is never unmapped.
+pub(crate) struct Library {
+    /// What it exports.
+    pub(crate) module: ExtensionModuleRef,
+    /// The file that backs its code, which stack traces read. `None` for code of this process.
+    _copy: Option<TempDir>,
+}
+
+impl Library {
+    /// Loads a copy of a file. The loader of the operating system knows files by their identity, so
+    /// only a copy brings in new code from a path it has seen, and only a copy stays as it is when
+    /// the file is overwritten.
+    pub(crate) fn open(entry: &Path) -> Result<Self, Error> {
+        let data = fs::read(entry).map_err(|error| error::entry(format!("it cannot be read: {error}")))?;
+        check(&data)?;
+        let failed = |error| Error::new(ErrorCode::LoadFailed, format!("no private copy could be made: {error}"));
+        let copy = tempfile::Builder::new().prefix("quadriga-native-").tempdir().map_err(failed)?;
+        let path = copy.path().join(entry.file_name().unwrap_or(OsStr::new("library")));
+        fs::write(&path, data).map_err(failed)?;
+
+        let raw = RawLibrary::load_at(&path).map_err(|error| error::library(error, &path))?;
+        // Leaked at once: what failed to load may have left threads behind.
+        let raw: &'static RawLibrary = Box::leak(Box::new(raw));
+        Ok(Self { module: root_module(raw, &path)?, _copy: Some(copy) })
+    }
+
+    /// A module of this process.
+    #[cfg(test)]
+    pub(crate) fn of(module: ExtensionModuleRef) -> Self {
+        Self { module, _copy: None }
+    }
+}
+
+#[expect(unsafe_code, reason = "abi_stable trusts the symbol to be what its name says")]
+fn root_module(raw: &'static RawLibrary, path: &Path) -> Result<ExtensionModuleRef, Error> {
+    // SAFETY: the name is abi_stable's own, and the library is never closed. The header is compared
+    // with ours before anything behind it is used.
+    let header = unsafe { lib_header_from_raw_library(raw) }.map_err(|error| error::library(error, path))?;
+    if header.layout().is_none() {
+        return Err(error::unchecked());
+    }
+    header.init_root_module().map_err(|error| error::layout(error, header.version_strings().version.as_str()))
+}
+
+/// Refuses what the operating system's loader might crash on: a file that is cut off.
+fn check(data: &[u8]) -> Result<(), Error> {
+    let file = object::File::parse(data)
+        .map_err(|error| error::entry(format!("it is cut off, or not a library: {error}")))?;
+    if file.kind() != ObjectKind::Dynamic {
+        return Err(error::entry("it is not a dynamic library").with_hint("build the crate as a `cdylib`"));
+    }
+    if let Some((name, wanted)) = this_architecture()
+        && file.architecture() != wanted
+    {
+        let theirs = format!("{:?}", file.architecture());
+        return Err(error::entry(format!("it is built for {theirs}, and this host runs on {name}")));
+    }
+    let len = data.len() as u64;
+    let fits = |(start, size): (u64, u64)| start.checked_add(size).is_some_and(|end| end <= len);
+    if !file.segments().all(|segment| fits(segment.file_range())) {
+        return Err(error::entry("it is cut off"));
+    }
+    Ok(())
+}
+
+fn this_architecture() -> Option<(&'static str, Architecture)> {
+    let known = match std::env::consts::ARCH {
+        "x86_64" => Architecture::X86_64,
+        "aarch64" => Architecture::Aarch64,
+        "riscv64" => Architecture::Riscv64,
+        _ => return None,
+    };
+    Some((std::env::consts::ARCH, known))
+}
