@@ -1,0 +1,28 @@
+use quadriga_abi::Isolation;
+use quadriga_abi::limits::{Limit, Limits};
+use quadriga_core::Support;
+
+/// The name and version of what reads the extensions, for their descriptions.
+pub(crate) const SDK: &str = concat!("quadriga-runtime-js ", env!("CARGO_PKG_VERSION"));
+
+/// The memory of an extension that declares no limit. There always is one: an engine that finds
+/// no memory ends the process.
+const DEFAULT_MEMORY: usize = 1 << 30;
+
+/// Below this the engine cannot start.
+const LEAST_MEMORY: usize = 8 << 20;
+
+/// The stack of an isolate's thread. The engine stops recursion long before, at about one MiB.
+pub(crate) const STACK: usize = 8 << 20;
+
+/// What this runtime keeps to.
+pub(crate) const SUPPORT: Support = Support {
+    isolation: Isolation::InProcess,
+    limits: &[Limit::Memory, Limit::CallTimeout],
+    permissions: &[],
+};
+
+/// How many bytes an extension may use: for its heap, and again for its array buffers.
+pub(crate) fn memory(limits: &Limits) -> usize {
+    limits.memory.map_or(DEFAULT_MEMORY, |size| usize::try_from(size.0).unwrap_or(usize::MAX)).max(LEAST_MEMORY)
+}

@@ -1,0 +1,87 @@
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use quadriga_abi::Description;
+use quadriga_core::{BoxFuture, Call, Instance, Outcome, Usage};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::isolate::Command;
+use crate::limits;
+use crate::state::Shared;
+
+/// A loaded extension, as other threads see it: a queue of commands to its own thread.
+pub(crate) struct JsInstance {
+    pub(crate) description: Description,
+    pub(crate) line: Line,
+}
+
+/// The way to an isolate's thread. Ends it when dropped.
+pub(crate) struct Line {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) commands: mpsc::UnboundedSender<Command>,
+    pub(crate) thread: Mutex<Option<(oneshot::Receiver<()>, JoinHandle<()>)>>,
+}
+
+impl Line {
+    /// Ends the thread and waits until everything it held is free.
+    pub(crate) async fn end(&self) {
+        self.stop();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some((done, thread)) = thread {
+            let _ = done.await;
+            if !self.shared.stranded.load(Ordering::Acquire) {
+                // `done` is the last thing that the thread does: this does not wait to speak of.
+                let _ = thread.join();
+            }
+        }
+    }
+
+    fn stop(&self) {
+        self.shared.stop();
+        let _ = self.commands.send(Command::Wake);
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Instance for JsInstance {
+    fn describe(&self) -> &Description {
+        &self.description
+    }
+
+    fn call(&self, call: Call) -> Outcome {
+        let (reply, answer) = oneshot::channel();
+        if self.line.commands.send(Command::Call(call, reply)).is_err() {
+            return self.line.shared.gone().into();
+        }
+        let shared = Arc::clone(&self.line.shared);
+        Outcome::Pending(Box::pin(async move { answer.await.unwrap_or_else(|_| Err(shared.gone())) }))
+    }
+
+    fn blocks(&self) -> bool {
+        false
+    }
+
+    fn interrupt(&self, call: u64) {
+        // The command finds the call if the thread is free, the interrupt if guest code has it.
+        let _ = self.line.commands.send(Command::Interrupt(call));
+        if let Some(handle) = self.line.shared.handle.get() {
+            limits::interrupt(handle, call);
+        }
+    }
+
+    fn usage(&self) -> Usage {
+        let memory = self.line.shared.memory.load(Ordering::Relaxed);
+        let alive = self.line.shared.death.get().is_none();
+        Usage { memory: Some(if alive { memory } else { 0 }), instances: u32::from(alive) }
+    }
+
+    fn shutdown(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.line.end())
+    }
+}

@@ -1,0 +1,423 @@
+//! The thread of one isolate: it owns the engine and runs everything that enters it.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use deno_core::futures::StreamExt;
+use deno_core::{JsRuntime as Engine, PollEventLoopOptions, RuntimeOptions, v8};
+use quadriga_abi::{Bytes, Error, ErrorCode};
+use quadriga_core::{Bridge, Call, CallContext, LogLevel, Unit};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::buffers::{self, Budget};
+use crate::methods::Export;
+use crate::modules::PackageLoader;
+use crate::state::{End, Reply, Shared, State};
+use crate::{config, convert, error, host_call, limits, load};
+
+/// How often at most the memory in use is looked at. On QuickJS that walks the whole heap.
+const MEASURE: Duration = Duration::from_millis(if cfg!(feature = "quickjs") { 1000 } else { 50 });
+
+/// An order to the isolate's thread.
+pub(crate) enum Command {
+    Call(Call, Reply),
+    /// The call is over for its caller.
+    Interrupt(u64),
+    /// Looks whether it must stop.
+    Wake,
+}
+
+/// An isolate, on its own thread.
+pub(crate) struct Isolate {
+    pub(crate) engine: Engine,
+    pub(crate) state: Rc<State>,
+    pub(crate) commands: mpsc::UnboundedReceiver<Command>,
+    pub(crate) exports: Vec<Export>,
+    measured: Instant,
+}
+
+/// Why the isolate's thread is done.
+pub(crate) enum Done {
+    /// It was told to.
+    Stopped,
+    /// It cannot go on.
+    Died(Error),
+}
+
+impl Isolate {
+    pub(crate) fn new(
+        unit: &Unit,
+        bridge: Bridge,
+        shared: Arc<Shared>,
+        commands: mpsc::UnboundedReceiver<Command>,
+        loader: Rc<PackageLoader>,
+    ) -> Result<Self, Error> {
+        let budget = Budget::new(config::memory(&unit.limits));
+        let params = buffers::create_params(&budget);
+        let state = State::new(bridge, budget, Arc::clone(&shared));
+        let options = RuntimeOptions {
+            module_loader: Some(loader),
+            extensions: vec![host_call::extension()],
+            create_params: Some(params),
+            ..RuntimeOptions::default()
+        };
+        let mut engine = Engine::try_new(options)
+            .map_err(|error| Error::new(ErrorCode::Internal, format!("the engine did not start: {error}")))?;
+        let _ = state.pending_ops.set(engine.op_state().borrow().external_ops_tracker.clone());
+        limits::install(&mut engine, &state);
+        let _ = shared.handle.set(engine.v8_isolate().thread_safe_handle());
+        Ok(Self { engine, state, commands, exports: Vec::new(), measured: Instant::now() })
+    }
+
+    /// Serves until told to stop.
+    pub(crate) async fn serve(&mut self) -> Done {
+        std::future::poll_fn(|cx| {
+            let turn = self.turn(cx);
+            self.report_unhandled();
+            turn
+        })
+        .await
+    }
+
+    /// Does everything that can be done now.
+    pub(crate) fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Done> {
+        loop {
+            while let Poll::Ready(command) = self.commands.poll_recv(cx) {
+                match command {
+                    Some(Command::Call(call, reply)) => self.start(call, reply),
+                    Some(Command::Interrupt(call)) => self.give_up(call),
+                    Some(Command::Wake) => {}
+                    None => return Poll::Ready(Done::Stopped),
+                }
+                if let Some(done) = self.recover() {
+                    return Poll::Ready(done);
+                }
+            }
+            loop {
+                let next = self.state.host_calls.borrow_mut().poll_next_unpin(cx);
+                let Poll::Ready(Some(finished)) = next else { break };
+                if let Ok((ticket, result)) = finished {
+                    self.resume(ticket, &result);
+                }
+                if let Some(done) = self.recover() {
+                    return Poll::Ready(done);
+                }
+            }
+            if let Poll::Ready(Err(failure)) = self.engine.poll_event_loop(cx, PollEventLoopOptions::default())
+                && self.state.end.get().is_none()
+                && !self.state.shared.stop.load(Ordering::Acquire)
+            {
+                self.state.unhandled.borrow_mut().push(load::core_error(&failure));
+            }
+            if let Some(done) = self.recover() {
+                return Poll::Ready(done);
+            }
+            if !self.state.fresh.replace(false) {
+                break;
+            }
+        }
+        self.measure();
+        Poll::Pending
+    }
+
+    /// Logs what no one caught. Not during a load, which fails of it.
+    fn report_unhandled(&self) {
+        for error in self.state.unhandled.take() {
+            let stack = error.stack.as_deref().unwrap_or(&error.message);
+            let context = CallContext::default();
+            self.state.bridge.log(&context, LogLevel::Error, &format!("no one caught: {stack}"));
+        }
+    }
+
+    /// Begins a call; answers it at once if it needs to wait for nothing.
+    fn start(&mut self, call: Call, reply: Reply) {
+        let context = call.context();
+        let export = &self.exports[call.method];
+        let name = &export.method.name;
+        if context.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            let _ = reply.send(Err(limits::ended(&context, name)));
+            return;
+        }
+        let state = Rc::clone(&self.state);
+        deno_core::scope!(scope, self.engine);
+        let arguments = match convert::arguments(scope, &call.envelope.payload) {
+            Ok(arguments) if arguments.len() >= export.required => arguments,
+            Ok(arguments) => {
+                let _ = reply.send(Err(too_few(export, arguments.len())));
+                return;
+            }
+            Err(refused) => {
+                let message = format!("{name} cannot take its arguments: {refused}");
+                let _ = reply.send(Err(Error::new(ErrorCode::InvalidArguments, message)));
+                return;
+            }
+        };
+        let id = context.id;
+        let method = call.method;
+        state.calls.borrow_mut().insert(id, crate::state::InFlight { context, method, reply });
+        state.entered.set(id);
+        let owner = v8::Number::new(scope, id as f64).into();
+        scope.set_continuation_preserved_embedder_data(owner);
+        let function = v8::Local::new(scope, &export.function);
+        run(scope, &state, id, function, &arguments);
+        let undefined = v8::undefined(scope).into();
+        scope.set_continuation_preserved_embedder_data(undefined);
+        state.entered.set(0);
+    }
+
+    /// Ends a call whose caller no longer waits, unless it is over.
+    fn give_up(&mut self, call: u64) {
+        let context = self.state.calls.borrow().get(&call).map(|call| (call.context, call.method));
+        if let Some((context, method)) = context {
+            let name = &self.exports[method].method.name;
+            self.state.abandon(call);
+            self.state.answer(call, Err(limits::ended(&context, name)));
+        }
+    }
+
+    /// Hands the reply of a host call to who waits for it, and runs what follows from that.
+    fn resume(&mut self, ticket: u32, result: &Result<Bytes, Error>) {
+        let state = Rc::clone(&self.state);
+        let Some(waiting) = state.waiting.borrow_mut().remove(&ticket) else { return };
+        state.host_call_ended();
+        state.entered.set(waiting.owner);
+        deno_core::scope!(scope, self.engine);
+        let resolver = v8::Local::new(scope, &waiting.resolver);
+        let value = result.as_ref().map_err(Clone::clone).and_then(|bytes| {
+            let mut reader = quadriga_abi::msgpack::Reader::new(bytes);
+            convert::decode(scope, &mut reader, quadriga_abi::msgpack::Depth::default())
+                .map_err(|refused| Error::new(ErrorCode::InvalidValue, refused.to_string()))
+        });
+        let _ = match value {
+            Ok(value) => resolver.resolve(scope, value),
+            Err(failure) => {
+                let parts = error::to_exception(scope, &failure);
+                resolver.reject(scope, parts)
+            }
+        };
+        // One at a time: when a guest is stopped, the engine drops every job that waits.
+        scope.perform_microtask_checkpoint();
+        state.entered.set(0);
+    }
+
+    /// Clears up after the engine was told to stop something.
+    pub(crate) fn recover(&mut self) -> Option<Done> {
+        if self.state.shared.stop.load(Ordering::Acquire) {
+            self.engine.v8_isolate().cancel_terminate_execution();
+            return Some(Done::Stopped);
+        }
+        let end = self.state.end.take()?;
+        self.engine.v8_isolate().cancel_terminate_execution();
+        match end {
+            End::Call(call) => self.give_up(call),
+            End::Stray => {
+                let context = CallContext::default();
+                let message = "work that outlived its call was stopped: it kept others from running";
+                self.state.bridge.log(&context, LogLevel::Warn, message);
+            }
+            End::Memory => {
+                let error = limits::memory_limit(self.state.budget.limit());
+                self.state.answer(self.state.entered.replace(0), Err(error.clone()));
+                return Some(Done::Died(error));
+            }
+        }
+        self.state.entered.set(0);
+        None
+    }
+
+    /// Notes how much memory is in use.
+    pub(crate) fn measure(&mut self) {
+        if self.measured.elapsed() >= MEASURE || self.state.shared.memory.load(Ordering::Relaxed) == 0 {
+            self.measured = Instant::now();
+            let heap = self.engine.v8_isolate().get_heap_statistics().used_heap_size();
+            let used = heap + self.state.budget.used();
+            self.state.shared.memory.store(used as u64, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Calls the function and answers the call, now or when its promise settles.
+fn run<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    state: &State,
+    call: u64,
+    function: v8::Local<'s, v8::Function>,
+    arguments: &[v8::Local<'s, v8::Value>],
+) {
+    v8::tc_scope!(let scope, scope);
+    let undefined: v8::Local<'_, v8::Value> = v8::undefined(scope).into();
+    let Some(mut value) = function.call(scope, undefined, arguments) else {
+        let thrown = scope.exception();
+        let message = scope.message();
+        scope.reset();
+        if state.end.get().is_none()
+            && let Some(thrown) = thrown
+        {
+            let mut failure = error::from_exception(scope, state, thrown);
+            if failure.stack.is_none() {
+                failure.stack = message.and_then(|message| trace(scope, &failure.message, message));
+            }
+            state.answer(call, Err(failure));
+        }
+        scope.perform_microtask_checkpoint();
+        return;
+    };
+    // Most async functions that wait for nothing are over after this.
+    scope.perform_microtask_checkpoint();
+    if let Ok(promise) = v8::Local::<v8::Promise>::try_from(value) {
+        if promise.state() == v8::PromiseState::Fulfilled {
+            value = promise.result(scope);
+        } else if let Some(helpers) = state.helpers.get() {
+            let id = v8::Number::new(scope, call as f64).into();
+            let watch = v8::Local::new(scope, &helpers.watch);
+            let _ = watch.call(scope, undefined, &[value, id]);
+            scope.perform_microtask_checkpoint();
+            return;
+        }
+    }
+    let mut out = Vec::new();
+    let result = host_call::encode_guarded(scope, state, value, &mut out).map(|()| out.into());
+    if state.end.get().is_none() {
+        state.answer(call, result);
+    }
+}
+
+/// The stack of something thrown that is no `Error` and so carries none.
+fn trace<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    what: &str,
+    message: v8::Local<'s, v8::Message>,
+) -> Option<String> {
+    let trace = message.get_stack_trace(scope)?;
+    let mut text = format!("Uncaught {what}");
+    for index in 0..trace.get_frame_count() {
+        let frame = trace.get_frame(scope, index)?;
+        let named = |name: Option<v8::Local<'_, v8::String>>| name.map(|name| name.to_rust_string_lossy(scope));
+        let function = named(frame.get_function_name(scope)).filter(|name| !name.is_empty());
+        let script = named(frame.get_script_name(scope)).unwrap_or_default();
+        let place = format!("{script}:{}:{}", frame.get_line_number(), frame.get_column());
+        text += &match function {
+            Some(function) => format!("\n    at {function} ({place})"),
+            None => format!("\n    at {place}"),
+        };
+    }
+    Some(error::tidy(&text))
+}
+
+fn too_few(export: &Export, given: usize) -> Error {
+    let names: Vec<&str> = export.method.parameters.iter().map(|parameter| parameter.name.as_str()).collect();
+    let (name, required) = (&export.method.name, export.required);
+    let message = format!("{name}({}) takes at least {required} arguments, {given} given", names.join(", "));
+    Error::new(ErrorCode::InvalidArguments, message)
+}
+
+impl Drop for Isolate {
+    fn drop(&mut self) {
+        self.engine.v8_isolate().cancel_terminate_execution();
+        self.exports.clear();
+        State::clear();
+    }
+}
+
+impl Shared {
+    /// Makes the isolate end, from any thread, whatever it is doing.
+    pub(crate) fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        if let Some(handle) = self.handle.get() {
+            handle.terminate_execution();
+        }
+    }
+
+    /// Notes why the isolate is gone; the first reason stays.
+    pub(crate) fn bury(&self, death: Error) {
+        let _ = self.death.set(death);
+    }
+
+    /// Gives up the thread, which can never end: only a last resort against an engine that would
+    /// otherwise end the process.
+    pub(crate) fn strand(&self) {
+        self.stranded.store(true, Ordering::Release);
+        if let Some(done) = self.done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take() {
+            let _ = done.send(());
+        }
+    }
+
+    /// What a call answers that finds the isolate gone.
+    pub(crate) fn gone(&self) -> Error {
+        match self.death.get() {
+            Some(death) => Error::new(ErrorCode::ExtensionCrashed, format!("the extension is gone: {death}"))
+                .with_cause(death.clone()),
+            None => Error::new(ErrorCode::ExtensionStopped, "the extension was stopped"),
+        }
+    }
+}
+
+pub(crate) type Loaded = Result<Vec<quadriga_abi::Method>, Error>;
+
+/// The body of an isolate's thread.
+pub(crate) fn thread(
+    unit: &Unit,
+    bridge: Bridge,
+    shared: &Arc<Shared>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    loaded: oneshot::Sender<Loaded>,
+) {
+    let body = || {
+        let executor = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        let executor = match executor {
+            Ok(executor) => executor,
+            Err(error) => {
+                let _ = loaded.send(Err(Error::new(ErrorCode::Internal, error.to_string())));
+                return;
+            }
+        };
+        executor.block_on(live(unit, bridge, shared, commands, loaded));
+    };
+    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).is_err() {
+        shared.bury(Error::new(ErrorCode::Internal, "the JavaScript runtime panicked"));
+        State::clear();
+    }
+    if let Some(done) = shared.done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take() {
+        let _ = done.send(());
+    }
+}
+
+async fn live(
+    unit: &Unit,
+    bridge: Bridge,
+    shared: &Arc<Shared>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    loaded: oneshot::Sender<Loaded>,
+) {
+    let loader = Rc::new(PackageLoader::new(&unit.root, &unit.entry));
+    let isolate = Isolate::new(unit, bridge, Arc::clone(shared), commands, Rc::clone(&loader));
+    let mut isolate = match isolate {
+        Ok(isolate) => isolate,
+        Err(error) => {
+            let _ = loaded.send(Err(error));
+            return;
+        }
+    };
+    match load::load(&mut isolate, unit, &loader).await {
+        Ok(methods) => {
+            isolate.measure();
+            if loaded.send(Ok(methods)).is_err() {
+                return;
+            }
+        }
+        Err(error) => {
+            let _ = loaded.send(Err(error));
+            return;
+        }
+    }
+    if let Done::Died(death) = isolate.serve().await {
+        shared.bury(death);
+        let calls: Vec<u64> = isolate.state.calls.borrow().keys().copied().collect();
+        for call in calls {
+            isolate.state.answer(call, Err(shared.gone()));
+        }
+    }
+}

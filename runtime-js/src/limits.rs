@@ -1,0 +1,97 @@
+//! Memory and time, held without ever letting the engine end the process.
+
+#![expect(unsafe_code, reason = "the engine calls back through C functions")]
+
+use std::ffi::{c_char, c_void};
+use std::ptr;
+use std::rc::Rc;
+use std::time::Instant;
+
+use deno_core::{JsRuntime, v8};
+use quadriga_abi::{Error, ErrorCode};
+use quadriga_core::CallContext;
+
+use crate::state::{End, State};
+
+/// How far past its limit a heap may grow while the guest is being stopped. Address space, not
+/// memory: one allocation of the engine can be this large, and must not fail.
+const HEADROOM: usize = 4 << 30;
+
+/// Puts the limits on a new isolate.
+pub(crate) fn install(js: &mut JsRuntime, state: &Rc<State>) {
+    let handle = js.v8_isolate().thread_safe_handle();
+    let guarded = Rc::clone(state);
+    js.add_near_heap_limit_callback(move |current, _initial| {
+        guarded.end.set(Some(End::Memory));
+        handle.terminate_execution();
+        current.saturating_add(HEADROOM)
+    });
+    let _ = state.engine_context.set(js.main_context());
+    js.v8_isolate().set_oom_error_handler(out_of_memory);
+    js.v8_isolate().set_allow_atomics_wait(false);
+}
+
+/// The engine is about to abort the process. What it holds is lost, but only that: answer for it
+/// and never return.
+unsafe extern "C" fn out_of_memory(_location: *const c_char, _details: &v8::OomDetails) {
+    if let Some(state) = State::try_current() {
+        state.shared.bury(memory_limit(state.budget.limit()));
+        let calls = state.calls.take();
+        for (_, call) in calls {
+            let _ = call.reply.send(Err(memory_limit(state.budget.limit())));
+        }
+        state.shared.strand();
+    }
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Asks the engine, from any thread, to end one call at its next opportunity.
+pub(crate) fn interrupt(handle: &v8::IsolateHandle, call: u64) {
+    let Ok(call) = usize::try_from(call) else { return };
+    handle.request_interrupt(on_interrupt, ptr::without_provenance_mut(call));
+}
+
+/// Runs on the isolate's thread, between two steps of the guest's code.
+unsafe extern "C" fn on_interrupt(isolate: v8::UnsafeRawIsolatePtr, call: *mut c_void) {
+    let Some(state) = State::try_current() else { return };
+    let call = call.addr() as u64;
+    // Answered meanwhile, or the loop will get to it by itself.
+    if !state.calls.borrow().contains_key(&call) || state.end.get().is_some() {
+        return;
+    }
+    // SAFETY: the isolate is alive, entered on this thread, and not used beyond the callback.
+    let mut isolate = unsafe { v8::Isolate::from_raw_isolate_ptr(isolate) };
+    let owner = {
+        let Some(context) = state.engine_context.get() else { return };
+        v8::scope_with_context!(scope, &mut isolate, context);
+        State::owner(scope)
+    };
+    let end = if owner == call {
+        End::Call(call)
+    } else if !state.calls.borrow().contains_key(&owner) {
+        End::Stray
+    } else {
+        // Another call has the thread, within its own time.
+        return;
+    };
+    state.end.set(Some(end));
+    isolate.terminate_execution();
+}
+
+/// What a call that was ended early answers.
+pub(crate) fn ended(context: &CallContext, method: &str) -> Error {
+    if context.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+        Error::new(ErrorCode::DeadlineExceeded, format!("{method} took longer than it was given"))
+    } else {
+        Error::new(ErrorCode::Cancelled, format!("the caller of {method} gave up"))
+    }
+}
+
+/// What the call that went over the limit answers.
+pub(crate) fn memory_limit(limit: usize) -> Error {
+    let limit = quadriga_abi::limits::ByteSize(limit as u64);
+    Error::new(ErrorCode::MemoryLimit, format!("the extension used more than its {limit} of memory"))
+        .with_hint("raise [limits] memory in its manifest, and the host's own limit if there is one")
+}

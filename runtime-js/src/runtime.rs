@@ -1,0 +1,61 @@
+use std::sync::{Arc, Mutex};
+
+use quadriga_abi::{Description, Error, RuntimeKind};
+use quadriga_core::{BoxFuture, Bridge, Instance, Runtime, Support, Unit};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::instance::{JsInstance, Line};
+use crate::state::Shared;
+use crate::{config, isolate, load, platform};
+
+/// Runs extensions of the kind `javascript`.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct JsRuntime {}
+
+impl JsRuntime {
+    /// Starts the engine's own threads, if this is the first in the process.
+    pub fn new() -> Self {
+        platform::start();
+        Self {}
+    }
+}
+
+impl Runtime for JsRuntime {
+    fn kind(&self) -> RuntimeKind {
+        RuntimeKind::new("javascript")
+    }
+
+    fn support(&self) -> Support {
+        config::SUPPORT
+    }
+
+    fn load(&self, unit: Unit, bridge: Bridge) -> BoxFuture<'_, Result<Arc<dyn Instance>, Error>> {
+        Box::pin(async move {
+            let deadline = unit.deadline;
+            let (commands, incoming) = mpsc::unbounded_channel();
+            let (loaded, answer) = oneshot::channel();
+            let (done, finished) = oneshot::channel();
+            let shared = Arc::new(Shared { done: Mutex::new(Some(done)), ..Shared::default() });
+            let name = format!("js {}", bridge.extension().as_str());
+            let thread = {
+                let shared = Arc::clone(&shared);
+                let body = move || isolate::thread(&unit, bridge, &shared, incoming, loaded);
+                platform::spawn(&name, Box::new(body))?
+            };
+            // From here on a dropped future ends the thread.
+            let line = Line { shared, commands, thread: Mutex::new(Some((finished, thread))) };
+            let failure = match tokio::time::timeout_at(deadline.into(), answer).await {
+                Ok(Ok(Ok(methods))) => {
+                    let description = Description::new(config::SDK, methods);
+                    return Ok(Arc::new(JsInstance { description, line }) as Arc<dyn Instance>);
+                }
+                Ok(Ok(Err(failure))) => failure,
+                Ok(Err(_)) => line.shared.gone(),
+                Err(_) => load::late(),
+            };
+            line.end().await;
+            Err(failure)
+        })
+    }
+}

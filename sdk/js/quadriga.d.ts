@@ -1,0 +1,57 @@
+/**
+ * A value that can cross between extensions. Whole numbers beyond 2^53 - 1 are `bigint`; a map with
+ * keys other than text is a `Map`.
+ */
+export type Value =
+  | null
+  | undefined
+  | boolean
+  | number
+  | bigint
+  | string
+  | Uint8Array
+  | Date
+  | readonly Value[]
+  | { readonly [key: string]: Value }
+  | ReadonlyMap<Value, Value>;
+
+/** What an extension may ask of its host. */
+export interface Host {
+  /**
+   * Calls a method of another extension, which the manifest must ask for under
+   * `[permissions] call`.
+   *
+   * @throws {QuadrigaError} The other extension's error, or why it could not be called.
+   */
+  call<R = any>(extension: string, method: string, ...args: Value[]): Promise<R>;
+  /** Writes to the host's log. */
+  readonly log: Log;
+  /** The extension's settings: the manifest's defaults with the host's changes. */
+  config<C = Record<string, any>>(): C;
+  /** Whether the caller no longer waits: long work should look now and then, and stop. */
+  cancelled(): boolean;
+}
+
+/** The host's log. Values other than text are rendered for people. */
+export interface Log {
+  trace(...values: unknown[]): void;
+  debug(...values: unknown[]): void;
+  info(...values: unknown[]): void;
+  warn(...values: unknown[]): void;
+  error(...values: unknown[]): void;
+}
+
+export const host: Host;
+
+/** An error that came from `host.call`. Its `stack` is of the call, its `cause` as it came. */
+export class QuadrigaError extends Error {
+  private constructor();
+  /** A stable name such as `"permission_denied"`. */
+  readonly code: string;
+  /** What to do about it. */
+  readonly hint?: string;
+  /** The extension in which it happened. */
+  readonly extension?: string;
+  /** The error as it came, with the stack of the other extension's own language. */
+  readonly cause?: unknown;
+}
