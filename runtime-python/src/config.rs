@@ -48,15 +48,13 @@ pub(crate) fn engine() -> Result<&'static Engine, Error> {
 /// initialises it for its main thread, and it must outlive every other. It then ends calls that
 /// are out of time.
 fn start() -> Result<Engine, Error> {
-    let failed = |what: String| {
-        Error::new(ErrorCode::LoadFailed, format!("Python could not be started: {what}"))
-    };
+    let failed =
+        |what: String| Error::new(ErrorCode::LoadFailed, format!("Python could not be started: {what}"));
     let (ready, started) = mpsc::sync_channel(1);
     let main = move || {
         let (interrupter, requests) = limits::channel();
-        let engine = initialise().and_then(|()| {
-            Python::attach(|py| build(py, interrupter).map_err(|error| error.to_string()))
-        });
+        let engine = initialise()
+            .and_then(|()| Python::attach(|py| build(py, interrupter).map_err(|error| error.to_string())));
         let works = engine.is_ok();
         if ready.send(engine).is_ok() && works {
             limits::watch(&requests);

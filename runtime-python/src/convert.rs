@@ -95,7 +95,8 @@ pub(crate) fn encode(out: &mut Vec<u8>, value: &Bound<'_, PyAny>, depth: Depth) 
     if value.is_none() {
         write(out, Token::Nil)?;
     } else if let Ok(text) = value.cast::<PyString>() {
-        let text = text.to_str().map_err(|_| Misfit::new("text with a lone surrogate has no place in UTF-8"))?;
+        let text =
+            text.to_str().map_err(|_| Misfit::new("text with a lone surrogate has no place in UTF-8"))?;
         write(out, Token::Text(text))?;
     } else if let Ok(bytes) = value.cast::<PyBytes>() {
         write(out, Token::Bytes(bytes.as_bytes()))?;
@@ -127,7 +128,10 @@ fn rare(out: &mut Vec<u8>, value: &Bound<'_, PyAny>) -> Result<(), Misfit> {
         write(out, Token::Timestamp(timestamp(time)?))?;
     } else {
         let name = value.get_type().fully_qualified_name()?;
-        return Err(Misfit::new(format!("an object of type {} has no place among values", plain(&name.to_string()))));
+        return Err(Misfit::new(format!(
+            "an object of type {} has no place among values",
+            plain(&name.to_string())
+        )));
     }
     Ok(())
 }
@@ -156,10 +160,12 @@ fn pairs(out: &mut Vec<u8>, dict: &Bound<'_, PyDict>, depth: Depth) -> Result<()
     write(out, Token::Map(dict.len()))?;
     for (key, value) in dict {
         encode(out, &key, depth).map_err(|misfit| misfit.at(format!("the key {key}")))?;
-        encode(out, &value, depth).map_err(|misfit| misfit.at(match key.repr() {
-            Ok(key) => format!("[{key}]"),
-            Err(_) => "[?]".to_owned(),
-        }))?;
+        encode(out, &value, depth).map_err(|misfit| {
+            misfit.at(match key.repr() {
+                Ok(key) => format!("[{key}]"),
+                Err(_) => "[?]".to_owned(),
+            })
+        })?;
     }
     Ok(())
 }
@@ -168,7 +174,10 @@ fn integer<'a>(number: &Bound<'_, PyInt>) -> Result<Token<'a>, Misfit> {
     if let Ok(number) = number.extract::<i64>() {
         return Ok(Token::Int(number));
     }
-    number.extract::<u64>().map(Token::UInt).map_err(|_| Misfit::new("an integer beyond 64 bits has no place among values"))
+    number
+        .extract::<u64>()
+        .map(Token::UInt)
+        .map_err(|_| Misfit::new("an integer beyond 64 bits has no place among values"))
 }
 
 fn read<'py>(py: Python<'py>, reader: &mut Reader<'_>, depth: Depth) -> Result<Bound<'py, PyAny>, Misfit> {
@@ -183,7 +192,8 @@ fn read<'py>(py: Python<'py>, reader: &mut Reader<'_>, depth: Depth) -> Result<B
         Token::Timestamp(timestamp) => datetime(py, timestamp)?.into_any(),
         Token::List(count) => {
             let depth = depth.enter()?;
-            let items = (0..count).map(|n| read(py, reader, depth).map_err(|misfit| misfit.at(format!("[{n}]"))));
+            let items =
+                (0..count).map(|n| read(py, reader, depth).map_err(|misfit| misfit.at(format!("[{n}]"))));
             PyList::new(py, items.collect::<Result<Vec<_>, _>>()?)?.into_any()
         }
         Token::Map(count) => {
@@ -222,9 +232,9 @@ fn datetime(py: Python<'_>, timestamp: Timestamp) -> Result<Bound<'_, PyAny>, Mi
     let seconds = timestamp.seconds().rem_euclid(DAY) as i32;
     let micros = (timestamp.nanos() / 1000) as i32;
     let delta = PyDelta::new(py, days, seconds, micros, false).map_err(|_| beyond())?;
-    epoch(py)?.add(delta).map_err(|error| {
-        if error.is_instance_of::<PyOverflowError>(py) { beyond() } else { error.into() }
-    })
+    epoch(py)?
+        .add(delta)
+        .map_err(|error| if error.is_instance_of::<PyOverflowError>(py) { beyond() } else { error.into() })
 }
 
 fn timestamp(time: &Bound<'_, PyDateTime>) -> Result<Timestamp, Misfit> {

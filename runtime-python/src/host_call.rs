@@ -5,8 +5,8 @@ use std::sync::OnceLock;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
-use quadriga_abi::msgpack::{Depth, Token, write};
 use quadriga_abi::Error;
+use quadriga_abi::msgpack::{Depth, Token, write};
 use quadriga_core::{Bridge, CallContext, LogLevel};
 
 use crate::convert::{self, Misfit};
@@ -69,8 +69,7 @@ impl Host {
         if let Some(running) = &running {
             running.leave(py)?;
         }
-        let result =
-            py.detach(|| self.bridge.call(&context, extension, method, arguments.into()).wait());
+        let result = py.detach(|| self.bridge.call(&context, extension, method, arguments.into()).wait());
         if let Some(running) = &running {
             running.come_back(py)?;
         }

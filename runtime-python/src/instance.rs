@@ -124,7 +124,11 @@ impl Inner {
         }
     }
 
-    fn run_coroutine<'py>(&self, coroutine: &Bound<'py, PyAny>, running: &Arc<Running>) -> PyResult<Bound<'py, PyAny>> {
+    fn run_coroutine<'py>(
+        &self,
+        coroutine: &Bound<'py, PyAny>,
+        running: &Arc<Running>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let py = coroutine.py();
         let running = Arc::clone(running);
         let started = PyCFunction::new_closure(py, None, None, move |arguments: &Bound<'_, PyTuple>, _| {

@@ -83,7 +83,11 @@ impl Drop for Progress {
     }
 }
 
-fn load(unit: &Unit, bridge: Bridge, progress: &Mutex<Option<Arc<Running>>>) -> Result<PythonInstance, Error> {
+fn load(
+    unit: &Unit,
+    bridge: Bridge,
+    progress: &Mutex<Option<Arc<Running>>>,
+) -> Result<PythonInstance, Error> {
     static NUMBERS: AtomicU64 = AtomicU64::new(1);
     let engine = engine()?;
     let extension = bridge.extension().to_string();
@@ -92,7 +96,8 @@ fn load(unit: &Unit, bridge: Bridge, progress: &Mutex<Option<Arc<Running>>>) -> 
     let root = path(&unit.root)?;
     let module = unit.entry.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
     if unit.entry.extension().is_none_or(|suffix| suffix != "py") || module.contains('.') {
-        let message = format!("{} is no Python module: expected a name such as main.py", unit.entry.display());
+        let message =
+            format!("{} is no Python module: expected a name such as main.py", unit.entry.display());
         return Err(Error::new(ErrorCode::EntryInvalid, message));
     }
     thread::attach(|py| {
