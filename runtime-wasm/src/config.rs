@@ -13,7 +13,7 @@ use crate::guest::Guest;
 use crate::{host_call, wasi};
 
 /// How often a running guest is asked whether it should go on, and makes way for other work.
-pub(crate) const TICK: Duration = Duration::from_millis(10);
+pub(crate) const TICK: Duration = Duration::from_millis(5);
 
 /// How deep a guest may recurse.
 const GUEST_STACK: usize = 512 << 10;

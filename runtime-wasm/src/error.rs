@@ -53,7 +53,10 @@ pub(crate) fn ended(error: &wasmtime::Error, scene: &Scene<'_>) -> Error {
 }
 
 fn stack(error: &wasmtime::Error, stderr: &str) -> Option<String> {
-    let backtrace = error.downcast_ref::<WasmBacktrace>().map(ToString::to_string);
+    let backtrace = error.downcast_ref::<WasmBacktrace>().map(|backtrace| {
+        let text = backtrace.to_string();
+        text.strip_prefix("error while executing at ").map_or(text.clone(), str::to_owned)
+    });
     match (stderr.trim_end(), backtrace) {
         ("", backtrace) => backtrace,
         (stderr, None) => Some(stderr.to_owned()),

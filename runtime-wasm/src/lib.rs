@@ -4,6 +4,8 @@
 //! instance of it has a store of its own, and a stack of its own: a guest that waits holds no
 //! thread, and one that runs for long makes way for others every few milliseconds.
 
+#[cfg(feature = "bare")]
+pub mod bare;
 mod bindings;
 mod config;
 mod convert;
