@@ -139,12 +139,12 @@ unsafe extern "C" fn call(
     let result =
         catch_unwind(AssertUnwindSafe(|| call.bridge.call(&call.context, extension, method, arguments).wait()))
             .unwrap_or_else(|_| Err(Error::new(ErrorCode::Internal, "the host panicked")));
+    let (outcome, bytes) = match result {
+        Ok(reply) => (Outcome::Reply, reply),
+        Err(error) => (Outcome::Error, error.to_bytes().into()),
+    };
     // SAFETY: the extension lent `sink` for the time of this call, and it is used once.
-    match result {
-        Ok(reply) => unsafe { (sink.take)(sink.state, Outcome::Reply, reply[..].into()) },
-        // SAFETY: as above.
-        Err(error) => unsafe { (sink.take)(sink.state, Outcome::Error, error.to_bytes()[..].into()) },
-    }
+    unsafe { (sink.take)(sink.state, outcome, bytes[..].into()) }
 }
 
 #[expect(unsafe_code, reason = "called by the extension with the pointer that it was lent")]

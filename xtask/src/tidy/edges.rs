@@ -64,7 +64,7 @@ const ENGINES: [(&str, &[&str]); 6] = [
     ("pyo3", &["quadriga-runtime-python"]),
     ("wasmtime", &["quadriga-runtime-wasm"]),
     ("wasmtime-wasi", &["quadriga-runtime-wasm"]),
-    ("abi_stable", &["quadriga-abi", "quadriga-sdk", "quadriga-runtime-native"]),
+    ("abi_stable", &["quadriga-abi", "quadriga-sdk", "quadriga-runtime-native", "guest-bad"]),
     ("libloading", &["quadriga-abi", "quadriga-sdk", "quadriga-runtime-native"]),
 ];
 
