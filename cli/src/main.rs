@@ -1,2 +1,35 @@
-//! Placeholder.
-fn main() {}
+//! The `quadriga` command.
+
+mod args;
+mod call;
+mod completions;
+mod demo;
+mod doctor;
+mod failure;
+mod host;
+mod inspect;
+mod log;
+mod output;
+mod schema;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use args::{Cli, Command};
+use output::Output;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let output = Output { json: cli.json, verbose: cli.verbose };
+    log::start(cli.verbose);
+    let result = match cli.command {
+        Command::Inspect(args) => inspect::run(args, output),
+        Command::Call(args) => call::run(args, output),
+        Command::Demo(args) => demo::run(args, output),
+        Command::Doctor(args) => doctor::run(&args, output),
+        Command::Schema => schema::run(output),
+        Command::Completions(args) => completions::run(&args, output),
+    };
+    result.unwrap_or_else(|error| output.failed(&error))
+}

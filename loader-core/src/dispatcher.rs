@@ -169,9 +169,20 @@ impl Dispatcher {
         method: &str,
         arguments: &impl Serialize,
     ) -> Result<R, Error> {
-        let arguments = encode(arguments)?;
+        let mut arguments = encode(arguments)?;
+        if arguments == NIL {
+            // Serde takes `()` for nothing rather than for an empty tuple.
+            arguments = NO_ARGUMENTS.to_vec();
+        }
         let reply = self.call(extension, method, arguments, CallOptions::default()).await?;
         decode(&reply)
+    }
+
+    /// The runtimes that the host registered, by kind.
+    pub fn runtimes(&self) -> Vec<&dyn Runtime> {
+        let mut runtimes: Vec<&dyn Runtime> = self.core.runtimes.values().map(AsRef::as_ref).collect();
+        runtimes.sort_by_key(|runtime| runtime.kind());
+        runtimes
     }
 
     /// What is loaded, by id.
@@ -189,6 +200,9 @@ impl Dispatcher {
         self.core.route(extension).map(|slot| slot.status())
     }
 }
+
+const NIL: &[u8] = &[0xc0];
+const NO_ARGUMENTS: &[u8] = &[0x90];
 
 /// Encodes arguments or a result. `Vec<u8>` and the like become bytes.
 pub(crate) fn encode(value: &impl Serialize) -> Result<Vec<u8>, Error> {

@@ -18,6 +18,11 @@ pub trait Runtime: Send + Sync + 'static {
     /// The kind that manifests ask for.
     fn kind(&self) -> RuntimeKind;
 
+    /// Name and version of the engine, for people.
+    fn engine(&self) -> String {
+        self.kind().to_string()
+    }
+
     /// What this runtime can keep to. The dispatcher refuses what goes beyond before it loads.
     fn support(&self) -> Support;
 

@@ -1,0 +1,223 @@
+//! What can be typed: the commands and their options.
+
+use std::io::Read as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap_complete::Shell;
+use quadriga::Grant;
+use quadriga::abi::Isolation;
+use quadriga::abi::limits::Span;
+use serde_json::Value as Json;
+
+/// Extensions in JavaScript, Python, WebAssembly and native Rust, behind one dispatcher.
+#[derive(Debug, Parser)]
+#[command(name = "quadriga", version, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = "\
+Exit codes: 0 done, 1 the work failed, 2 wrong usage, 130 interrupted.
+Environment: NO_COLOR for plain text, RUST_LOG to choose what is logged.")]
+pub(crate) struct Cli {
+    /// Print JSON to standard output, errors too
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    /// Say more; -vv says even more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Inspect(InspectArgs),
+    Call(CallArgs),
+    Demo(DemoArgs),
+    Doctor(DoctorArgs),
+    Schema,
+    Completions(CompletionsArgs),
+}
+
+/// Show what an extension is, asks for and offers
+///
+/// Loads the extension to read its methods, and grants it nothing.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  quadriga inspect ./my-extension
+  quadriga inspect ./my-extension --no-load
+  quadriga inspect ./my-extension --json | jq '.loaded.methods[].name'")]
+pub(crate) struct InspectArgs {
+    /// The extension's folder, with its quadriga.toml
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub(crate) dir: PathBuf,
+
+    /// Read the manifest only; run none of the extension's code
+    #[arg(long)]
+    pub(crate) no_load: bool,
+
+    #[command(flatten)]
+    pub(crate) host: HostArgs,
+}
+
+/// Load an extension and call one of its methods
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  quadriga call ./hello greet '\"Ada\"'           one argument
+  quadriga call ./adder add '[2, 3]'            two arguments
+  quadriga call ./adder sum '[[1, 2, 3]]'       one argument, a list
+  quadriga call ./site describe                 no arguments
+  quadriga call ./stats count - < numbers.json
+  quadriga call ./front start --with ./back     ./front can call ./back")]
+pub(crate) struct CallArgs {
+    /// The extension's folder, with its quadriga.toml
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub(crate) dir: PathBuf,
+
+    /// The method to call
+    pub(crate) method: String,
+
+    /// The arguments: a JSON array of them, or any other JSON as the only one; - reads the
+    /// standard input
+    #[arg(value_name = "JSON", value_parser = json_or_stdin, allow_negative_numbers = true)]
+    pub(crate) arguments: Option<Json>,
+
+    /// What the extensions may do, of what their manifests ask for
+    #[arg(long, value_enum, default_value_t = GrantArg::Requested)]
+    pub(crate) grant: GrantArg,
+
+    /// Give up after this time, such as 500ms, 5s or 2min
+    #[arg(long, value_parser = span, default_value = "60s")]
+    pub(crate) timeout: Duration,
+
+    /// Set one of the extension's settings, over its manifest's default; may be repeated
+    #[arg(long, value_name = "KEY=JSON", value_parser = setting)]
+    pub(crate) config: Vec<(String, Json)>,
+
+    #[command(flatten)]
+    pub(crate) host: HostArgs,
+}
+
+/// Where extensions run.
+#[derive(Debug, Args)]
+pub(crate) struct HostArgs {
+    /// Load this extension first, for the other to call; may be repeated
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) with: Vec<PathBuf>,
+
+    /// The weakest isolation to accept: none, in-process, process, container or vm
+    #[arg(long, value_name = "LEVEL", default_value = "none")]
+    pub(crate) isolation: Isolation,
+}
+
+/// Make a site from a folder of Markdown, with four extensions in four languages
+///
+/// JavaScript renders the pages, Python highlights their code, WebAssembly makes the HTML safe, and
+/// native Rust writes compressed files. A code block that cannot be highlighted stays plain and is
+/// reported.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  cargo xtask demo                              build everything, then run this
+  quadriga demo ./docs --out ./site
+  quadriga demo ./docs --json | jq .extensions")]
+pub(crate) struct DemoArgs {
+    /// The folder of Markdown
+    #[arg(default_value = "docs", value_hint = ValueHint::DirPath)]
+    pub(crate) dir: PathBuf,
+
+    /// The folder with the built extensions: render, highlight, sanitize and assets
+    #[arg(long, value_name = "DIR", default_value = "target/examples/site", value_hint = ValueHint::DirPath)]
+    pub(crate) extensions: PathBuf,
+
+    /// Where the site goes
+    #[arg(long, value_name = "DIR", default_value = "target/demo-site", value_hint = ValueHint::DirPath)]
+    pub(crate) out: PathBuf,
+}
+
+/// Show which runtimes this build has, and what each can keep to
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  quadriga doctor
+  quadriga doctor --spec                        how much of the specification is done
+  quadriga doctor --spec --verbose              each method")]
+pub(crate) struct DoctorArgs {
+    /// Show how much of the specification is implemented, by service
+    #[arg(long)]
+    pub(crate) spec: bool,
+}
+
+/// Print a completion script for a shell
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  quadriga completions bash > ~/.local/share/bash-completion/completions/quadriga
+  quadriga completions fish > ~/.config/fish/completions/quadriga.fish")]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    pub(crate) shell: Shell,
+}
+
+/// What extensions are granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GrantArg {
+    /// All that they ask for
+    Requested,
+    /// Nothing
+    None,
+}
+
+impl From<GrantArg> for Grant {
+    fn from(grant: GrantArg) -> Self {
+        match grant {
+            GrantArg::Requested => Self::Requested,
+            GrantArg::None => Self::Nothing,
+        }
+    }
+}
+
+fn json(text: &str) -> Result<Json, String> {
+    serde_json::from_str(text).map_err(|error| {
+        let hint = match text.chars().next() {
+            Some(first) if first.is_alphabetic() => "; text is written in quotes: '\"text\"'",
+            _ => "",
+        };
+        format!("not JSON: {error}{hint}")
+    })
+}
+
+fn json_or_stdin(text: &str) -> Result<Json, String> {
+    if text != "-" {
+        return json(text);
+    }
+    let mut text = String::new();
+    std::io::stdin()
+        .read_to_string(&mut text)
+        .map_err(|error| format!("the standard input cannot be read: {error}"))?;
+    json(&text)
+}
+
+fn setting(text: &str) -> Result<(String, Json), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), json(value)?)),
+        _ => Err("expected KEY=JSON, such as colour='\"green\"'".to_owned()),
+    }
+}
+
+fn span(text: &str) -> Result<Duration, String> {
+    Span::try_from(text.to_owned()).map(|Span(duration)| duration)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_commands_are_sound() {
+        super::Cli::command().debug_assert();
+    }
+}

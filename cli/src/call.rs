@@ -1,0 +1,97 @@
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use quadriga::abi::{Bytes, Error, ErrorCode, Value, ValueError};
+use quadriga::{CallOptions, Dispatcher, LoadOptions};
+use serde_json::{Value as Json, json};
+
+use crate::args::CallArgs;
+use crate::failure::Failure;
+use crate::host;
+use crate::output::{Output, duration, millis};
+
+/// How much longer than the timeout a guest may take that cannot be interrupted.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Loads an extension and calls one of its methods.
+pub(crate) fn run(args: CallArgs, output: Output) -> Result<ExitCode> {
+    let dispatcher = host::start(args.host.isolation)?;
+    host::run(async move {
+        let grant = args.grant.into();
+        let others = LoadOptions { grant, ..LoadOptions::default() };
+        let own = LoadOptions { config: args.config.into_iter().collect(), ..others.clone() };
+        host::load_all(&dispatcher, &args.host.with, &others).await?;
+        let id = dispatcher.load(&args.dir, own).await?;
+
+        let arguments = encode(args.arguments)?;
+        let started = Instant::now();
+        let result = call(&dispatcher, id.as_str(), args.method, arguments, args.timeout).await;
+        let elapsed = started.elapsed();
+
+        let status = dispatcher.status(id.as_str())?;
+        if output.verbose > 0 {
+            let (runtime, isolation) = (&status.runtime, status.isolation);
+            output.note(&format!("{id} on {runtime}, isolation {isolation}: {}", duration(elapsed)));
+        }
+        if output.json {
+            let (key, value) = match &result {
+                Ok(result) => ("result", result.clone()),
+                Err(error) => ("error", serde_json::to_value(Failure::from(error))?),
+            };
+            output.value(&json!({
+                key: value,
+                "extension": id,
+                "runtime": status.runtime,
+                "isolation": status.isolation,
+                "ms": millis(elapsed),
+            }))?;
+            if result.is_err() {
+                return Ok(ExitCode::FAILURE);
+            }
+        } else {
+            output.value(&result?)?;
+        }
+        dispatcher.shutdown().await;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// A JSON array is the list of arguments, any other value the only one.
+fn encode(arguments: Option<Json>) -> Result<Bytes, Error> {
+    let arguments = match arguments {
+        None => Vec::new(),
+        Some(Json::Array(arguments)) => arguments,
+        Some(argument) => vec![argument],
+    };
+    Value::from(Json::Array(arguments)).to_bytes().map(Bytes::from).map_err(|error| invalid(&error))
+}
+
+async fn call(
+    dispatcher: &Dispatcher,
+    id: &str,
+    method: String,
+    arguments: Bytes,
+    timeout: Duration,
+) -> Result<Json, Error> {
+    let (dispatcher, id) = (dispatcher.clone(), id.to_owned());
+    // A task of its own: some guests hold the thread that calls them, and cannot be interrupted.
+    let call = tokio::spawn(async move {
+        let options = CallOptions::default().timeout(timeout);
+        let reply = dispatcher.call(&id, &method, arguments, options).await?;
+        Value::from_bytes(&reply).map(|value| value.to_json()).map_err(|error| invalid(&error))
+    });
+    match tokio::time::timeout(timeout.saturating_add(GRACE), call).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(_)) => Err(Error::new(ErrorCode::Internal, "the call panicked")),
+        Err(_) => {
+            let message = "the call took longer than it was given, and its runtime could not end it";
+            Err(Error::new(ErrorCode::DeadlineExceeded, message)
+                .with_hint("give it more time with --timeout"))
+        }
+    }
+}
+
+fn invalid(error: &ValueError) -> Error {
+    Error::new(ErrorCode::InvalidValue, error.to_string())
+}

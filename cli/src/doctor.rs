@@ -1,0 +1,176 @@
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use quadriga::abi::limits::Limit;
+use quadriga::abi::{Isolation, PROTOCOL};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::args::DoctorArgs;
+use crate::host;
+use crate::output::{Output, table};
+
+/// The runtimes that a complete build has.
+const KINDS: [&str; 4] = ["javascript", "native", "python", "webassembly"];
+
+const SPEC_MAP: &str = include_str!("../../docs/spec-map.toml");
+
+/// One runtime, or the lack of it.
+#[derive(Serialize)]
+struct Row {
+    runtime: String,
+    present: bool,
+    engine: Option<String>,
+    isolation: Option<Isolation>,
+    limits: Vec<String>,
+    permissions: Vec<&'static str>,
+}
+
+#[derive(Deserialize)]
+struct SpecMap {
+    method: Vec<SpecMethod>,
+}
+
+#[derive(Deserialize, Serialize)]
+struct SpecMethod {
+    service: String,
+    name: String,
+    status: Progress,
+    item: Option<String>,
+    cli: Option<String>,
+    test: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Progress {
+    Done,
+    Partial,
+    Planned,
+}
+
+/// How much of one service is implemented.
+#[derive(Serialize)]
+struct Coverage {
+    service: String,
+    done: usize,
+    partial: usize,
+    planned: usize,
+}
+
+/// Shows what this build has, or how much of the specification.
+pub(crate) fn run(args: &DoctorArgs, output: Output) -> Result<ExitCode> {
+    if args.spec {
+        spec(output)?
+    } else {
+        build(output)?
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn build(output: Output) -> Result<()> {
+    let dispatcher = host::start(Isolation::None)?;
+    let mut rows: Vec<Row> = dispatcher
+        .runtimes()
+        .into_iter()
+        .map(|runtime| {
+            let support = runtime.support();
+            Row {
+                runtime: runtime.kind().to_string(),
+                present: true,
+                engine: Some(runtime.engine()),
+                isolation: Some(support.isolation),
+                limits: support.limits.iter().map(limit).collect(),
+                permissions: support.permissions.to_vec(),
+            }
+        })
+        .collect();
+    for kind in KINDS {
+        if rows.iter().all(|row| row.runtime != kind) {
+            let (runtime, limits, permissions) = (kind.to_owned(), Vec::new(), Vec::new());
+            rows.push(Row { runtime, present: false, engine: None, isolation: None, limits, permissions });
+        }
+    }
+    let version = env!("CARGO_PKG_VERSION");
+    let contract = format!("{}.{}.{}", PROTOCOL.major, PROTOCOL.minor, PROTOCOL.patch);
+    let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
+    if output.json {
+        return output.value(&json!({
+            "version": version, "contract": contract, "os": os, "arch": arch, "runtimes": rows,
+        }));
+    }
+    let cells = rows.iter().map(|row| {
+        let isolation = row.isolation.map(|level| level.to_string()).unwrap_or_default();
+        let engine = row.engine.clone().unwrap_or_else(|| "not in this build".to_owned());
+        vec![row.runtime.clone(), engine, isolation, row.limits.join(", "), row.permissions.join(", ")]
+    });
+    let header = ["Runtime", "Engine", "Isolation", "Limits kept", "Permissions mediated"];
+    let mut text = format!("quadriga {version}, contract {contract}, {os} {arch}\n\n");
+    writeln!(text, "{}", table(&header, &[], cells.collect()))?;
+    text.push_str(
+        "\nEvery runtime also keeps load-timeout, message-size, queue-depth and call-depth, and mediates call.\n",
+    );
+    output.text(&text)
+}
+
+/// The limit as manifests write it.
+fn limit(limit: &Limit) -> String {
+    let mut name = String::new();
+    for c in format!("{limit:?}").chars() {
+        if c.is_uppercase() && !name.is_empty() {
+            name.push('-');
+        }
+        name.extend(c.to_lowercase());
+    }
+    name
+}
+
+fn spec(output: Output) -> Result<()> {
+    let map: SpecMap = toml::from_str(SPEC_MAP).context("docs/spec-map.toml of this build is malformed")?;
+    let mut services: Vec<Coverage> = Vec::new();
+    for method in &map.method {
+        let at = services.iter().position(|row| row.service == method.service).unwrap_or_else(|| {
+            services.push(Coverage { service: method.service.clone(), done: 0, partial: 0, planned: 0 });
+            services.len() - 1
+        });
+        match method.status {
+            Progress::Done => services[at].done += 1,
+            Progress::Partial => services[at].partial += 1,
+            Progress::Planned => services[at].planned += 1,
+        }
+    }
+    if output.json {
+        return output.value(&json!({ "services": services, "methods": map.method }));
+    }
+    let sum = |count: fn(&Coverage) -> usize| services.iter().map(count).sum();
+    let total = Coverage {
+        service: "All".to_owned(),
+        done: sum(|row| row.done),
+        partial: sum(|row| row.partial),
+        planned: sum(|row| row.planned),
+    };
+    let rows = services.iter().chain([&total]).map(|row| {
+        let Coverage { service, done, partial, planned } = row;
+        let numbers = [*done, *partial, *planned, done + partial + planned];
+        std::iter::once(service.clone()).chain(numbers.iter().map(ToString::to_string)).collect()
+    });
+    let numbers = ["Done", "Partial", "Planned", "Methods"];
+    let header = ["Service", "Done", "Partial", "Planned", "Methods"];
+    output.text(&table(&header, &numbers, rows.collect()))?;
+    if output.verbose > 0 {
+        let rows = map.method.iter().map(|method| {
+            let status = match method.status {
+                Progress::Done => "done",
+                Progress::Partial => "partial",
+                Progress::Planned => "planned",
+            };
+            let text = |field: &Option<String>| field.clone().unwrap_or_default();
+            let name = format!("{}.{}", method.service, method.name);
+            vec![name, status.to_owned(), text(&method.item), text(&method.cli), text(&method.test)]
+        });
+        let header = ["Method", "Status", "Item", "Command", "Test"];
+        output.text(&format!("\n{}", table(&header, &[], rows.collect())))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,52 @@
+//! The host that the commands run extensions in.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use quadriga::abi::{ExtensionId, Isolation};
+use quadriga::{Dispatcher, LoadOptions, Policy};
+
+/// What shells expect of a command that ended by Ctrl-C: 128 and the signal's number.
+const INTERRUPTED: u8 = 130;
+
+/// Starts the engines. To be called on the main thread, as V8 demands.
+pub(crate) fn start(minimum_isolation: Isolation) -> Result<Dispatcher> {
+    let policy = Policy { minimum_isolation, ..Policy::default() };
+    quadriga::builder().policy(policy).build().context("the dispatcher could not start its threads")
+}
+
+/// Works until it is done or the user presses Ctrl-C.
+///
+/// The work runs beside the main thread, because guests may hold the thread that calls them.
+pub(crate) fn run(work: impl Future<Output = Result<ExitCode>> + Send + 'static) -> Result<ExitCode> {
+    let threads = std::thread::available_parallelism().map_or(2, |n| n.get().max(2));
+    let executor = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .build()
+        .context("the command could not start its threads")?;
+    let result = executor.block_on(async {
+        let work = tokio::spawn(work);
+        tokio::select! {
+            done = work => done.context("the command panicked")?,
+            _ = tokio::signal::ctrl_c() => Ok(ExitCode::from(INTERRUPTED)),
+        }
+    });
+    // After Ctrl-C a guest may still run on one of the threads; nobody waits for it.
+    executor.shutdown_background();
+    result
+}
+
+/// Loads extensions in the order in which they are given.
+pub(crate) async fn load_all(
+    dispatcher: &Dispatcher,
+    folders: &[impl AsRef<Path>],
+    options: &LoadOptions,
+) -> Result<Vec<ExtensionId>> {
+    let mut ids = Vec::new();
+    for folder in folders {
+        ids.push(dispatcher.load(folder, options.clone()).await?);
+    }
+    Ok(ids)
+}
