@@ -24,5 +24,8 @@ pub(crate) const SUPPORT: Support = Support {
 
 /// How many bytes an extension may use: for its heap, and again for its array buffers.
 pub(crate) fn memory(limits: &Limits) -> usize {
-    limits.memory.map_or(DEFAULT_MEMORY, |size| usize::try_from(size.0).unwrap_or(usize::MAX)).max(LEAST_MEMORY)
+    limits
+        .memory
+        .map_or(DEFAULT_MEMORY, |size| usize::try_from(size.0).unwrap_or(usize::MAX))
+        .max(LEAST_MEMORY)
 }

@@ -66,7 +66,7 @@ pub(crate) fn decode<'s>(
         Token::Bool(b) => v8::Boolean::new(scope, b).into(),
         Token::Int(n) => match i32::try_from(n) {
             Ok(small) => v8::Integer::new(scope, small).into(),
-            Err(_) if n.abs() <= MAX_SAFE => v8::Number::new(scope, n as f64).into(),
+            Err(_) if (-MAX_SAFE..=MAX_SAFE).contains(&n) => v8::Number::new(scope, n as f64).into(),
             Err(_) => v8::BigInt::new_from_i64(scope, n).into(),
         },
         Token::UInt(n) => v8::BigInt::new_from_u64(scope, n).into(),
@@ -122,7 +122,8 @@ pub(crate) fn string<'s>(
     scope: &mut v8::PinScope<'s, '_>,
     text: &str,
 ) -> Result<v8::Local<'s, v8::String>, ConvertError> {
-    v8::String::new(scope, text).ok_or_else(|| ConvertError::new("the text is longer than a JS string can be"))
+    v8::String::new(scope, text)
+        .ok_or_else(|| ConvertError::new("the text is longer than a JS string can be"))
 }
 
 fn uint8_array<'s>(
@@ -273,20 +274,16 @@ fn is_plain<'s>(
     scope: &mut v8::PinScope<'s, '_>,
     value: v8::Local<'s, v8::Value>,
 ) -> Result<bool, ConvertError> {
-    if !value.is_object() || value.is_function() || value.is_native_error() || value.is_array_buffer() {
+    // The engine shows no prototype of a proxy; asking its handler would run guest code.
+    if !value.is_object() || value.is_function() || value.is_proxy() {
         return Ok(false);
     }
     let prototype = value.cast::<v8::Object>().get_prototype(scope).ok_or(ConvertError::Threw)?;
     if prototype.is_null() {
         return Ok(true);
     }
-    // A literal's prototype is the one that ends the chain and has no other above it; a class
-    // adds one more link.
-    if !prototype.is_object() {
-        return Ok(false);
-    }
     let root = v8::Object::new(scope).get_prototype(scope).ok_or(ConvertError::Threw)?;
-    Ok(prototype.strict_equals(root) && !value.is_promise() && !value.is_proxy())
+    Ok(prototype.strict_equals(root))
 }
 
 /// What to call a value in a message.

@@ -86,7 +86,10 @@ fn begin<'s>(
     let owner = State::owner(scope);
     let resolver = v8::Global::new(scope, resolver);
     state.waiting.borrow_mut().insert(ticket, Waiting { resolver, owner, abort });
-    state.host_calls.borrow_mut().push(Abortable::new(Box::pin(async move { (ticket, reply.await) }), registration));
+    state
+        .host_calls
+        .borrow_mut()
+        .push(Abortable::new(Box::pin(async move { (ticket, reply.await) }), registration));
     state.fresh.set(true);
     if let Some(tracker) = state.pending_ops.get() {
         tracker.ref_op();

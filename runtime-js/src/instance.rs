@@ -69,6 +69,7 @@ impl Instance for JsInstance {
 
     fn interrupt(&self, call: u64) {
         // The command finds the call if the thread is free, the interrupt if guest code has it.
+        self.line.shared.interrupts.fetch_add(1, Ordering::Release);
         let _ = self.line.commands.send(Command::Interrupt(call));
         if let Some(handle) = self.line.shared.handle.get() {
             limits::interrupt(handle, call);

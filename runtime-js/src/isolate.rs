@@ -88,7 +88,10 @@ impl Isolate {
             while let Poll::Ready(command) = self.commands.poll_recv(cx) {
                 match command {
                     Some(Command::Call(call, reply)) => self.start(call, reply),
-                    Some(Command::Interrupt(call)) => self.give_up(call),
+                    Some(Command::Interrupt(call)) => {
+                        self.state.interrupts.update(|n| n + 1);
+                        self.give_up(call);
+                    }
                     Some(Command::Wake) => {}
                     None => return Poll::Ready(Done::Stopped),
                 }
@@ -106,7 +109,8 @@ impl Isolate {
                     return Poll::Ready(done);
                 }
             }
-            if let Poll::Ready(Err(failure)) = self.engine.poll_event_loop(cx, PollEventLoopOptions::default())
+            if let Poll::Ready(Err(failure)) =
+                self.engine.poll_event_loop(cx, PollEventLoopOptions::default())
                 && self.state.end.get().is_none()
                 && !self.state.shared.stop.load(Ordering::Acquire)
             {
@@ -165,7 +169,6 @@ impl Isolate {
         run(scope, &state, id, function, &arguments);
         let undefined = v8::undefined(scope).into();
         scope.set_continuation_preserved_embedder_data(undefined);
-        state.entered.set(0);
     }
 
     /// Ends a call whose caller no longer waits, unless it is over.
@@ -200,7 +203,6 @@ impl Isolate {
         };
         // One at a time: when a guest is stopped, the engine drops every job that waits.
         scope.perform_microtask_checkpoint();
-        state.entered.set(0);
     }
 
     /// Clears up after the engine was told to stop something.
@@ -209,6 +211,7 @@ impl Isolate {
             self.engine.v8_isolate().cancel_terminate_execution();
             return Some(Done::Stopped);
         }
+        let entered = self.state.entered.replace(0);
         let end = self.state.end.take()?;
         self.engine.v8_isolate().cancel_terminate_execution();
         match end {
@@ -220,11 +223,13 @@ impl Isolate {
             }
             End::Memory => {
                 let error = limits::memory_limit(self.state.budget.limit());
-                self.state.answer(self.state.entered.replace(0), Err(error.clone()));
+                // In a timer it may be any of them.
+                let calls: Vec<u64> = self.state.calls.borrow().keys().copied().collect();
+                let guilty = calls.into_iter().filter(|call| entered == 0 || *call == entered);
+                guilty.for_each(|call| self.state.answer(call, Err(error.clone())));
                 return Some(Done::Died(error));
             }
         }
-        self.state.entered.set(0);
         None
     }
 
@@ -295,7 +300,8 @@ fn trace<'s>(
     let mut text = format!("Uncaught {what}");
     for index in 0..trace.get_frame_count() {
         let frame = trace.get_frame(scope, index)?;
-        let named = |name: Option<v8::Local<'_, v8::String>>| name.map(|name| name.to_rust_string_lossy(scope));
+        let named =
+            |name: Option<v8::Local<'_, v8::String>>| name.map(|name| name.to_rust_string_lossy(scope));
         let function = named(frame.get_function_name(scope)).filter(|name| !name.is_empty());
         let script = named(frame.get_script_name(scope)).unwrap_or_default();
         let place = format!("{script}:{}:{}", frame.get_line_number(), frame.get_column());

@@ -5,6 +5,7 @@
 use std::ffi::{c_char, c_void};
 use std::ptr;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use deno_core::{JsRuntime, v8};
@@ -57,8 +58,9 @@ pub(crate) fn interrupt(handle: &v8::IsolateHandle, call: u64) {
 unsafe extern "C" fn on_interrupt(isolate: v8::UnsafeRawIsolatePtr, call: *mut c_void) {
     let Some(state) = State::try_current() else { return };
     let call = call.addr() as u64;
-    // Answered meanwhile, or the loop will get to it by itself.
-    if !state.calls.borrow().contains_key(&call) || state.end.get().is_some() {
+    // The loop has seen to every call that is over: nothing keeps the thread from it.
+    let seen_to = state.interrupts.get() == state.shared.interrupts.load(Ordering::Acquire);
+    if seen_to || state.end.get().is_some() {
         return;
     }
     // SAFETY: the isolate is alive, entered on this thread, and not used beyond the callback.
@@ -68,13 +70,11 @@ unsafe extern "C" fn on_interrupt(isolate: v8::UnsafeRawIsolatePtr, call: *mut c
         v8::scope_with_context!(scope, &mut isolate, context);
         State::owner(scope)
     };
-    let end = if owner == call {
-        End::Call(call)
-    } else if !state.calls.borrow().contains_key(&owner) {
-        End::Stray
-    } else {
+    let end = match state.calls.borrow().contains_key(&owner) {
+        true if owner == call => End::Call(call),
         // Another call has the thread, within its own time.
-        return;
+        true => return,
+        false => End::Stray,
     };
     state.end.set(Some(end));
     isolate.terminate_execution();

@@ -151,7 +151,10 @@ mod tests {
             ("export function f() {}", ""),
             ("export async function f(a, b) {}", "a b"),
             ("export function f(a, b = 1, ...c) {}", "a b? c?"),
-            ("function ff(x) {}\nexport function f(a: Map<string, number>, b?: () => void) {}", "a:Map<string, number> b?:() => void"),
+            (
+                "function ff(x) {}\nexport function f(a: Map<string, number>, b?: () => void) {}",
+                "a:Map<string, number> b?:() => void",
+            ),
             ("export function* f({ a, b }: Options, c: string = \"x\") {}", "argument0 c?:string"),
         ];
         for (source, expect) in cases {

@@ -65,7 +65,8 @@ impl PackageLoader {
 
     fn read(&self, url: &ModuleSpecifier, json: bool) -> Result<String, JsErrorBox> {
         let path = self.paths.borrow().get(url.as_str()).cloned();
-        let path = path.ok_or_else(|| JsErrorBox::type_error(format!("{url} is no module of the package")))?;
+        let path =
+            path.ok_or_else(|| JsErrorBox::type_error(format!("{url} is no module of the package")))?;
         let code = if path == self.entry { ErrorCode::EntryInvalid } else { ErrorCode::LoadFailed };
         let file = self.root.join(&path).canonicalize();
         let file = file.map_err(|error| self.fail(code, format!("cannot read {path}: {error}"), None))?;
@@ -129,9 +130,8 @@ impl ModuleLoader for PackageLoader {
         _referrer: Option<&ModuleLoadReferrer>,
         options: ModuleLoadOptions,
     ) -> ModuleLoadResponse {
-        let source = |kind, text: String| {
-            ModuleSource::new(kind, ModuleSourceCode::String(text.into()), url, None)
-        };
+        let source =
+            |kind, text: String| ModuleSource::new(kind, ModuleSourceCode::String(text.into()), url, None);
         if url.as_str() == SDK {
             return ModuleLoadResponse::Sync(Ok(source(ModuleType::JavaScript, SDK_SOURCE.to_owned())));
         }

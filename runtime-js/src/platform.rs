@@ -40,7 +40,8 @@ pub(crate) fn start() {
 pub(crate) fn spawn(name: &str, job: Job) -> Result<JoinHandle<()>, Error> {
     start();
     let failed = |why: String| Error::new(ErrorCode::Internal, format!("no thread for JavaScript: {why}"));
-    let orders = ORDERS.get().and_then(Option::as_ref).ok_or_else(|| failed("the engine is gone".to_owned()))?;
+    let orders =
+        ORDERS.get().and_then(Option::as_ref).ok_or_else(|| failed("the engine is gone".to_owned()))?;
     let (answer, thread) = mpsc::channel();
     orders.send((name.to_owned(), job, answer)).map_err(|error| failed(error.to_string()))?;
     let thread = thread.recv().map_err(|error| failed(error.to_string()))?;

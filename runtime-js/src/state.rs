@@ -42,6 +42,8 @@ pub(crate) struct State {
     pub(crate) end: Cell<Option<End>>,
     /// Which call the thread has entered the engine for; 0 for none in particular.
     pub(crate) entered: Cell<u64>,
+    /// How many calls the loop was told to end.
+    pub(crate) interrupts: Cell<u64>,
     /// Errors that no one caught.
     pub(crate) unhandled: RefCell<Vec<Error>>,
     pub(crate) helpers: OnceCell<Helpers>,
@@ -58,6 +60,8 @@ pub(crate) struct Shared {
     pub(crate) stop: AtomicBool,
     /// Why the isolate is gone, if it is not because of `stop`.
     pub(crate) death: OnceLock<Error>,
+    /// How many calls were to be ended.
+    pub(crate) interrupts: AtomicU64,
     /// The thread will never end.
     pub(crate) stranded: AtomicBool,
     /// Told when the thread is done.
@@ -112,6 +116,7 @@ impl State {
             fresh: Cell::new(false),
             end: Cell::new(None),
             entered: Cell::new(0),
+            interrupts: Cell::new(0),
             unhandled: RefCell::default(),
             helpers: OnceCell::new(),
             engine_context: OnceCell::new(),

@@ -16,8 +16,8 @@ pub(crate) fn strip(file: &str, source: String) -> Result<String, String> {
     let listener = Listener { map: Lrc::clone(&map), file: file.to_owned(), said: Rc::clone(&said) };
     let handler = Handler::with_emitter(true, false, Box::new(listener));
     let options = Options { module: Some(true), mode: Mode::StripOnly, ..Options::default() };
-    let stripped =
-        GLOBALS.set(&Globals::default(), || HANDLER.set(&handler, || operate(&map, &handler, source, options)));
+    let stripped = GLOBALS
+        .set(&Globals::default(), || HANDLER.set(&handler, || operate(&map, &handler, source, options)));
     stripped.map(|output| output.code).map_err(|error| {
         let said = said.borrow();
         if said.is_empty() { format!("{file}: {}", error.message) } else { said.join("; ") }
