@@ -28,7 +28,8 @@ pub(crate) fn error_from_guest(error: types::Error) -> Error {
 }
 
 pub(crate) fn description(description: guest::Description) -> Result<Description, Error> {
-    let protocol = description.protocol.parse().map_err(|message| Error::new(ErrorCode::ProtocolViolation, message))?;
+    let protocol =
+        description.protocol.parse().map_err(|message| Error::new(ErrorCode::ProtocolViolation, message))?;
     let feature = |name: String| if name == "host-calls" { Feature::HostCalls } else { Feature::Unknown };
     Ok(Description {
         protocol,

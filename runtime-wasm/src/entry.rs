@@ -13,11 +13,16 @@ const GUEST: &str = "quadriga:extension/guest";
 const CONTRACT: &str = "quadriga:extension/";
 
 /// Interfaces that the host provides, without their versions.
-const WASI: &[&str] = &["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/", "wasi:sockets/"];
+const WASI: &[&str] =
+    &["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/", "wasi:sockets/"];
 const HOST: &[&str] = &["quadriga:extension/host", "quadriga:extension/types"];
 
 /// Reads, compiles and links a component. Compiling takes its time: not for an async executor.
-pub(crate) fn open(engine: &Engine, linker: &Linker<Guest>, path: &Path) -> Result<ExtensionPre<Guest>, Error> {
+pub(crate) fn open(
+    engine: &Engine,
+    linker: &Linker<Guest>,
+    path: &Path,
+) -> Result<ExtensionPre<Guest>, Error> {
     let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let bytes = std::fs::read(path).map_err(|error| invalid(format!("{file} cannot be read: {error}")))?;
     if !bytes.starts_with(b"\0asm") {

@@ -50,6 +50,6 @@ impl Guest {
     pub(crate) fn begin(&mut self, context: CallContext) {
         self.watch.context = context;
         self.share.refused = false;
-        self.output.begin(context);
+        self.output.begin(context.id);
     }
 }

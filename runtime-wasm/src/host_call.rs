@@ -76,11 +76,7 @@ impl Desk {
 }
 
 /// Runs `guest`, and makes the calls that it leaves on its desk. Ends early when the call must.
-pub(crate) async fn serve<T>(
-    guest: impl Future<Output = T>,
-    desk: &Desk,
-    watch: &Watch,
-) -> Result<T, Stop> {
+pub(crate) async fn serve<T>(guest: impl Future<Output = T>, desk: &Desk, watch: &Watch) -> Result<T, Stop> {
     let mut guest = pin!(guest);
     let mut stopped = pin!(watch.stopped());
     let mut nested = None;
@@ -94,11 +90,13 @@ pub(crate) async fn serve<T>(
                 }
                 nested = None;
             }
+            let entered = watch.hub.executor.enter();
             if let Poll::Ready(done) = guest.as_mut().poll(context) {
                 return Poll::Ready(Ok(done));
             }
+            drop(entered);
             let Some(Request { extension, method, arguments }) = desk.request() else { break };
-            match watch.bridge.call(&watch.context, &extension, &method, arguments) {
+            match watch.hub.bridge.call(&watch.context, &extension, &method, arguments) {
                 Outcome::Ready(reply) => desk.reply(reply),
                 Outcome::Pending(call) => nested = Some(call),
             }
@@ -129,11 +127,11 @@ impl host::Host for Guest {
             Level::Warn => LogLevel::Warn,
             Level::Error => LogLevel::Error,
         };
-        self.watch.bridge.log(&self.watch.context, level, &message);
+        self.watch.hub.bridge.log(&self.watch.context, level, &message);
     }
 
     fn config(&mut self) -> Vec<u8> {
-        self.watch.bridge.config().into()
+        self.watch.hub.bridge.config().into()
     }
 
     fn cancelled(&mut self) -> bool {

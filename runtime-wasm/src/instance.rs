@@ -14,8 +14,6 @@ const GRACE: Duration = Duration::from_secs(1);
 pub(crate) struct WasmInstance {
     pub(crate) description: Description,
     pub(crate) pool: Arc<Pool>,
-    /// For the timers of WASI, whatever thread polls.
-    pub(crate) executor: tokio::runtime::Handle,
 }
 
 impl Instance for WasmInstance {
@@ -28,14 +26,14 @@ impl Instance for WasmInstance {
         // A call made by an extension never waits for a place: the one that it would wait for may
         // be waiting for it.
         if call.envelope.depth > 0 {
-            return start(self.executor.clone(), pool.call(call));
+            return start(pool.call(call));
         }
         match Arc::clone(&pool.places).try_acquire_owned() {
-            Ok(place) => start(self.executor.clone(), async move {
+            Ok(place) => start(async move {
                 let _place = place;
                 pool.call(call).await
             }),
-            Err(_) => start(self.executor.clone(), queued(pool, call)),
+            Err(_) => start(queued(pool, call)),
         }
     }
 
@@ -45,7 +43,7 @@ impl Instance for WasmInstance {
 
     fn interrupt(&self, _call: u64) {
         // Each call knows its own deadline and caller; those that wait must look.
-        self.pool.signals.look();
+        self.pool.hub.look();
     }
 
     fn usage(&self) -> Usage {
@@ -54,7 +52,7 @@ impl Instance for WasmInstance {
 
     fn shutdown(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
-            self.pool.signals.unload();
+            self.pool.hub.unload();
             self.pool.idle.lock().clear();
             let gone = async {
                 while self.pool.usage().instances > 0 {
@@ -79,18 +77,8 @@ async fn queued(pool: Arc<Pool>, call: Call) -> Result<Bytes, Error> {
 }
 
 /// Runs a call until it first has to wait. Most never do.
-fn start(
-    executor: tokio::runtime::Handle,
-    call: impl Future<Output = Result<Bytes, Error>> + Send + 'static,
-) -> Outcome {
-    let mut call: BoxFuture<'static, _> = Box::pin(async move {
-        let mut call = std::pin::pin!(call);
-        std::future::poll_fn(|context| {
-            let _entered = executor.enter();
-            call.as_mut().poll(context)
-        })
-        .await
-    });
+fn start(call: impl Future<Output = Result<Bytes, Error>> + Send + 'static) -> Outcome {
+    let mut call: BoxFuture<'static, _> = Box::pin(call);
     // Whoever gets the future polls it again: no wake-up is lost.
     match call.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(result) => Outcome::Ready(result),

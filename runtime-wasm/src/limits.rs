@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 use quadriga_core::{Bridge, CallContext};
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use wasmtime::{Engine, ResourceLimiter};
 
@@ -36,14 +37,15 @@ impl std::error::Error for Stop {}
 /// call's end is no other call's.
 #[derive(Clone)]
 pub(crate) struct Watch {
-    pub(crate) bridge: Bridge,
+    pub(crate) hub: Arc<Hub>,
     pub(crate) context: CallContext,
-    pub(crate) signals: Arc<Signals>,
 }
 
-/// What is said to all calls of one extension.
-#[derive(Default)]
-pub(crate) struct Signals {
+/// What the calls of one extension share.
+pub(crate) struct Hub {
+    pub(crate) bridge: Bridge,
+    /// For the timers of WASI, whatever thread polls.
+    pub(crate) executor: Handle,
     unloaded: AtomicBool,
     look: Notify,
 }
@@ -53,19 +55,19 @@ impl Watch {
     pub(crate) fn stop(&self) -> Option<Stop> {
         if self.context.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             Some(Stop::Deadline)
-        } else if self.signals.unloaded.load(Ordering::Acquire) {
+        } else if self.hub.unloaded() {
             Some(Stop::Unloaded)
-        } else if self.bridge.cancelled(&self.context) {
+        } else if self.hub.bridge.cancelled(&self.context) {
             Some(Stop::Cancelled)
         } else {
             None
         }
     }
 
-    /// Waits until the call must end. Only looks when [`Signals::look`] is called.
+    /// Waits until the call must end. Only looks when [`Hub::look`] is called.
     pub(crate) async fn stopped(&self) -> Stop {
         loop {
-            let look = self.signals.look.notified();
+            let look = self.hub.look.notified();
             if let Some(stop) = self.stop() {
                 return stop;
             }
@@ -74,7 +76,11 @@ impl Watch {
     }
 }
 
-impl Signals {
+impl Hub {
+    pub(crate) fn new(bridge: Bridge, executor: Handle) -> Self {
+        Self { bridge, executor, unloaded: AtomicBool::new(false), look: Notify::new() }
+    }
+
     /// Makes the calls that wait look whether they should go on.
     pub(crate) fn look(&self) {
         self.look.notify_waiters();

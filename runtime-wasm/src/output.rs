@@ -2,14 +2,17 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use quadriga_core::{Bridge, CallContext, LogLevel};
+use quadriga_core::{CallContext, LogLevel};
 use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+
+use crate::limits::Hub;
 
 /// A longer line is cut into pieces.
 const LINE: usize = 8 << 10;
@@ -19,13 +22,16 @@ const TAIL: usize = 4 << 10;
 
 /// Where one instance prints to.
 pub(crate) struct Output {
-    bridge: Bridge,
+    hub: Arc<Hub>,
+    /// The call that prints.
+    call: AtomicU64,
+    /// Whether anything was printed, so that calls that print nothing need no lock.
+    printed: AtomicBool,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    context: CallContext,
     stdout: Vec<u8>,
     stderr: Vec<u8>,
     tail: String,
@@ -38,19 +44,25 @@ pub(crate) enum Stream {
 }
 
 impl Output {
-    pub(crate) fn new(bridge: Bridge) -> Arc<Self> {
-        Arc::new(Self { bridge, state: Mutex::default() })
+    pub(crate) fn new(hub: &Arc<Hub>) -> Arc<Self> {
+        Arc::new(Self {
+            hub: Arc::clone(hub),
+            call: AtomicU64::new(0),
+            printed: AtomicBool::new(false),
+            state: Mutex::default(),
+        })
     }
 
     /// What is printed from now on belongs to another call.
-    pub(crate) fn begin(&self, context: CallContext) {
-        let mut state = self.state.lock();
-        state.context = context;
-        state.tail.clear();
+    pub(crate) fn begin(&self, call: u64) {
+        self.call.store(call, Ordering::Relaxed);
     }
 
     /// Logs what stands there without a line's end, and returns the last of stderr.
     pub(crate) fn finish(&self) -> String {
+        if !self.printed.swap(false, Ordering::Relaxed) {
+            return String::new();
+        }
         let mut state = self.state.lock();
         for stream in [Stream::Stdout, Stream::Stderr] {
             let line = std::mem::take(state.pending(stream));
@@ -60,6 +72,7 @@ impl Output {
     }
 
     fn write(&self, stream: Stream, mut bytes: &[u8]) {
+        self.printed.store(true, Ordering::Relaxed);
         let mut state = self.state.lock();
         while let Some(end) = bytes.iter().position(|&byte| byte == b'\n') {
             let mut line = std::mem::take(state.pending(stream));
@@ -85,7 +98,8 @@ impl Output {
             Stream::Stdout => LogLevel::Info,
             Stream::Stderr => LogLevel::Warn,
         };
-        self.bridge.log(&state.context, level, line);
+        let context = CallContext { id: self.call.load(Ordering::Relaxed), ..CallContext::default() };
+        self.hub.bridge.log(&context, level, line);
         if let Stream::Stderr = stream {
             state.tail.push_str(line);
             state.tail.push('\n');

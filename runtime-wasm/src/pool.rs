@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 use quadriga_abi::{Bytes, Description, Error, ExtensionId};
-use quadriga_core::{Bridge, Call, CallContext, Usage};
+use quadriga_core::{Call, CallContext, Usage};
 use tokio::sync::Semaphore;
 use wasmtime::component::ResourceTable;
 
@@ -14,9 +14,12 @@ use crate::convert;
 use crate::error::{Scene, ended};
 use crate::guest::{Guest, Live};
 use crate::host_call::{Desk, serve};
-use crate::limits::{Memory, Share, Signals, Ticking, Watch};
+use crate::limits::{Hub, Memory, Share, Ticking, Watch};
 use crate::output::Output;
 use crate::wasi::Grants;
+
+/// How many of the host's things, such as open files, one instance may hold.
+const HANDLES: usize = 4096;
 
 /// Keeps instances for the next call, and makes more when calls need them.
 ///
@@ -25,10 +28,9 @@ use crate::wasi::Grants;
 /// running there finds a further instance. One that trapped is gone, with its state.
 pub(crate) struct Pool {
     pub(crate) pre: ExtensionPre<Guest>,
-    pub(crate) bridge: Bridge,
+    pub(crate) hub: Arc<Hub>,
     pub(crate) grants: Grants,
     pub(crate) memory: Arc<Memory>,
-    pub(crate) signals: Arc<Signals>,
     /// How many instances are kept.
     pub(crate) kept: usize,
     /// A place for each call by the host that may run at once.
@@ -71,12 +73,13 @@ impl Pool {
     }
 
     async fn instantiate(&self, desk: &Arc<Desk>, context: CallContext) -> Result<Live, Error> {
-        let output = Output::new(self.bridge.clone());
-        output.begin(context);
+        let output = Output::new(&self.hub);
+        output.begin(context.id);
         let share = Share::new(Arc::clone(&self.memory));
         let wasi = self.grants.context(&output).map_err(|error| self.ended(&error, "", None))?;
         let desk = Arc::clone(desk);
-        let (watch, table) = (self.watch(context), ResourceTable::new());
+        let (watch, mut table) = (self.watch(context), ResourceTable::new());
+        table.set_max_capacity(HANDLES);
         let mut store = Guest { watch, desk, share, output, wasi, table }.into_store(self.pre.engine());
         match self.pre.instantiate_async(&mut store).await {
             Ok(exports) => Ok(Live { store, exports }),
@@ -90,7 +93,7 @@ impl Pool {
             Ok(value) => {
                 live.store.data().output.finish();
                 let mut idle = self.idle.lock();
-                if idle.len() < self.kept && !self.signals.unloaded() {
+                if idle.len() < self.kept && !self.hub.unloaded() {
                     idle.push(live);
                 }
                 Ok(value)
@@ -109,11 +112,11 @@ impl Pool {
     }
 
     fn id(&self) -> &ExtensionId {
-        self.bridge.extension()
+        self.hub.bridge.extension()
     }
 
     pub(crate) fn watch(&self, context: CallContext) -> Watch {
-        Watch { bridge: self.bridge.clone(), context, signals: Arc::clone(&self.signals) }
+        Watch { hub: Arc::clone(&self.hub), context }
     }
 
     pub(crate) fn usage(&self) -> Usage {

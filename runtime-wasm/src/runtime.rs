@@ -4,13 +4,14 @@ use parking_lot::Mutex;
 use quadriga_abi::limits::Limit;
 use quadriga_abi::{Error, ErrorCode, Isolation, RuntimeKind};
 use quadriga_core::{BoxFuture, Bridge, CallContext, Instance, Runtime, Support, Unit};
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use wasmtime::Engine;
 use wasmtime::component::Linker;
 
 use crate::guest::Guest;
 use crate::instance::WasmInstance;
-use crate::limits::{Clock, Memory, Signals};
+use crate::limits::{Clock, Hub, Memory};
 use crate::pool::Pool;
 use crate::wasi::{self, Grants};
 use crate::{config, entry};
@@ -67,7 +68,7 @@ async fn load(shared: Arc<Shared>, unit: Unit, bridge: Bridge) -> Result<Arc<dyn
     let stopped = |_| Err(Error::new(ErrorCode::Internal, "the compiler stopped"));
     let pool = Arc::new(compiled.await.unwrap_or_else(stopped)?);
     let description = pool.describe(context).await?;
-    Ok(Arc::new(WasmInstance { description, pool, executor: tokio::runtime::Handle::current() }))
+    Ok(Arc::new(WasmInstance { description, pool }))
 }
 
 fn compile(shared: &Shared, unit: &Unit, bridge: Bridge) -> Result<Pool, Error> {
@@ -77,10 +78,9 @@ fn compile(shared: &Shared, unit: &Unit, bridge: Bridge) -> Result<Pool, Error> 
     let kept = unit.manifest.runtime.concurrency.map_or(1, |n| usize::from(n.get()));
     Ok(Pool {
         pre,
-        bridge,
+        hub: Arc::new(Hub::new(bridge, Handle::current())),
         grants: Grants::new(&unit.permissions, &unit.root)?,
         memory: Memory::new(unit.limits.memory.map(|size| size.0)),
-        signals: Arc::new(Signals::default()),
         kept,
         places: Arc::new(Semaphore::new(kept)),
         idle: Mutex::default(),

@@ -39,7 +39,11 @@ impl Component {
         // At 128, the method: name, doc, parameters, and no type that it returns.
         // At 192, the result of a call: ok, pointer, length.
         let words = |words: &[usize]| -> String {
-            words.iter().flat_map(|word| (*word as u32).to_le_bytes()).map(|byte| format!("\\{byte:02x}")).collect()
+            words
+                .iter()
+                .flat_map(|word| (*word as u32).to_le_bytes())
+                .map(|byte| format!("\\{byte:02x}"))
+                .collect()
         };
         let text = format!(
             r#"(module

@@ -1,0 +1,113 @@
+//! Memory and permissions: what is not given cannot be taken, and what was given comes back.
+
+use std::fs;
+
+use quadriga::LoadOptions;
+use quadriga::abi::ErrorCode;
+use quadriga_tests::{granted, guest, host};
+
+use super::{assert_error, like};
+
+#[tokio::test]
+async fn memory_is_limited_for_all_instances_together() {
+    let host = host();
+    let small = like(
+        "wasi",
+        "test.small",
+        "concurrency = 2\n[limits]\nmemory = '16MiB'\n[permissions]\ncall = ['*']",
+    );
+    host.load(small.path(), granted()).await.unwrap();
+    let held: u64 = host.invoke("test.small", "hold", &(4,)).await.unwrap();
+    assert_eq!(held, 4 << 20);
+    let used = host.status("test.small").unwrap().usage.memory.unwrap();
+    assert!((4 << 20..16 << 20).contains(&used), "{used}");
+    let error = host.invoke::<u64>("test.small", "hold", &(15,)).await.unwrap_err();
+    assert_error("hold", &error, ErrorCode::MemoryLimit, &["test.small", "[limits] memory"]);
+    let used = host.status("test.small").unwrap().usage.memory.unwrap();
+    assert_eq!(used, 0, "the instance that went over is gone");
+    let held: u64 = host.invoke("test.small", "hold", &(4,)).await.unwrap();
+    assert_eq!(held, 4 << 20);
+    // Each of them would fit alone.
+    let error = host.invoke::<u64>("test.small", "hold_both", &(8, "test.small", 8)).await.unwrap_err();
+    assert_error("hold in two", &error, ErrorCode::MemoryLimit, &[]);
+    let held: u64 = host.invoke("test.small", "hold_both", &(4, "test.small", 4)).await.unwrap();
+    assert_eq!(held, 8 << 20);
+
+    let tiny = like("wasi", "test.tiny", "[limits]\nmemory = '64KiB'");
+    let error = host.load(tiny.path(), granted()).await.unwrap_err();
+    assert_error("tiny", &error, ErrorCode::MemoryLimit, &["65536"]);
+}
+
+#[tokio::test]
+async fn nothing_is_there_that_was_not_granted() {
+    let outside = tempfile::tempdir().unwrap();
+    fs::write(outside.path().join("secret"), "s").unwrap();
+    let path = outside.path().join("secret").to_string_lossy().into_owned();
+    let asks = "[permissions]\ncall = ['*']\nenv = ['PATH']\n\
+                fs = [{ path = 'data', mode = 'ro' }, { path = 'scratch', mode = 'rw' }]";
+    let package = like("wasi", "test.files", asks);
+    for folder in ["data", "scratch", "other"] {
+        fs::create_dir(package.path().join(folder)).unwrap();
+        fs::write(package.path().join(folder).join("file"), folder).unwrap();
+    }
+    let host = host();
+    let read = async |path: &str| host.invoke::<String>("test.files", "read", &(path,)).await;
+    let write = async |path: &str| host.invoke::<()>("test.files", "write", &(path, "new")).await;
+    let env = async |name: &str| host.invoke::<Option<String>>("test.files", "env", &(name,)).await.unwrap();
+
+    host.load(package.path(), granted()).await.unwrap();
+    assert_eq!(read("data/file").await.unwrap(), "data");
+    assert_eq!(read("scratch/file").await.unwrap(), "scratch");
+    write("scratch/file").await.unwrap();
+    assert_eq!(fs::read_to_string(package.path().join("scratch/file")).unwrap(), "new");
+    write("data/file").await.unwrap_err();
+    for denied in ["other/file", "quadriga.toml", "data/../other/file", "/etc/hostname", &path] {
+        read(denied).await.expect_err(denied);
+    }
+    assert_eq!(env("PATH").await, std::env::var("PATH").ok());
+    assert_eq!(env("HOME").await, None);
+    host.unload("test.files").await.unwrap();
+
+    host.load(package.path(), LoadOptions::default()).await.unwrap();
+    read("data/file").await.unwrap_err();
+    assert_eq!(env("PATH").await, None);
+    host.unload("test.files").await.unwrap();
+
+    let file = like("wasi", "test.files", "[permissions]\nfs = [{ path = 'quadriga.toml', mode = 'ro' }]");
+    let error = host.load(file.path(), granted()).await.unwrap_err();
+    assert_error("a file", &error, ErrorCode::Unsupported, &["quadriga.toml", "folder"]);
+    let net = like("wasi", "test.files", "[permissions]\nnet = ['localhost:80']");
+    let error = host.load(net.path(), granted()).await.unwrap_err();
+    assert_error("net", &error, ErrorCode::Unsupported, &["net"]);
+}
+
+fn threads() -> usize {
+    fs::read_dir("/proc/self/task").map_or(0, Iterator::count)
+}
+
+fn mapped() -> usize {
+    let status = fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    status.split(' ').next().and_then(|pages| pages.parse().ok()).unwrap_or(0)
+}
+
+#[tokio::test]
+async fn unload_gives_back_memory_and_threads() {
+    // It looks at the whole process, so it must have it for itself.
+    if std::env::var_os("NEXTEST").is_none() {
+        return;
+    }
+    let host = host();
+    // The first load makes what stays with the host: the engine and its compiler's threads.
+    host.load(guest("wasi", "wasm"), granted()).await.unwrap();
+    host.unload("test.wasi").await.unwrap();
+    let before = (threads(), mapped());
+    for _ in 0..10 {
+        host.load(guest("wasi", "wasm"), granted()).await.unwrap();
+        assert_eq!(host.invoke::<u64>("test.wasi", "hold", &(16,)).await.unwrap(), 16 << 20);
+        host.unload("test.wasi").await.unwrap();
+    }
+    let after = (threads(), mapped());
+    assert!(after.0 <= before.0, "threads: {before:?} then {after:?}");
+    // 16 MiB held ten times would be 40960 pages.
+    assert!(after.1 < before.1 + 4096, "pages: {before:?} then {after:?}");
+}
