@@ -28,7 +28,8 @@ impl Echo {
     pub fn load(folder: &Path) -> Result<Self, Error> {
         let invalid = |text: String| Error::new(ErrorCode::EntryInvalid, text);
         let path = folder.join(FILE_NAME);
-        let text = fs::read_to_string(&path).map_err(|error| invalid(format!("{}: {error}", path.display())))?;
+        let text =
+            fs::read_to_string(&path).map_err(|error| invalid(format!("{}: {error}", path.display())))?;
         let manifest = Manifest::parse(&text, path.display().to_string())
             .map_err(|error| Error::new(ErrorCode::InvalidManifest, error.to_string()))?;
         let library = Library::open(&folder.join(manifest.runtime.entry.as_path()))?;

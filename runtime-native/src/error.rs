@@ -9,8 +9,8 @@ use quadriga_abi::{Error, ErrorCode};
 const OURS: &str = env!("CARGO_PKG_VERSION");
 
 /// The file is not what an entry of this kind should be.
-pub(crate) fn entry(why: impl std::fmt::Display) -> Error {
-    Error::new(ErrorCode::EntryInvalid, format!("the entry cannot be loaded: {why}"))
+pub(crate) fn entry(why: impl Into<String>) -> Error {
+    Error::new(ErrorCode::EntryInvalid, why)
 }
 
 /// It could not be opened, or has no root module.
@@ -18,8 +18,8 @@ pub(crate) fn library(error: LibraryError, path: &Path) -> Error {
     match error {
         LibraryError::OpenError { err, .. } => {
             // The text names our private copy, which means nothing to anyone.
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            entry(err.to_string().replace(&*path.to_string_lossy(), &name))
+            let copy = format!("{}: ", path.display());
+            entry(format!("it cannot be loaded: {}", err.to_string().replace(&copy, "")))
         }
         LibraryError::GetSymbolError { .. } => entry("it is a library, but not an extension")
             .with_hint("write it with quadriga-sdk, which exports what a host looks for"),
@@ -56,7 +56,8 @@ pub(crate) fn unchecked() -> Error {
 }
 
 fn incompatible(message: String) -> Error {
-    Error::new(ErrorCode::IncompatibleVersion, message).with_hint(format!("rebuild it with quadriga-sdk {OURS}"))
+    Error::new(ErrorCode::IncompatibleVersion, message)
+        .with_hint(format!("rebuild it with quadriga-sdk {OURS}"))
 }
 
 /// abi_stable's reports are many lines apart.

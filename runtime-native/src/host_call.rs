@@ -120,7 +120,9 @@ unsafe extern "C" fn finish(call: *const (), outcome: Outcome, bytes: RVec<u8>) 
 unsafe extern "C" fn release(call: *const ()) {
     // SAFETY: made by `Arc::into_raw` in `lend`, and given back once, when the `HostCall` drops.
     let call = unsafe { Arc::from_raw(call.cast::<CallState>()) };
-    call.end(|| Err(Error::new(ErrorCode::ExtensionCrashed, "the extension let go of the call without a result")));
+    call.end(|| {
+        Err(Error::new(ErrorCode::ExtensionCrashed, "the extension let go of the call without a result"))
+    });
 }
 
 #[expect(unsafe_code, reason = "called by the extension with the pointer that it was lent")]
@@ -136,9 +138,10 @@ unsafe extern "C" fn call(
     let arguments = Bytes::copy_from_slice(arguments.as_slice());
     let (extension, method) = (extension.as_str(), method.as_str());
     // A panic of ours must not unwind through the extension's frames.
-    let result =
-        catch_unwind(AssertUnwindSafe(|| call.bridge.call(&call.context, extension, method, arguments).wait()))
-            .unwrap_or_else(|_| Err(Error::new(ErrorCode::Internal, "the host panicked")));
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        call.bridge.call(&call.context, extension, method, arguments).wait()
+    }))
+    .unwrap_or_else(|_| Err(Error::new(ErrorCode::Internal, "the host panicked")));
     let (outcome, bytes) = match result {
         Ok(reply) => (Outcome::Reply, reply),
         Err(error) => (Outcome::Error, error.to_bytes().into()),

@@ -23,9 +23,18 @@ impl Library {
     /// only a copy brings in new code from a path it has seen, and only a copy stays as it is when
     /// the file is overwritten.
     pub(crate) fn open(entry: &Path) -> Result<Self, Error> {
+        Self::open_copy(entry).map_err(|mut error| {
+            let name = entry.file_name().unwrap_or(entry.as_os_str()).to_string_lossy();
+            error.message.insert_str(0, &format!("{name}: "));
+            error
+        })
+    }
+
+    fn open_copy(entry: &Path) -> Result<Self, Error> {
         let data = fs::read(entry).map_err(|error| error::entry(format!("it cannot be read: {error}")))?;
         check(&data)?;
-        let failed = |error| Error::new(ErrorCode::LoadFailed, format!("no private copy could be made: {error}"));
+        let failed =
+            |error| Error::new(ErrorCode::LoadFailed, format!("no private copy could be made: {error}"));
         let copy = tempfile::Builder::new().prefix("quadriga-native-").tempdir().map_err(failed)?;
         let path = copy.path().join(entry.file_name().unwrap_or(OsStr::new("library")));
         fs::write(&path, data).map_err(failed)?;

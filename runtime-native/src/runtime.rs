@@ -37,7 +37,9 @@ impl Runtime for NativeRuntime {
             thread::Builder::new()
                 .name("quadriga-native-load".to_owned())
                 .spawn(move || done.send(open(&unit)))
-                .map_err(|error| Error::new(ErrorCode::LoadFailed, format!("no thread to load on: {error}")))?;
+                .map_err(|error| {
+                    Error::new(ErrorCode::LoadFailed, format!("no thread to load on: {error}"))
+                })?;
             let (library, description) = match tokio::time::timeout_at(deadline.into(), loaded).await {
                 Ok(Ok(opened)) => opened?,
                 Ok(Err(_)) => return Err(Error::new(ErrorCode::LoadFailed, "the library panicked on load")),

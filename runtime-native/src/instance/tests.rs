@@ -67,7 +67,8 @@ impl Runtime for InThisProcess {
 
 fn host() -> Dispatcher {
     let folder = tempfile::tempdir().unwrap();
-    let manifest = "[extension]\nid = \"t.t\"\nversion = \"0.1.0\"\n[runtime]\nkind = \"native\"\nentry = \"x\"\n";
+    let manifest =
+        "[extension]\nid = \"t.t\"\nversion = \"0.1.0\"\n[runtime]\nkind = \"native\"\nentry = \"x\"\n";
     std::fs::write(folder.path().join("quadriga.toml"), manifest).unwrap();
     std::fs::write(folder.path().join("x"), "").unwrap();
     let policy = Policy { minimum_isolation: Isolation::None, ..Policy::default() };
@@ -101,7 +102,8 @@ fn calls_without_a_result_fail() {
 fn calls_that_are_kept_for_ever_end_at_their_deadline() {
     let host = host();
     let start = Instant::now();
-    let error = answer(&host, "never", CallOptions::default().timeout(Duration::from_millis(50))).unwrap_err();
+    let error =
+        answer(&host, "never", CallOptions::default().timeout(Duration::from_millis(50))).unwrap_err();
     assert_eq!(error.code, ErrorCode::DeadlineExceeded);
     assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
     assert_eq!(answer(&host, "later", CallOptions::default()).unwrap(), [7][..]);

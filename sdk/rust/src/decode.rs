@@ -41,7 +41,10 @@ impl<'a> Arguments<'a> {
         decoded.map_err(|error| {
             let (name, parameter) = (self.method.name, &self.method.parameters[index]);
             let position = index + 1;
-            invalid(format!("argument {position} of `{name}`, {}: {}, does not fit: {error}", parameter.name, parameter.ty))
+            invalid(format!(
+                "argument {position} of `{name}`, {}: {}, does not fit: {error}",
+                parameter.name, parameter.ty
+            ))
         })
     }
 }

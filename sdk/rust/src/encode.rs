@@ -185,7 +185,12 @@ impl<'a> Serializer for Encoder<'a> {
         self.token(Token::Nil)
     }
 
-    fn serialize_unit_variant(self, _: &'static str, _: u32, variant: &'static str) -> Result<(), EncodeError> {
+    fn serialize_unit_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        variant: &'static str,
+    ) -> Result<(), EncodeError> {
         self.token(Token::Text(variant))
     }
 
@@ -262,7 +267,8 @@ impl<'a> Serializer for Encoder<'a> {
         I::Item: Serialize,
     {
         if type_name::<I::IntoIter>() == type_name::<std::slice::Iter<'_, u8>>() {
-            let bytes = items.into_iter().map(|item| item.serialize(byte::Byte)).collect::<Result<Vec<_>, _>>()?;
+            let bytes =
+                items.into_iter().map(|item| item.serialize(byte::Byte)).collect::<Result<Vec<_>, _>>()?;
             return self.token(Token::Bytes(&bytes));
         }
         let items = items.into_iter();

@@ -56,7 +56,9 @@ impl Error {
         let Inner { error, from_host, at } = *self.0;
         let stack = format!("    at {at}");
         if from_host {
-            return quadriga_abi::Error::new(error.code, error.message.clone()).with_stack(stack).with_cause(error);
+            return quadriga_abi::Error::new(error.code, error.message.clone())
+                .with_stack(stack)
+                .with_cause(error);
         }
         if error.stack.is_some() { error } else { error.with_stack(stack) }
     }
@@ -69,7 +71,8 @@ impl<E: std::error::Error + 'static> From<E> for Error {
             return Self::own(error.clone());
         }
         let sources = std::iter::successors(error.source(), |source| source.source());
-        let mut messages: Vec<_> = std::iter::once(error.to_string()).chain(sources.map(ToString::to_string)).collect();
+        let mut messages: Vec<_> =
+            std::iter::once(error.to_string()).chain(sources.map(ToString::to_string)).collect();
         let innermost = messages.pop().unwrap_or_default();
         let innermost = quadriga_abi::Error::new(ErrorCode::ExtensionError, innermost);
         Self::own(messages.into_iter().rfold(innermost, |cause, message| {

@@ -30,9 +30,7 @@ pub fn call<R: DeserializeOwned>(extension: &str, method: &str, arguments: impl 
                 .with_hint("pass them as a tuple: `(x,)` for one, `()` for none"));
         }
     }
-    let read = |reply: std::result::Result<&[u8], quadriga_abi::Error>| {
-        reply.map(decode::value::<R>)
-    };
+    let read = |reply: std::result::Result<&[u8], quadriga_abi::Error>| reply.map(decode::value::<R>);
     match seam::call_other(extension, method, &payload, read) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(Error::with_code(

@@ -8,8 +8,8 @@ use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
-use abi_stable::library::{CheckTypeLayout, RootModuleResult};
 pub use abi_stable::library::LibHeader;
+use abi_stable::library::{CheckTypeLayout, RootModuleResult};
 use abi_stable::prefix_type::PrefixTypeTrait;
 use abi_stable::std_types::{RSlice, RVec};
 use quadriga_abi::vtable::{ExtensionModule, ExtensionModuleRef, HostCall, Outcome};

@@ -74,7 +74,10 @@ fn save(dir: &Path, name: String, content: &[u8], hash: String) -> Result<Asset,
 fn inside(dir: &Path, name: &str) -> Result<PathBuf, WriteError> {
     let outside = || WriteError::Outside(name.to_owned());
     let path = Path::new(name);
-    if name.is_empty() || name.ends_with('/') || !path.components().all(|part| matches!(part, Component::Normal(_))) {
+    if name.is_empty()
+        || name.ends_with('/')
+        || !path.components().all(|part| matches!(part, Component::Normal(_)))
+    {
         return Err(outside());
     }
     let target = dir.join(path);

@@ -19,7 +19,8 @@ pub(crate) fn extension(arguments: TokenStream, item: TokenStream) -> Result<Tok
         )
     })?;
     let Some((_, items)) = &module.content else {
-        let message = "#[quadriga_sdk::extension] must see the module's functions: write `mod name { ... }` here";
+        let message =
+            "#[quadriga_sdk::extension] must see the module's functions: write `mod name { ... }` here";
         return Err(Error::new_spanned(&module, message));
     };
 
@@ -120,18 +121,27 @@ fn check_signature(function: &ItemFn) -> Result<(), Error> {
         return refuse(asyncness, format!("`{name}` is async: methods can't be async yet"));
     }
     if let Some(receiver) = signature.receiver() {
-        return refuse(receiver, format!("`{name}` takes self: methods are plain functions, keep state in a static"));
+        return refuse(
+            receiver,
+            format!("`{name}` takes self: methods are plain functions, keep state in a static"),
+        );
     }
     for parameter in &signature.generics.params {
         if !matches!(parameter, GenericParam::Lifetime(_)) {
-            return refuse(parameter, format!("`{name}` is generic: callers can't choose a Rust type, so name one"));
+            return refuse(
+                parameter,
+                format!("`{name}` is generic: callers can't choose a Rust type, so name one"),
+            );
         }
     }
     if let Some(abi) = &signature.abi {
         return refuse(abi, format!("`{name}` is an extern function: methods are plain functions"));
     }
     if let syn::Safety::Unsafe(token) = &signature.safety {
-        return refuse(token, format!("`{name}` is unsafe: methods can be called by anyone with any arguments"));
+        return refuse(
+            token,
+            format!("`{name}` is unsafe: methods can be called by anyone with any arguments"),
+        );
     }
     if let Some(variadic) = &signature.variadic {
         return refuse(variadic, format!("`{name}` is variadic: take a Vec instead"));
@@ -152,7 +162,8 @@ fn parameter(argument: &FnArg) -> Result<(String, &Type), Error> {
             return Err(Error::new_spanned(ty, "callers can't choose a Rust type, so name one"));
         }
         Type::Reference(reference) if reference.mutability.is_some() || !is_borrowable(&reference.elem) => {
-            let message = "only `&str` and `&[u8]` can be borrowed from the arguments: take this one by value";
+            let message =
+                "only `&str` and `&[u8]` can be borrowed from the arguments: take this one by value";
             return Err(Error::new_spanned(ty, message));
         }
         _ => {}

@@ -50,7 +50,11 @@ impl Serializer for Byte {
         Err(no_byte())
     }
 
-    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, _: &T) -> Result<u8, EncodeError> {
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        _: &T,
+    ) -> Result<u8, EncodeError> {
         Err(no_byte())
     }
 

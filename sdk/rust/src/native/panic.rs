@@ -54,14 +54,11 @@ fn own_frames(backtrace: &str) -> String {
         }
     }
     let is = |frame: &[&str], names: &[&str]| names.iter().any(|name| frame[0].contains(name));
-    let above = ["core::panicking::", "std::panicking::", "rust_begin_unwind", "begin_panic"];
-    let first = frames.iter().rposition(|frame| is(frame, &above)).map_or(0, |last| last + 1);
-    let below = ["quadriga_sdk::", "::METHODS::run"];
-    let count = frames[first..].iter().position(|frame| is(frame, &below)).unwrap_or(frames.len() - first);
-    if count == 0 {
-        return backtrace.to_owned();
-    }
-    let lines: Vec<_> = frames[first..first + count].iter().flatten().copied().collect();
+    let end = frames.iter().position(|frame| is(frame, &["::METHODS::run", "quadriga_sdk::method::"]));
+    let frames = &frames[..end.unwrap_or(frames.len())];
+    let above = ["core::panicking::", "std::panicking::", "rust_begin_unwind"];
+    let start = frames.iter().rposition(|frame| is(frame, &above)).map_or(0, |last| last + 1);
+    let lines: Vec<_> = frames[start..].iter().flatten().copied().collect();
     lines.join("\n")
 }
 
@@ -77,9 +74,10 @@ mod tests {
    2: relay::inner
              at ./src/lib.rs:7:5
    3: relay::crash
-   4: relay::_::<impl>::METHODS::run
+   4: <relay::_::Extension as quadriga_sdk::method::Extension>::METHODS::run
    5: quadriga_sdk::method::run
-   6: start_thread
+   6: std::panicking::catch_unwind
+   7: start_thread
 ";
         assert_eq!(
             own_frames(backtrace),
