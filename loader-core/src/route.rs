@@ -104,16 +104,16 @@ impl Slot {
         })
     }
 
-    /// Counts a finished call, and says in which extension an error happened.
+    /// Counts a finished call, and says in which extension an error happened, whatever the guest says.
     pub(crate) fn finish(&self, started: Instant, result: Result<Bytes, Error>) -> Result<Bytes, Error> {
         let result = match result {
             Ok(reply) if reply.len() as u64 > self.caps.message_size => {
                 Err(self.too_large("result", reply.len()))
             }
-            other => other.map_err(|error| error.in_extension(self.id.as_str())),
+            other => other,
         };
         self.counters.record(started.elapsed(), result.is_err());
-        result
+        result.map_err(|error| Error { extension: Some(self.id.as_str().to_owned()), ..error })
     }
 
     pub(crate) fn too_large(&self, what: &str, size: usize) -> Error {
