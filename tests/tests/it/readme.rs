@@ -1,0 +1,38 @@
+//! The README's code is the code of examples that are compiled and run.
+
+use std::fs;
+
+use quadriga_tests::{example, repository};
+
+/// The host example, as it stands.
+mod host_example {
+    include!("../../../examples/host.rs");
+
+    pub(super) async fn run(folder: &Path) -> Result<Vec<String>, Error> {
+        greetings(&host().unwrap(), folder).await
+    }
+}
+
+/// Each block that follows a line `<!-- FILE -->` is that file, to the letter.
+#[test]
+fn blocks_are_the_files_they_name() {
+    let readme = fs::read_to_string(repository().join("README.md")).unwrap();
+    let mut blocks = 0;
+    for part in readme.split("<!-- ").skip(1) {
+        let (file, rest) = part.split_once(" -->\n").expect("a marker ends with -->");
+        let block = rest.strip_prefix("```").and_then(|block| block.split_once('\n')).expect("a block follows").1;
+        let (block, _) = block.split_once("```").expect("the block ends");
+        let source = fs::read_to_string(repository().join(file)).expect(file);
+        assert_eq!(block.trim(), source.trim(), "{file} in README.md is out of date");
+        blocks += 1;
+    }
+    assert_eq!(blocks, 5, "the host example, three extensions and a manifest");
+}
+
+#[tokio::test]
+async fn the_host_example_greets_in_four_languages() {
+    let folder = example("hello", "js").parent().unwrap().to_owned();
+    let greetings = host_example::run(&folder).await.unwrap();
+    assert_eq!(greetings.len(), 4);
+    assert!(greetings.iter().all(|greeting| greeting.starts_with("Hello, Ada")), "{greetings:?}");
+}

@@ -1,0 +1,97 @@
+//! What Quadriga adds to each engine: the same echo of 100 bytes, through the dispatcher and
+//! through the bare engine, in turn, in one run. Machines are shared and noisy, so read the ratios.
+//!
+//! `cargo xtask bench` builds the guests and runs this.
+
+#![expect(clippy::print_stdout, reason = "the figures are what this program is for")]
+
+mod hop;
+mod measure;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use quadriga::abi::Isolation;
+use quadriga::{CallOptions, Dispatcher, Grant, LoadOptions, Policy};
+
+use crate::hop::Hop;
+use crate::measure::{Pair, compare};
+
+/// Calls in flight on one JavaScript isolate in the second of its figures.
+const IN_FLIGHT: usize = 64;
+
+fn main() -> Result<()> {
+    let policy = Policy { minimum_isolation: Isolation::None, ..Policy::default() };
+    let host = quadriga::builder().policy(policy).build()?;
+    let guests = std::env::var_os("QUADRIGA_GUESTS").map_or_else(|| "target/guests".into(), PathBuf::from);
+    let guests = guests.join("relay");
+    for language in ["native", "wasm", "python", "js"] {
+        let options = LoadOptions { grant: Grant::Requested, ..LoadOptions::default() };
+        pollster::block_on(host.load(guests.join(language), options))
+            .with_context(|| format!("loading {language}; build the guests with `cargo xtask guests`"))?;
+    }
+    let payload = echo_arguments();
+    let mut figures = Vec::new();
+
+    let bare = quadriga_runtime_native::bare::Echo::load(&guests.join("native"))?;
+    figures.push(Pair {
+        name: "native",
+        target: "≤ 200 ns over",
+        met: |bare, ours| ours - bare <= 200.0,
+        ..compare(|| bare.call(&payload), || call(&host, "relay.native", &payload))
+    });
+
+    let mut bare = quadriga_runtime_wasm::bare::Echo::load(&guests.join("wasm"))?;
+    figures.push(Pair {
+        name: "wasm",
+        target: "≤ 1.5×",
+        met: |bare, ours| ours <= 1.5 * bare,
+        ..compare(|| bare.call(&payload), || call(&host, "relay.wasm", &payload))
+    });
+
+    let bare = quadriga_runtime_python::bare::Echo::new()?;
+    figures.push(Pair {
+        name: "python",
+        target: "≤ 2 µs over",
+        met: |bare, ours| ours - bare <= 2000.0,
+        ..compare(|| bare.call(&[7; 100]), || call(&host, "relay.python", &payload))
+    });
+
+    let hop = Hop::start();
+    figures.push(Pair {
+        name: "js, one call",
+        target: "≤ a thread hop + 2 µs",
+        met: |bare, ours| ours - bare <= 2000.0,
+        ..compare(|| hop.there_and_back(), || call(&host, "relay.js", &payload))
+    });
+    let mut many = compare(|| hop.there_and_back(), || call_many(&host, "relay.js", &payload));
+    many.ours /= IN_FLIGHT as f64;
+    figures.push(Pair {
+        name: "js, each of 64 in flight",
+        target: "≤ 2 µs each",
+        met: |_, ours| ours <= 2000.0,
+        ..many
+    });
+
+    println!("{}", measure::table(&figures));
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    println!("Echo of 100 bytes on a warm extension; {cores} cores; medians of batches taken in turn.");
+    Ok(())
+}
+
+/// A list of one argument: 100 bytes.
+fn echo_arguments() -> Vec<u8> {
+    [&[0x91, 0xc4, 100][..], &[7; 100]].concat()
+}
+
+fn call(host: &Dispatcher, extension: &str, payload: &[u8]) {
+    let reply = pollster::block_on(host.call(extension, "echo", payload.to_vec(), CallOptions::default()));
+    assert!(reply.is_ok_and(|reply| reply.len() == payload.len() - 1), "{extension} does not echo");
+}
+
+fn call_many(host: &Dispatcher, extension: &str, payload: &[u8]) {
+    let calls = (0..IN_FLIGHT)
+        .map(|_| host.call(extension, "echo", payload.to_vec(), CallOptions::default()));
+    let replies = pollster::block_on(futures_util::future::join_all(calls));
+    assert!(replies.iter().all(Result::is_ok), "{extension} does not echo");
+}

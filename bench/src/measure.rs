@@ -1,0 +1,79 @@
+use std::time::{Duration, Instant};
+
+use comfy_table::{CellAlignment, Table, presets};
+
+/// Batches of each side. An odd number has a median.
+const BATCHES: usize = 41;
+
+/// How long one batch should take.
+const BATCH: Duration = Duration::from_millis(20);
+
+/// One figure: nanoseconds per call through the bare engine and through the dispatcher.
+pub(crate) struct Pair {
+    pub(crate) name: &'static str,
+    pub(crate) bare: f64,
+    pub(crate) ours: f64,
+    pub(crate) target: &'static str,
+    pub(crate) met: fn(bare: f64, ours: f64) -> bool,
+}
+
+/// Measures both sides in turn, so that what else the machine does hits them alike.
+pub(crate) fn compare(mut bare: impl FnMut(), mut ours: impl FnMut()) -> Pair {
+    let (bare_calls, our_calls) = (calls_per_batch(&mut bare), calls_per_batch(&mut ours));
+    let mut times = [Vec::new(), Vec::new()];
+    for _ in 0..BATCHES {
+        times[0].push(nanos_per_call(&mut bare, bare_calls));
+        times[1].push(nanos_per_call(&mut ours, our_calls));
+    }
+    let [bare, ours] = times.map(median);
+    Pair { name: "", bare, ours, target: "", met: |_, _| true }
+}
+
+pub(crate) fn table(figures: &[Pair]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_BORDERS_ONLY);
+    table.set_header(["", "bare", "through the dispatcher", "over", "ratio", "target", ""]);
+    for Pair { name, bare, ours, target, met } in figures {
+        table.add_row([
+            (*name).to_owned(),
+            nanos(*bare),
+            nanos(*ours),
+            nanos(ours - bare),
+            format!("{:.2}×", ours / bare),
+            (*target).to_owned(),
+            if met(*bare, *ours) { "met" } else { "missed" }.to_owned(),
+        ]);
+    }
+    for column in 1..=4 {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+/// Doubles until a batch takes long enough, which also warms everything up.
+fn calls_per_batch(call: &mut impl FnMut()) -> u32 {
+    let mut calls = 1;
+    while nanos_per_call(call, calls) * f64::from(calls) < BATCH.as_nanos() as f64 {
+        calls *= 2;
+    }
+    calls
+}
+
+fn nanos_per_call(call: &mut impl FnMut(), calls: u32) -> f64 {
+    let started = Instant::now();
+    for _ in 0..calls {
+        call();
+    }
+    started.elapsed().as_nanos() as f64 / f64::from(calls)
+}
+
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+fn nanos(nanos: f64) -> String {
+    if nanos.abs() < 1000.0 { format!("{nanos:.0} ns") } else { format!("{:.2} µs", nanos / 1000.0) }
+}
