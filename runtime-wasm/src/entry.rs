@@ -85,3 +85,24 @@ fn split_version(name: &str) -> (&str, Option<&str>) {
 fn invalid(message: String) -> Error {
     Error::new(ErrorCode::EntryInvalid, message)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::other_version;
+
+    #[test]
+    fn only_our_own_contract_has_versions_that_do_not_fit() {
+        let cases = [
+            ("quadriga:extension/host@0.1.0", None),
+            ("quadriga:extension/guest@0.1.7", None),
+            ("quadriga:extension/host", None),
+            ("wasi:cli/environment@9.0.0", None),
+            ("quadriga:extension/host@0.2.0", Some("0.2.0")),
+            ("quadriga:extension/guest@9.0.0", Some("9.0.0")),
+            ("quadriga:extension/guest@soon", Some("soon")),
+        ];
+        for (name, version) in cases {
+            assert_eq!(other_version(name), version, "{name}");
+        }
+    }
+}

@@ -71,3 +71,25 @@ fn panic_message(stderr: &str) -> Option<String> {
     let lines: Vec<&str> = after.lines().skip(1).take_while(|line| !line.starts_with("note: ")).collect();
     Some(lines.join("\n")).filter(|message| !message.is_empty())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::panic_message;
+
+    #[test]
+    fn panics_are_told_by_what_they_print() {
+        let cases = [
+            ("", None),
+            ("something else\n", None),
+            ("thread 'main' (1) panicked at src/lib.rs:1:2:\n", None),
+            ("before\nthread 'main' (1) panicked at src/lib.rs:1:2:\nboom\n", Some("boom")),
+            (
+                "thread '<unnamed>' panicked at a.rs:1:2:\nleft\nright\nnote: run with `X`\n",
+                Some("left\nright"),
+            ),
+        ];
+        for (stderr, message) in cases {
+            assert_eq!(panic_message(stderr).as_deref(), message, "{stderr}");
+        }
+    }
+}

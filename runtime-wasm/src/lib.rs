@@ -5,6 +5,7 @@
 //! thread, and one that runs for long makes way for others every few milliseconds.
 
 #[cfg(feature = "bare")]
+#[doc(hidden)]
 pub mod bare;
 mod bindings;
 mod config;
