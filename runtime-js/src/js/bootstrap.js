@@ -17,10 +17,12 @@
   const { cancelTimer, createTimer, encode, getAsyncContext, isNativeError, setAsyncContext } = core;
   const { ErrorCaptureStackTrace, JSONStringify, ObjectFreeze, PromisePrototypeThen, Symbol, SymbolFor } =
     primordials;
-  const { Array, ArrayBuffer, Error, Math, Object, RangeError, String, TypeError, Uint8Array } = globalThis;
+  const { Array, ArrayBuffer, Error, Math, Object, RangeError, Reflect, String, TypeError, Uint8Array } = globalThis;
 
   delete globalThis.Deno;
   delete globalThis.__bootstrap;
+  // Its memories would escape the memory limit. A module of WebAssembly is an extension by itself.
+  delete globalThis.WebAssembly;
 
   // ---- Errors -----------------------------------------------------------------------------------
 
@@ -210,6 +212,26 @@
     }
     return `${name === "Object" ? "" : name + " "}{${items.join(", ")}}`;
   }
+
+  // ---- Memory -----------------------------------------------------------------------------------
+
+  // The engine maps resizable buffers past the allocator that counts them.
+  function fixedOnly(Original) {
+    const name = Original.name;
+    function Buffer(length, options) {
+      if (options?.maxByteLength !== undefined) throw new RangeError(`a resizable ${name} is not supported`);
+      if (new.target === undefined) throw new TypeError(`${name} needs new`);
+      return Reflect.construct(Original, [length], new.target);
+    }
+    const properties = Object.getOwnPropertyDescriptors(Original);
+    delete properties.prototype;
+    Object.defineProperties(Buffer, properties);
+    Object.defineProperty(Buffer, "prototype", { __proto__: null, value: Original.prototype, writable: false });
+    define(Original.prototype, "constructor", Buffer);
+    define(globalThis, name, Buffer);
+  }
+  fixedOnly(globalThis.ArrayBuffer);
+  fixedOnly(globalThis.SharedArrayBuffer);
 
   // ---- The web platform -------------------------------------------------------------------------
 

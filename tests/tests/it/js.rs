@@ -9,7 +9,7 @@ use std::path::Path;
 
 use quadriga::abi::{Error, Timestamp, Value};
 use quadriga::{CallOptions, Dispatcher};
-use quadriga_tests::{granted, guest, host};
+use quadriga_tests::{granted, guest, host, repository};
 use tempfile::TempDir;
 
 const RELAY: &str = "relay.js";
@@ -260,4 +260,11 @@ async fn methods_are_described() {
     assert_eq!(shown, ["f(a, b?, c?)", "a()", "arrow(x, y?)"]);
     assert_eq!(status.methods[0].parameters[1].ty.as_deref(), Some("number"));
     assert_eq!(call(&host, "typed.js", "f", vec![text("a")]).await.unwrap(), Value::Nil);
+}
+
+#[tokio::test]
+async fn the_example_greets() {
+    let host = host();
+    load(&host, &repository().join("examples/hello/js")).await.unwrap();
+    assert_eq!(call(&host, "hello.js", "greet", vec![text("Ada")]).await.unwrap(), text("Hello, Ada!"));
 }

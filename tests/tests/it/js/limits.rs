@@ -48,6 +48,9 @@ async fn a_deadline_ends_its_call_alone() {
     let source = r#"
         import { host } from "quadriga";
         export function spin() { for (;;); }
+        export function deaf() { for (;;) try { for (;;); } catch {} finally { continue } }
+        export function micro() { const again = () => Promise.resolve().then(again); return again(); }
+        export function regexp() { return /^(a+)+$/.test("a".repeat(40) + "b"); }
         export async function spinLater() { await host.call("relay.js", "add", 1, 2); for (;;); }
         export const hang = () => new Promise(() => {});
         export const hangOn = () => host.call("test.js", "hang");
@@ -59,7 +62,7 @@ async fn a_deadline_ends_its_call_alone() {
         }
     "#;
     let (host, _dir) = with(source).await;
-    for method in ["spin", "spinLater", "hang", "hangOn"] {
+    for method in ["spin", "deaf", "micro", "regexp", "spinLater", "hang", "hangOn"] {
         let sibling = {
             let host = host.clone();
             tokio::spawn(async move { call(&host, "test.js", "slow", vec![Value::Int(400)]).await })
@@ -104,6 +107,15 @@ async fn the_memory_limit_ends_the_extension_alone() {
         unharmed(&host).await;
         // A new load replaces it.
         host.reload("test.js").await.unwrap();
+    }
+    // What the engine would keep outside of all limits does not exist.
+    let outside = "export const resizable = () => new ArrayBuffer(8, { maxByteLength: 1 << 30 });\n\
+                   export const shared = () => new SharedArrayBuffer(8, { maxByteLength: 1 << 30 });\n\
+                   export const wasm = () => new WebAssembly.Memory({ initial: 1 });";
+    let (host, _dir) = with(outside).await;
+    for method in ["resizable", "shared", "wasm"] {
+        let error = call(&host, "test.js", method, vec![]).await.unwrap_err();
+        assert_eq!(error.code, ErrorCode::ExtensionError, "{method}: {error:?}");
     }
     // Buffers are not on the heap, but count.
     let buffers =
