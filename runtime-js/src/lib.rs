@@ -2,6 +2,20 @@
 //! in flight.
 //!
 //! The feature `v8` (default) runs them on V8, `quickjs` on QuickJS behind the same interface.
+//!
+//! # What holds, and how far
+//!
+//! - **Context.** The engine carries the id of a call through `await`, promises and timers, so a
+//!   host call knows on whose behalf it is made. What goes on after its call was answered belongs
+//!   to no call.
+//! - **Time.** A call whose time is up is answered, and what it still runs is stopped, at the next
+//!   loop or function call of the guest; built-in operations run to their end. Stopping drops the
+//!   promise jobs that are queued at that moment. There are few: replies are handed over one by
+//!   one, each with what follows from it.
+//! - **Memory.** A heap over its limit ends the extension: the call answers `memory_limit`, later
+//!   ones `extension_crashed` until a reload. One built-in operation may go over by what it alone
+//!   allocates. Array buffers have a limit of the same size; the guest sees a `RangeError`.
+//! - **Modules.** Only files of the package, by relative paths, and `quadriga`.
 
 mod buffers;
 mod config;

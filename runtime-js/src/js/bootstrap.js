@@ -33,8 +33,9 @@
     #code;
     #hint;
     #extension;
+    #remote;
 
-    constructor(key, [code, message, hint, stack, extension, cause]) {
+    constructor(key, [code, message, hint, stack, extension, cause], remote = false) {
       if (key !== secret) {
         throw new TypeError("a QuadrigaError comes from host.call; throw an Error of your own");
       }
@@ -42,6 +43,7 @@
       this.#code = code;
       this.#hint = hint;
       this.#extension = extension;
+      this.#remote = remote;
       if (cause !== undefined) {
         define(this, "cause", typeof cause === "object" && !isNativeError(cause) ? received(cause) : cause);
       }
@@ -64,6 +66,10 @@
     static knows(value) {
       return #code in value;
     }
+    // Where its stack is from, if not from here.
+    static origin(value) {
+      return value.#remote ? value.#extension : undefined;
+    }
   }
 
   function define(object, name, value) {
@@ -72,7 +78,7 @@
 
   // The error as it came, with the stack of where it happened.
   function received(parts) {
-    return new QuadrigaError(secret, parts);
+    return new QuadrigaError(secret, parts, true);
   }
 
   function textOr(value, otherwise) {
@@ -92,7 +98,7 @@
         textOr(thrown.message, "") || textOr(thrown.name, "Error"),
         known ? thrown.hint : undefined,
         textOr(thrown.stack, undefined),
-        known ? thrown.extension : undefined,
+        known ? QuadrigaError.origin(thrown) : undefined,
         cause === undefined || cause === null ? undefined : explain(cause, depth - 1),
       ];
     } catch {

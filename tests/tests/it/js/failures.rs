@@ -119,6 +119,7 @@ async fn errors_of_host_calls_are_caught_and_passed_on() {
     let error = call(&host, "test.js", "passed", vec![]).await.unwrap_err();
     assert_eq!((error.code, error.message.as_str()), (ErrorCode::ExtensionError, "inner"));
     assert!(error.stack.as_deref().unwrap().contains("main.js"), "{error:?}");
+    assert_eq!(error.extension.as_deref(), Some("test.js"));
     let cause = error.cause.unwrap();
     assert_eq!((cause.message.as_str(), cause.extension.as_deref()), ("inner", Some("relay.js")));
     assert!(cause.stack.as_deref().unwrap().contains("at fail (main.ts:"), "{cause:?}");
