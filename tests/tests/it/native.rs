@@ -308,3 +308,19 @@ async fn methods_describe_themselves() {
     let parameters: Vec<_> = add.parameters.iter().map(|p| (p.name.as_str(), p.ty.as_deref())).collect();
     assert_eq!(parameters, [("a", Some("i64")), ("b", Some("i64"))]);
 }
+
+#[tokio::test]
+async fn structs_cross_as_maps_and_slices_as_bytes() {
+    let host = host();
+    host.load(example("site", "assets"), granted()).await.unwrap();
+    let site = tempfile::tempdir().unwrap();
+    let dir = site.path().to_str().unwrap();
+    for content in [&b"body {}"[..], b""] {
+        let asset: serde_json::Value =
+            host.invoke("site.assets", "write", &(dir, "site.css", content)).await.unwrap();
+        assert_eq!(asset["bytes"], content.len());
+        assert_eq!(fs::read(site.path().join(asset["path"].as_str().unwrap())).unwrap(), content);
+    }
+    let error = host.invoke::<()>("site.assets", "page", &(dir, "../x.html", "x")).await.unwrap_err();
+    expect("outside", &error, ErrorCode::ExtensionError, &["\"../x.html\" is not a path inside the site"]);
+}
