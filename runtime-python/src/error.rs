@@ -48,7 +48,7 @@ fn code(kind: &str, phase: Option<Phase>) -> ErrorCode {
         ("syntax", Some(Phase::Load)) => ErrorCode::EntryInvalid,
         (_, Some(Phase::Load)) => ErrorCode::LoadFailed,
         ("exit", _) => ErrorCode::ExtensionPanicked,
-        ("syntax" | "exception" | "conflict", _) => ErrorCode::ExtensionError,
+        ("syntax" | "exception", _) => ErrorCode::ExtensionError,
         (code, _) => match (ErrorCode::from_text(code), phase) {
             (ErrorCode::Unknown, Some(_)) => ErrorCode::ExtensionError,
             (code, _) => code,

@@ -5,7 +5,6 @@
 //! ended.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::ffi::c_long;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -47,9 +46,9 @@ pub(crate) struct Running {
     event_loop: Mutex<Option<Py<PyAny>>>,
 }
 
-/// The calls of one instance that can be interrupted, by id.
+/// The calls of one instance that can be interrupted: few, so that a list is quicker than a map.
 #[derive(Default)]
-pub(crate) struct Calls(Mutex<HashMap<u64, Arc<Running>>>);
+pub(crate) struct Calls(Mutex<Vec<Arc<Running>>>);
 
 /// Sends calls to the thread that interrupts them.
 pub(crate) type Interrupter = Sender<Arc<Running>>;
@@ -83,14 +82,14 @@ impl Calls {
 
     /// Asks for the end of a call, if it is still running.
     pub(crate) fn interrupt(&self, id: u64) {
-        if let Some(running) = self.0.lock().get(&id) {
+        if let Some(running) = self.0.lock().iter().find(|running| running.context.id == id) {
             running.interrupt();
         }
     }
 
     /// Asks for the end of every call.
     pub(crate) fn interrupt_all(&self) {
-        self.0.lock().values().for_each(Running::interrupt);
+        self.0.lock().iter().for_each(Running::interrupt);
     }
 
     /// Runs guest code as the call `context`. The error says that it was interrupted.
@@ -102,9 +101,9 @@ impl Calls {
         f: impl FnOnce(&Arc<Running>) -> T,
     ) -> Result<T, Error> {
         let running = Running::start(py, space, context);
-        self.0.lock().insert(context.id, Arc::clone(&running));
+        self.0.lock().push(Arc::clone(&running));
         let result = f(&running);
-        self.0.lock().remove(&context.id);
+        self.0.lock().retain(|other| !Arc::ptr_eq(other, &running));
         running.finish(py).map(|()| result)
     }
 }

@@ -39,6 +39,13 @@ impl Runtime for PythonRuntime {
         RuntimeKind::new("python")
     }
 
+    fn engine(&self) -> String {
+        match engine() {
+            Ok(engine) => engine.version.clone(),
+            Err(error) => error.message,
+        }
+    }
+
     fn support(&self) -> Support {
         Support { isolation: Isolation::None, limits: ENFORCED, permissions: &[] }
     }
@@ -101,9 +108,9 @@ fn load(
         return Err(Error::new(ErrorCode::EntryInvalid, message));
     }
     thread::attach(|py| {
-        let host = Py::new(py, Host::new(bridge, number)).map_err(|error| unopened(&error))?;
+        let host = Py::new(py, Host::new(bridge, number)).map_err(|error| unopened(py, &error))?;
         let space = engine.open_space.bind(py).call1((&extension, root, entry, host, &engine.sdk));
-        let space = space.map_err(|error| unopened(&error))?.unbind();
+        let space = space.map_err(|error| unopened(py, &error))?.unbind();
         let context = CallContext { deadline: Some(unit.deadline), ..CallContext::default() };
         let running = Running::start(py, number, context);
         *progress.lock() = Some(Arc::clone(&running));
@@ -159,9 +166,10 @@ fn path(path: &Path) -> Result<&str, Error> {
     })
 }
 
-fn unopened(error: &PyErr) -> Error {
-    let message = Python::attach(|py| error.value(py).to_string());
-    Error::new(ErrorCode::LoadFailed, message)
+/// What keeps a module space from being made: compiled code that another extension brought too.
+fn unopened(py: Python<'_>, error: &PyErr) -> Error {
+    Error::new(ErrorCode::LoadFailed, error.value(py).to_string())
+        .with_hint("vendor the same version in both, or run one of them in a process of its own")
 }
 
 fn timely(error: Error) -> Error {

@@ -12,7 +12,7 @@ import sys
 import threading
 import traceback
 
-from _quadriga_spaces import Conflict, Space, current
+from _quadriga_spaces import Space, current
 
 _MAX_LINE = 64 * 1024
 
@@ -111,7 +111,7 @@ def fits(name, function, arguments):
 def report(space, error):
     """An exception as the fields of an error: kind, message, hint, extension, stack, cause.
 
-    The kind is the code of a QuadrigaError, or one of `syntax`, `exit`, `conflict`, `exception`.
+    The kind is the code of a QuadrigaError, or `syntax`, `exit` or `exception`.
     """
     stack, cause = _stack(space, error), _cause(error)
     quadriga_error = getattr(sys.modules.get(space.prefix + "quadriga"), "QuadrigaError", ())
@@ -129,8 +129,6 @@ def report(space, error):
         text = space.strip(str(error))
     except Exception:
         text = "(its message cannot be read)"
-    if isinstance(error, Conflict):
-        return "conflict", text, "isolate one of the two in a process of its own", None, stack, None
     message = text if type(error) is Exception else f"{type(error).__name__}: {text}"
     return "exception", message, None, None, stack, cause
 
