@@ -22,7 +22,11 @@ pub(crate) struct Engine {
     pub(crate) compile_entry: Py<PyAny>,
     pub(crate) load: Py<PyAny>,
     pub(crate) run: Py<PyAny>,
-    pub(crate) wake: Py<PyAny>,
+    /// `sys._current_frames`.
+    pub(crate) current_frames: Py<PyAny>,
+    /// The folder of the standard library.
+    pub(crate) standard_library: String,
+    pub(crate) cancel: Py<PyAny>,
     pub(crate) fits: Py<PyAny>,
     pub(crate) report: Py<PyAny>,
     /// The sources of the SDK, by module.
@@ -78,6 +82,7 @@ fn build(py: Python<'_>, interrupter: Interrupter) -> PyResult<Engine> {
         sdk.set_item(name, source)?;
     }
     let get = |name: &str| guest.getattr(name).map(Bound::unbind);
+    let os: String = py.import("os")?.getattr("__file__")?.extract()?;
     let version = Python::version_str();
     Ok(Engine {
         interrupter,
@@ -87,7 +92,9 @@ fn build(py: Python<'_>, interrupter: Interrupter) -> PyResult<Engine> {
         compile_entry: get("compile_entry")?,
         load: get("load")?,
         run: get("run")?,
-        wake: get("wake")?,
+        current_frames: py.import("sys")?.getattr("_current_frames")?.unbind(),
+        standard_library: os.rsplit_once("os.py").unwrap_or_default().0.to_owned(),
+        cancel: get("cancel")?,
         fits: get("fits")?,
         report: get("report")?,
         sdk: sdk.unbind(),

@@ -7,14 +7,15 @@
 use std::cell::RefCell;
 use std::ffi::c_long;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, Sender, channel as queue};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use pyo3::exceptions::PyBaseException;
-use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::types::PyString;
+use pyo3::{ffi, intern};
 use quadriga_abi::limits::Limit;
 use quadriga_abi::{Error, ErrorCode};
 use quadriga_core::CallContext;
@@ -24,8 +25,14 @@ use crate::config::{Engine, engine};
 /// What the runtime enforces by itself.
 pub(crate) const ENFORCED: &[Limit] = &[Limit::CallTimeout];
 
-/// A guest that swallows the exception gets it again.
-const AGAIN: Duration = Duration::from_millis(20);
+/// How often the calls to interrupt are looked at.
+const TICK: Duration = Duration::from_millis(5);
+
+/// A guest that swallows the exception gets it again after so many ticks: time to clean up.
+const AGAIN: u32 = 20;
+
+/// A guest that is never seen in its own code gets the exception wherever it is.
+const PATIENCE: u32 = 400;
 
 thread_local! {
     /// The calls on this thread, innermost last.
@@ -42,6 +49,10 @@ pub(crate) struct Running {
     on_top: AtomicBool,
     done: AtomicBool,
     interrupted: AtomicBool,
+    /// Ticks to let pass before the exception is raised again.
+    pause: AtomicU32,
+    /// Ticks on which it could not be raised.
+    missed: AtomicU32,
     /// The event loop that its coroutine runs on.
     event_loop: Mutex<Option<Py<PyAny>>>,
 }
@@ -65,7 +76,7 @@ pub(crate) fn watch(requests: &Receiver<Arc<Running>>) {
         let next = if open.is_empty() {
             requests.recv().map_err(|_| ())
         } else {
-            requests.recv_timeout(AGAIN).map_err(|_| ())
+            requests.recv_timeout(TICK).map_err(|_| ())
         };
         open.extend(next.into_iter().chain(requests.try_iter()));
         if let Ok(engine) = engine() {
@@ -120,6 +131,8 @@ impl Running {
             on_top: AtomicBool::new(true),
             done: AtomicBool::new(false),
             interrupted: AtomicBool::new(false),
+            pause: AtomicU32::new(0),
+            missed: AtomicU32::new(0),
             event_loop: Mutex::new(None),
         });
         STACK.with_borrow_mut(|stack| stack.push(Arc::clone(&running)));
@@ -168,7 +181,7 @@ impl Running {
         self.check(py)
     }
 
-    /// Names the event loop that has to be woken for the exception to be noticed.
+    /// Names the event loop on which the call can be cancelled.
     pub(crate) fn set_event_loop(&self, event_loop: Py<PyAny>) {
         *self.event_loop.lock() = Some(event_loop);
     }
@@ -190,15 +203,42 @@ impl Running {
         if self.done.load(Relaxed) {
             return false;
         }
-        if self.on_top.load(Relaxed) {
+        let pause = self.pause.load(Relaxed);
+        self.pause.store(pause.saturating_sub(1), Relaxed);
+        if pause > 0 || !self.on_top.load(Relaxed) {
+            return true;
+        }
+        let event_loop = self.event_loop.lock().as_ref().map(|found| found.clone_ref(py));
+        if let Some(event_loop) = event_loop {
+            // Fails only where the loop has ended.
+            let _ = engine.cancel.call1(py, (event_loop,));
+            self.pause.store(AGAIN, Relaxed);
+        }
+        let there = self.in_own_code(py, engine).unwrap_or_default();
+        // The loop's Python code may have let the call finish or leave; what came after did not.
+        if self.done.load(Relaxed) || !self.on_top.load(Relaxed) {
+            return true;
+        }
+        if there || self.missed.fetch_add(1, Relaxed) >= PATIENCE {
             self.set_exception(engine.interrupted.as_ptr());
-            let event_loop = self.event_loop.lock().as_ref().map(|found| found.clone_ref(py));
-            if let Some(event_loop) = event_loop {
-                // It only writes to a socket, and fails only where the loop has ended.
-                let _ = engine.wake.call1(py, (event_loop,));
-            }
+            self.pause.store(AGAIN, Relaxed);
         }
         true
+    }
+
+    /// Whether the thread will go on in a guest's code. An exception raised elsewhere could leave a
+    /// lock of the standard library taken for ever: that of the import system, for one. Runs no
+    /// Python code, so that the answer holds for as long as the interpreter's lock does.
+    fn in_own_code(&self, py: Python<'_>, engine: &Engine) -> PyResult<bool> {
+        let frames = engine.current_frames.bind(py).call0()?;
+        let frame = frames.get_item(self.thread)?;
+        if frame.getattr(intern!(py, "f_builtins"))?.contains(intern!(py, "__quadriga__"))? {
+            return Ok(true);
+        }
+        // Shared libraries have no builtins of their own.
+        let file = frame.getattr(intern!(py, "f_code"))?.getattr(intern!(py, "co_filename"))?;
+        let file = file.cast::<PyString>()?.to_str()?;
+        Ok(!file.starts_with('<') && !file.starts_with(&engine.standard_library))
     }
 
     /// Takes back an exception that has not been raised yet.

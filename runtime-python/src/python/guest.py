@@ -88,12 +88,17 @@ def run(coroutine, started):
         asyncio._set_running_loop(outer)
 
 
-def wake(loop):
-    """Lets a loop that waits for events notice the exception that was set for its thread."""
+def cancel(loop):
+    """Cancels what runs on an event loop, from another thread."""
     try:
-        loop.call_soon_threadsafe(lambda: None)
+        loop.call_soon_threadsafe(_cancel_all, loop)
     except RuntimeError:
         pass  # closed meanwhile
+
+
+def _cancel_all(loop):
+    for task in asyncio.all_tasks(loop):
+        task.cancel()
 
 
 def fits(name, function, arguments):

@@ -23,6 +23,9 @@ async fn bad_packages_are_refused() {
         assert!(started.elapsed() < Duration::from_secs(4), "{files:?}");
         still_answers(&host).await;
     };
+    // Ended in the middle of imports, whose locks what follows needs.
+    let main = "import importlib, json\nwhile True: importlib.reload(json)\n";
+    check(&[("main.py", main)], DeadlineExceeded, &["did not end in time"]).await;
     check(&[], EntryInvalid, &["main.py"]).await;
     check(&[("main.py", "def answer(")], EntryInvalid, &["main.py:1", "'(' was never closed"]).await;
     check(&[("main.py", "x = 1\n\ndef f(:\n  pass\n")], EntryInvalid, &["main.py:3", "def f(:"]).await;
