@@ -31,8 +31,6 @@ pub(crate) struct Engine {
     pub(crate) report: Py<PyAny>,
     /// The sources of the SDK, by module.
     pub(crate) sdk: Py<PyDict>,
-    /// Such as `CPython 3.11.7`.
-    pub(crate) version: String,
 }
 
 /// The modules of sdk/python, built in so that extensions need nothing installed.
@@ -41,6 +39,11 @@ const SDK: [(&str, &str); 3] = [
     ("quadriga.errors", include_str!("../../sdk/python/src/quadriga/errors.py")),
     ("quadriga.host", include_str!("../../sdk/python/src/quadriga/host.py")),
 ];
+
+/// Such as `CPython 3.11.7`. Needs no engine.
+pub(crate) fn version() -> String {
+    format!("CPython {}", Python::version_str().split_whitespace().next().unwrap_or_default())
+}
 
 /// The engine of this process, started by whoever asks first.
 pub(crate) fn engine() -> Result<&'static Engine, Error> {
@@ -83,7 +86,6 @@ fn build(py: Python<'_>, interrupter: Interrupter) -> PyResult<Engine> {
     }
     let get = |name: &str| guest.getattr(name).map(Bound::unbind);
     let os: String = py.import("os")?.getattr("__file__")?.extract()?;
-    let version = Python::version_str();
     Ok(Engine {
         interrupter,
         interrupted: get("Interrupted")?,
@@ -98,7 +100,6 @@ fn build(py: Python<'_>, interrupter: Interrupter) -> PyResult<Engine> {
         fits: get("fits")?,
         report: get("report")?,
         sdk: sdk.unbind(),
-        version: format!("CPython {}", version.split_whitespace().next().unwrap_or_default()),
     })
 }
 

@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use quadriga_abi::{Description, Error, ErrorCode, Isolation, Method, Parameter, RuntimeKind};
 use quadriga_core::{BoxFuture, Bridge, CallContext, Instance, Runtime, Support, Unit};
 
-use crate::config::{Engine, engine};
+use crate::config::{Engine, engine, version};
 use crate::error::{Phase, from_exception};
 use crate::host_call::Host;
 use crate::instance::PythonInstance;
@@ -40,10 +40,7 @@ impl Runtime for PythonRuntime {
     }
 
     fn engine(&self) -> String {
-        match engine() {
-            Ok(engine) => engine.version.clone(),
-            Err(error) => error.message,
-        }
+        version()
     }
 
     fn support(&self) -> Support {
@@ -154,7 +151,7 @@ fn instance(
         methods.push(Method { name, doc, parameters, returns });
         functions.push(function);
     }
-    let sdk = format!("quadriga-python {} on {}", env!("CARGO_PKG_VERSION"), engine.version);
+    let sdk = format!("quadriga-python {} on {}", env!("CARGO_PKG_VERSION"), version());
     let description = Description::new(sdk, methods);
     PythonInstance::new(extension.to_owned(), description, engine, number, space, functions)
 }
