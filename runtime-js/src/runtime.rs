@@ -26,6 +26,13 @@ impl Runtime for JsRuntime {
         RuntimeKind::new("javascript")
     }
 
+    fn engine(&self) -> String {
+        #[cfg(feature = "v8")]
+        return format!("V8 {}", deno_core::v8::VERSION_STRING);
+        #[cfg(not(feature = "v8"))]
+        return "QuickJS".to_owned();
+    }
+
     fn support(&self) -> Support {
         config::SUPPORT
     }

@@ -24,6 +24,10 @@ impl Runtime for NativeRuntime {
         RuntimeKind::new("native")
     }
 
+    fn engine(&self) -> String {
+        "abi_stable 0.11.3".to_owned()
+    }
+
     fn support(&self) -> Support {
         Support { isolation: Isolation::None, limits: &[], permissions: &[] }
     }

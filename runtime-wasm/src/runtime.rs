@@ -41,6 +41,10 @@ impl Runtime for WasmRuntime {
         RuntimeKind::new("webassembly")
     }
 
+    fn engine(&self) -> String {
+        "Wasmtime 48.0.8".to_owned()
+    }
+
     fn support(&self) -> Support {
         Support {
             isolation: Isolation::InProcess,
