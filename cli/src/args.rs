@@ -36,6 +36,7 @@ pub(crate) enum Command {
     Call(CallArgs),
     Demo(DemoArgs),
     Doctor(DoctorArgs),
+    /// Print the JSON Schema of quadriga.toml, for editors
     Schema,
     Completions(CompletionsArgs),
 }

@@ -16,23 +16,25 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// Loads an extension and calls one of its methods.
 pub(crate) fn run(args: CallArgs, output: Output) -> Result<ExitCode> {
-    let dispatcher = host::start(args.host.isolation)?;
+    let dispatcher = host::start(args.host.isolation, host::LOAD_TIMEOUT)?;
     host::run(async move {
         let grant = args.grant.into();
         let others = LoadOptions { grant, ..LoadOptions::default() };
         let own = LoadOptions { config: args.config.into_iter().collect(), ..others.clone() };
         host::load_all(&dispatcher, &args.host.with, &others).await?;
         let id = dispatcher.load(&args.dir, own).await?;
+        let status = dispatcher.status(id.as_str())?;
+        if output.verbose > 0 {
+            let (runtime, isolation, took) = (&status.runtime, status.isolation, duration(status.load_time));
+            output.note(&format!("loaded {id} on {runtime} in {took}; isolation {isolation}"));
+        }
 
         let arguments = encode(args.arguments)?;
         let started = Instant::now();
-        let result = call(&dispatcher, id.as_str(), args.method, arguments, args.timeout).await;
+        let result = call(&dispatcher, id.as_str(), &args.method, arguments, args.timeout).await;
         let elapsed = started.elapsed();
-
-        let status = dispatcher.status(id.as_str())?;
         if output.verbose > 0 {
-            let (runtime, isolation) = (&status.runtime, status.isolation);
-            output.note(&format!("{id} on {runtime}, isolation {isolation}: {}", duration(elapsed)));
+            output.note(&format!("called {} in {}", args.method, duration(elapsed)));
         }
         if output.json {
             let (key, value) = match &result {
@@ -70,11 +72,11 @@ fn encode(arguments: Option<Json>) -> Result<Bytes, Error> {
 async fn call(
     dispatcher: &Dispatcher,
     id: &str,
-    method: String,
+    method: &str,
     arguments: Bytes,
     timeout: Duration,
 ) -> Result<Json, Error> {
-    let (dispatcher, id) = (dispatcher.clone(), id.to_owned());
+    let (dispatcher, id, method) = (dispatcher.clone(), id.to_owned(), method.to_owned());
     // A task of its own: some guests hold the thread that calls them, and cannot be interrupted.
     let call = tokio::spawn(async move {
         let options = CallOptions::default().timeout(timeout);

@@ -70,7 +70,7 @@ pub(crate) fn run(args: &DoctorArgs, output: Output) -> Result<ExitCode> {
 }
 
 fn build(output: Output) -> Result<()> {
-    let dispatcher = host::start(Isolation::None)?;
+    let dispatcher = host::start(Isolation::None, host::LOAD_TIMEOUT)?;
     let mut rows: Vec<Row> = dispatcher
         .runtimes()
         .into_iter()

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use quadriga::abi::{ExtensionId, Isolation};
@@ -10,9 +11,12 @@ use quadriga::{Dispatcher, LoadOptions, Policy};
 /// What shells expect of a command that ended by Ctrl-C: 128 and the signal's number.
 const INTERRUPTED: u8 = 130;
 
+/// How long a load may take where the extension's manifest does not say it.
+pub(crate) const LOAD_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Starts the engines. To be called on the main thread, as V8 demands.
-pub(crate) fn start(minimum_isolation: Isolation) -> Result<Dispatcher> {
-    let policy = Policy { minimum_isolation, ..Policy::default() };
+pub(crate) fn start(minimum_isolation: Isolation, load_timeout: Duration) -> Result<Dispatcher> {
+    let policy = Policy { minimum_isolation, load_timeout, ..Policy::default() };
     quadriga::builder().policy(policy).build().context("the dispatcher could not start its threads")
 }
 

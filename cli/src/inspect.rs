@@ -20,7 +20,7 @@ pub(crate) fn run(args: InspectArgs, output: Output) -> Result<ExitCode> {
         show(&args.dir, &manifest, None, output)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let dispatcher = host::start(args.host.isolation)?;
+    let dispatcher = host::start(args.host.isolation, host::LOAD_TIMEOUT)?;
     host::run(async move {
         let options = LoadOptions { grant: Grant::Nothing, ..LoadOptions::default() };
         host::load_all(&dispatcher, &args.host.with, &options).await?;

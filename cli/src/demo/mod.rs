@@ -11,7 +11,7 @@ mod sources;
 use std::fs;
 use std::path::{Path, PathBuf, absolute};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use quadriga::abi::Isolation;
@@ -26,6 +26,10 @@ use progress::Progress;
 use report::Report;
 use sources::Sources;
 
+/// These extensions are trusted, and the first load of a component compiles it, which may take its
+/// time on a busy machine.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(120);
+
 /// Makes the site.
 pub(crate) fn run(args: DemoArgs, output: Output) -> Result<ExitCode> {
     let started = Instant::now();
@@ -33,7 +37,7 @@ pub(crate) fn run(args: DemoArgs, output: Output) -> Result<ExitCode> {
     check_extensions(&folders)?;
     let out = writable(&args.out)?;
     let sources = Sources::read(&args.dir, &out)?;
-    let dispatcher = host::start(Isolation::None)?;
+    let dispatcher = host::start(Isolation::None, LOAD_TIMEOUT)?;
     host::run(async move {
         let progress = Progress::new(output);
         load(&dispatcher, &folders, &progress).await?;
