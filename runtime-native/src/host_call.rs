@@ -47,15 +47,11 @@ impl CallState {
         unsafe { HostCall::new(state, *FUNCTIONS) }
     }
 
-    /// The result, if there is one already.
-    pub(crate) fn take(&self) -> Option<Result<Bytes, Error>> {
-        let mut progress = self.progress.lock();
-        if matches!(*progress, Progress::Running(_)) {
-            return None;
-        }
-        match std::mem::replace(&mut *progress, Progress::Over) {
+    /// The result, if the extension has ended the call and let go of it.
+    pub(crate) fn ended(self: &mut Arc<Self>) -> Option<Result<Bytes, Error>> {
+        match std::mem::replace(Arc::get_mut(self)?.progress.get_mut(), Progress::Over) {
             Progress::Ended(result) => Some(result),
-            _ => None,
+            Progress::Running(_) | Progress::Over => Some(Err(let_go())),
         }
     }
 
@@ -120,9 +116,11 @@ unsafe extern "C" fn finish(call: *const (), outcome: Outcome, bytes: RVec<u8>) 
 unsafe extern "C" fn release(call: *const ()) {
     // SAFETY: made by `Arc::into_raw` in `lend`, and given back once, when the `HostCall` drops.
     let call = unsafe { Arc::from_raw(call.cast::<CallState>()) };
-    call.end(|| {
-        Err(Error::new(ErrorCode::ExtensionCrashed, "the extension let go of the call without a result"))
-    });
+    call.end(|| Err(let_go()));
+}
+
+fn let_go() -> Error {
+    Error::new(ErrorCode::ExtensionCrashed, "the extension let go of the call without a result")
 }
 
 #[expect(unsafe_code, reason = "called by the extension with the pointer that it was lent")]

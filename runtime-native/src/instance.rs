@@ -44,9 +44,9 @@ impl Instance for NativeInstance {
         let Ok(method) = u32::try_from(call.method) else {
             return Error::new(ErrorCode::UnknownMethod, "there is no such method").into();
         };
-        let state = CallState::new(self.bridge.clone(), call.context());
+        let mut state = CallState::new(self.bridge.clone(), call.context());
         self.library.module.call()(method, call.envelope.payload[..].into(), state.lend());
-        match state.take() {
+        match state.ended() {
             Some(result) => Outcome::Ready(result),
             None => Outcome::Pending(Box::pin(self.later(state))),
         }

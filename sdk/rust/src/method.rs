@@ -79,7 +79,8 @@ pub(crate) fn describe<E: Extension>() -> Description {
 
 /// Decodes the arguments, runs the function and encodes its result.
 pub(crate) fn run(method: &'static Method, payload: &[u8]) -> Result<Vec<u8>, Error> {
-    let mut out = Vec::new();
+    // Enough for most replies, and for an echo in particular, without growing.
+    let mut out = Vec::with_capacity(payload.len().min(4096) + 16);
     (method.run)(Arguments::new(method, payload)?, &mut out)?;
     Ok(out)
 }
