@@ -90,7 +90,7 @@ impl Bridge {
     /// Whether the caller of a call no longer waits.
     pub fn cancelled(&self, call: &CallContext) -> bool {
         call.deadline.is_some_and(|deadline| deadline <= std::time::Instant::now())
-            || self.inner.core.upgrade().is_none_or(|core| core.gave_up(call.id))
+            || self.inner.core.upgrade().is_none_or(|core| core.given_up.contains(call.id))
     }
 
     /// Checks the permission before anything else, so that a denial tells nothing about the target.

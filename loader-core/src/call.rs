@@ -59,7 +59,6 @@ pub(crate) enum Started {
 
 /// Counts a call while it lives. Dropped before the call finished, it gives the call up.
 pub(crate) struct Ticket {
-    pub(crate) core: Arc<Core>,
     pub(crate) slot: Arc<Slot>,
     pub(crate) id: u64,
     pub(crate) started: Instant,
@@ -77,9 +76,8 @@ impl Admitted {
     /// Hands the call to its instance, which may run it here and now.
     pub(crate) fn run(self) -> Started {
         let Self { call, mut ticket } = self;
-        let slot = Arc::clone(&ticket.slot);
         // A runtime that panics is a bug, but one that must not reach the caller's stack.
-        let outcome = catch_unwind(AssertUnwindSafe(|| slot.instance.call(call)))
+        let outcome = catch_unwind(AssertUnwindSafe(|| ticket.slot.instance.call(call)))
             .unwrap_or_else(|_| Error::new(ErrorCode::Internal, "the runtime panicked").into());
         match outcome {
             Outcome::Ready(result) => Started::Ready(ticket.finish(result)),
@@ -110,7 +108,7 @@ impl Drop for Ticket {
         if !self.finished {
             let cancelled = Error::new(ErrorCode::Cancelled, "the caller gave up");
             let _ = self.slot.finish(self.started, Err(cancelled));
-            self.core.give_up(&self.slot, self.id);
+            self.slot.give_up(self.id);
         }
         self.slot.leave();
     }
@@ -126,7 +124,7 @@ impl Future for InFlight {
         match &self.ticket.alarm {
             Some(alarm) if alarm.rang(context) => {
                 let late = Error::new(ErrorCode::DeadlineExceeded, "the call took longer than it was given");
-                self.ticket.core.remember(self.ticket.id);
+                self.ticket.slot.given_up.remember(self.ticket.id);
                 Poll::Ready(self.ticket.finish(Err(late)))
             }
             _ => Poll::Pending,

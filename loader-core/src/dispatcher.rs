@@ -43,7 +43,7 @@ pub(crate) struct Core {
     pub(crate) loading: Mutex<HashSet<ExtensionId>>,
     pub(crate) generations: AtomicU64,
     call_ids: AtomicU64,
-    given_up: Mutex<VecDeque<u64>>,
+    pub(crate) given_up: Arc<GivenUp>,
     detached: Arc<Semaphore>,
     /// Our own, so that no wait depends on the host's executor. `None` only while it is dropped.
     executor: Option<tokio::runtime::Runtime>,
@@ -82,7 +82,7 @@ impl Builder {
             loading: Mutex::default(),
             generations: AtomicU64::new(1),
             call_ids: AtomicU64::new(1),
-            given_up: Mutex::default(),
+            given_up: Arc::default(),
             detached: Arc::new(Semaphore::new(DETACHED_CALLS)),
             executor: Some(executor),
             handle,
@@ -252,10 +252,9 @@ impl Core {
         let (slot, before) = self.enter(extension)?;
         // From here on the ticket owns the place inside the gate.
         let id = self.call_ids.fetch_add(1, Ordering::Relaxed);
-        let core = Arc::clone(self);
-        let mut ticket = Ticket { core, slot, id, started, alarm: None, finished: true };
-        let slot = Arc::clone(&ticket.slot);
-        let caps = slot.caps;
+        let mut ticket = Ticket { slot, id, started, alarm: None, finished: true };
+        let slot = &ticket.slot;
+        let caps = &slot.caps;
         if before >= caps.queue_depth {
             let message = format!("{} has {before} calls in flight", slot.id);
             let hint = "call less at once, or raise [limits] queue-depth";
@@ -277,14 +276,14 @@ impl Core {
                 let message = "the deadline had passed before the call began";
                 return Err(Error::new(ErrorCode::DeadlineExceeded, message));
             }
-            ticket.alarm = Some(Alarm::set(self, &slot, id, deadline));
+            ticket.alarm = Some(Alarm::set(self, &ticket.slot, id, deadline));
         }
         ticket.finished = false;
         let envelope = Envelope {
             kind: Kind::Call,
             id,
             source: options.source,
-            target: Some(Target { extension: slot.id.clone(), method: name }),
+            target: Some(Target { extension: ticket.slot.id.clone(), method: name }),
             depth: options.depth,
             deadline,
             trace: options.trace,
@@ -340,7 +339,7 @@ impl Core {
             return Box::pin(std::future::ready(Err(Error::new(ErrorCode::Overloaded, message))));
         };
         let leash = Leash {
-            core: Arc::clone(self),
+            _core: Arc::clone(self),
             slot: Arc::clone(&admitted.ticket.slot),
             id: admitted.ticket.id,
             held: true,
@@ -363,23 +362,6 @@ impl Core {
             result
         })
     }
-
-    pub(crate) fn give_up(&self, slot: &Slot, call: u64) {
-        self.remember(call);
-        slot.instance.interrupt(call);
-    }
-
-    pub(crate) fn remember(&self, call: u64) {
-        let mut given_up = lock(&self.given_up);
-        if given_up.len() == REMEMBERED {
-            given_up.pop_front();
-        }
-        given_up.push_back(call);
-    }
-
-    pub(crate) fn gave_up(&self, call: u64) -> bool {
-        lock(&self.given_up).contains(&call)
-    }
 }
 
 impl Drop for Core {
@@ -391,9 +373,28 @@ impl Drop for Core {
     }
 }
 
+/// The calls that were given up last.
+#[derive(Default)]
+pub(crate) struct GivenUp(Mutex<VecDeque<u64>>);
+
+impl GivenUp {
+    pub(crate) fn remember(&self, call: u64) {
+        let mut calls = lock(&self.0);
+        if calls.len() == REMEMBERED {
+            calls.pop_front();
+        }
+        calls.push_back(call);
+    }
+
+    pub(crate) fn contains(&self, call: u64) -> bool {
+        lock(&self.0).contains(&call)
+    }
+}
+
 /// Gives up a call that runs on another thread when its caller goes away.
 struct Leash {
-    core: Arc<Core>,
+    /// Keeps the executor on which the call runs.
+    _core: Arc<Core>,
     slot: Arc<Slot>,
     id: u64,
     held: bool,
@@ -402,7 +403,7 @@ struct Leash {
 impl Drop for Leash {
     fn drop(&mut self) {
         if self.held {
-            self.core.give_up(&self.slot, self.id);
+            self.slot.give_up(self.id);
         }
     }
 }

@@ -203,7 +203,7 @@ impl Core {
         source: Option<Source>,
         started: Instant,
     ) -> Result<Arc<Slot>, Error> {
-        let mut methods = HashMap::new();
+        let mut methods = HashMap::default();
         for (place, method) in instance.describe().methods.iter().enumerate() {
             if methods.insert(Arc::from(method.name.as_str()), place).is_some() {
                 let message = format!("{id} describes the method {:?} twice", method.name);
@@ -225,6 +225,7 @@ impl Core {
             source,
             gate,
             counters,
+            given_up: Arc::clone(&self.given_up),
         }))
     }
 

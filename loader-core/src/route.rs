@@ -5,16 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use foldhash::fast::RandomState;
 use quadriga_abi::manifest::Manifest;
 use quadriga_abi::{Bytes, Error, ErrorCode, ExtensionId, Isolation, Method, RuntimeKind};
 use serde::Serialize;
 use tokio::sync::Notify;
 
+use crate::dispatcher::GivenUp;
 use crate::metrics::Counters;
 use crate::{Instance, LoadOptions, Metrics, Usage};
 
 /// Where calls go, by extension. Replaced as a whole; readers never wait.
-pub(crate) type Routes = HashMap<ExtensionId, Arc<Slot>>;
+pub(crate) type Routes = HashMap<ExtensionId, Arc<Slot>, RandomState>;
 
 /// One generation of one extension.
 pub(crate) struct Slot {
@@ -25,12 +27,13 @@ pub(crate) struct Slot {
     pub(crate) generation: u64,
     pub(crate) load_time: Duration,
     pub(crate) instance: Arc<dyn Instance>,
-    pub(crate) methods: HashMap<Arc<str>, usize>,
+    pub(crate) methods: HashMap<Arc<str>, usize, RandomState>,
     pub(crate) caps: Caps,
     /// None for what the host itself provides.
     pub(crate) source: Option<Source>,
     pub(crate) gate: Gate,
     pub(crate) counters: Counters,
+    pub(crate) given_up: Arc<GivenUp>,
 }
 
 /// Where a generation came from, for loading the next.
@@ -120,6 +123,12 @@ impl Slot {
         let most = self.caps.message_size;
         let message = format!("the {what} has {size} bytes; {} may pass {most}", self.id);
         Error::new(ErrorCode::MessageTooLarge, message).with_hint("raise [limits] message-size")
+    }
+
+    /// Ends a call whose caller went away.
+    pub(crate) fn give_up(&self, call: u64) {
+        self.given_up.remember(call);
+        self.instance.interrupt(call);
     }
 
     pub(crate) fn leave(&self) {
