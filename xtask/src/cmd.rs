@@ -73,10 +73,12 @@ fn is_executable(file: &Path) -> bool {
     file.is_file() || file.with_extension("exe").is_file()
 }
 
+/// A command short enough to read: cargo's lists of packages would fill the screen.
 fn shown(command: &Command) -> String {
-    let words: Vec<_> = std::iter::once(command.get_program())
-        .chain(command.get_args())
-        .map(OsStr::to_string_lossy)
-        .collect();
-    format!("`{}`", words.join(" "))
+    const WORDS: usize = 8;
+    let program = Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
+    let all: Vec<_> =
+        std::iter::once(program).chain(command.get_args()).map(OsStr::to_string_lossy).collect();
+    let rest = if all.len() > WORDS { " …" } else { "" };
+    format!("`{}{rest}`", all[..all.len().min(WORDS)].join(" "))
 }
