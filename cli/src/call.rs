@@ -76,11 +76,11 @@ async fn call(
     arguments: Bytes,
     timeout: Duration,
 ) -> Result<Json, Error> {
-    let (dispatcher, id, method) = (dispatcher.clone(), id.to_owned(), method.to_owned());
+    let (dispatcher, extension, method) = (dispatcher.clone(), id.to_owned(), method.to_owned());
     // A task of its own: some guests hold the thread that calls them, and cannot be interrupted.
     let call = tokio::spawn(async move {
         let options = CallOptions::default().timeout(timeout);
-        let reply = dispatcher.call(&id, &method, arguments, options).await?;
+        let reply = dispatcher.call(&extension, &method, arguments, options).await?;
         Value::from_bytes(&reply).map(|value| value.to_json()).map_err(|error| invalid(&error))
     });
     match tokio::time::timeout(timeout.saturating_add(GRACE), call).await {

@@ -11,6 +11,9 @@ use serde::Serialize;
 
 use crate::failure::Failure;
 
+/// Columns of a terminal below which tables are not folded to fit.
+const NARROWEST: u16 = 60;
+
 /// What the user asked of the output.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Output {
@@ -66,9 +69,13 @@ pub(crate) fn table(header: &[&str], numbers: &[&str], rows: Vec<Vec<String>>) -
     let mut table = Table::new();
     table
         .load_style(if terminal { UTF8_FULL_CONDENSED.with_rounded_corners() } else { NOTHING })
-        .set_content_arrangement(ContentArrangement::Dynamic)
         .set_header(header)
         .add_rows(rows);
+    // Some terminals say that they have no columns at all; lines that wrap are better than letters
+    // below each other.
+    if table.width().is_some_and(|columns| columns >= NARROWEST) {
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+    }
     for (name, column) in header.iter().zip(table.column_iter_mut()) {
         if numbers.contains(name) {
             column.set_cell_alignment(CellAlignment::Right);
