@@ -6,6 +6,8 @@ use deno_core::v8;
 use quadriga_abi::msgpack::{Depth, Reader, Token, write};
 use quadriga_abi::{Timestamp, ValueError};
 
+use crate::state::State;
+
 /// The largest integer that a JS number holds exactly.
 const MAX_SAFE: i64 = (1 << 53) - 1;
 
@@ -190,16 +192,22 @@ fn text<'s>(
     value: v8::Local<'s, v8::String>,
     out: &mut Vec<u8>,
 ) -> Result<(), ConvertError> {
-    if value.is_onebyte() {
-        // One byte per character leaves no room for surrogates.
-        let mut buffer = [std::mem::MaybeUninit::uninit(); 512];
-        let text = value.to_rust_cow_lossy(scope, &mut buffer);
-        return Ok(write(out, Token::Text(&text))?);
+    let mut buffer = [std::mem::MaybeUninit::uninit(); 512];
+    let text = value.to_rust_cow_lossy(scope, &mut buffer);
+    // Lone surrogates became U+FFFD, which may also have been there before.
+    if text.contains('\u{fffd}') && !is_well_formed(scope, value) {
+        return Err(ConvertError::new("the text has a lone surrogate"));
     }
-    let mut units = vec![0; value.length()];
-    value.write_v2(scope, 0, &mut units, v8::WriteFlags::empty());
-    let text = String::from_utf16(&units).map_err(|_| ConvertError::new("the text has a lone surrogate"))?;
     Ok(write(out, Token::Text(&text))?)
+}
+
+/// Whether a string is Unicode text. Asks the guest's engine, the only one to know on QuickJS.
+fn is_well_formed<'s>(scope: &mut v8::PinScope<'s, '_>, value: v8::Local<'s, v8::String>) -> bool {
+    let state = State::current();
+    let Some(helpers) = state.helpers.get() else { return false };
+    let function = v8::Local::new(scope, &helpers.well_formed);
+    let undefined = v8::undefined(scope).into();
+    function.call(scope, undefined, &[value.into()]).is_some_and(|answer| answer.is_true())
 }
 
 fn list<'s>(

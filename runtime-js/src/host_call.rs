@@ -42,8 +42,13 @@ fn op_qx_install(
     scope: &mut v8::PinScope<'_, '_>,
     explain: v8::Local<'_, v8::Function>,
     watch: v8::Local<'_, v8::Function>,
+    well_formed: v8::Local<'_, v8::Function>,
 ) {
-    let helpers = Helpers { explain: v8::Global::new(scope, explain), watch: v8::Global::new(scope, watch) };
+    let helpers = Helpers {
+        explain: v8::Global::new(scope, explain),
+        watch: v8::Global::new(scope, watch),
+        well_formed: v8::Global::new(scope, well_formed),
+    };
     let _ = State::current().helpers.set(helpers);
 }
 

@@ -262,7 +262,7 @@ fn run<'s>(
             && let Some(thrown) = thrown
         {
             let mut failure = error::from_exception(scope, state, thrown);
-            if failure.stack.is_none() {
+            if cfg!(feature = "v8") && failure.stack.is_none() {
                 failure.stack = message.and_then(|message| trace(scope, &failure.message, message));
             }
             state.answer(call, Err(failure));
@@ -290,7 +290,8 @@ fn run<'s>(
     }
 }
 
-/// The stack of something thrown that is no `Error` and so carries none.
+/// The stack of something thrown that is no `Error` and so carries none. QuickJS has none to give,
+/// and its backend reads out of bounds when asked.
 fn trace<'s>(
     scope: &mut v8::PinScope<'s, '_>,
     what: &str,

@@ -15,6 +15,9 @@
 //! - **Memory.** A heap over its limit ends the extension: the call answers `memory_limit`, later
 //!   ones `extension_crashed` until a reload. One built-in operation may go over by what it alone
 //!   allocates. Array buffers have a limit of the same size; the guest sees a `RangeError`.
+//! - **QuickJS** does the same, but for two things: an endless chain of promise jobs is not stopped,
+//!   so that its extension answers no more calls, and what is thrown without being an `Error` has no
+//!   stack.
 //! - **Modules.** Only files of the package, by relative paths, and `quadriga`.
 
 mod buffers;

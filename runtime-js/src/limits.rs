@@ -14,9 +14,10 @@ use quadriga_core::CallContext;
 
 use crate::state::{End, State};
 
-/// How far past its limit a heap may grow while the guest is being stopped. Address space, not
-/// memory: one allocation of the engine can be this large, and must not fail.
-const HEADROOM: usize = 4 << 30;
+/// How far past its limit a heap may grow while the guest is being stopped. V8 ends the process
+/// when an allocation fails, and one operation can allocate this much: it is address space, not
+/// memory. To QuickJS a failed allocation is an exception like any other.
+const HEADROOM: usize = if cfg!(feature = "quickjs") { 16 << 20 } else { 4 << 30 };
 
 /// Puts the limits on a new isolate.
 pub(crate) fn install(js: &mut JsRuntime, state: &Rc<State>) {

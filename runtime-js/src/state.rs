@@ -90,6 +90,8 @@ pub(crate) struct Helpers {
     pub(crate) explain: v8::Global<v8::Function>,
     /// Reports how a promise settles.
     pub(crate) watch: v8::Global<v8::Function>,
+    /// Tells whether a string has no lone surrogates.
+    pub(crate) well_formed: v8::Global<v8::Function>,
 }
 
 /// Why the engine was told to stop what it runs.

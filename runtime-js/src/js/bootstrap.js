@@ -15,12 +15,14 @@
     op_qx_unhandled,
   } = core.ops;
   const { cancelTimer, createTimer, encode, getAsyncContext, isNativeError, setAsyncContext } = core;
-  const { ErrorCaptureStackTrace, JSONStringify, ObjectFreeze, PromisePrototypeThen, Symbol, SymbolFor } =
+  const { ErrorCaptureStackTrace, JSONStringify, ObjectFreeze, PromisePrototypeThen, StringPrototypeIsWellFormed, Symbol, SymbolFor } =
     primordials;
   const { Array, ArrayBuffer, Error, Math, Object, RangeError, Reflect, String, TypeError, Uint8Array } = globalThis;
 
   delete globalThis.Deno;
-  delete globalThis.__bootstrap;
+  for (const name of Object.getOwnPropertyNames(globalThis)) {
+    if (name.startsWith("__")) delete globalThis[name];
+  }
   // Its memories would escape the memory limit. A module of WebAssembly is an extension by itself.
   delete globalThis.WebAssembly;
 
@@ -119,7 +121,7 @@
     return true;
   }
 
-  op_qx_install(explain, watch);
+  op_qx_install(explain, watch, (text) => StringPrototypeIsWellFormed(text));
   core.setUnhandledPromiseRejectionHandler(unhandled);
   core.setReportExceptionCallback(op_qx_unhandled);
 
