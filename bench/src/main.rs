@@ -90,8 +90,8 @@ fn call(host: &Dispatcher, extension: &str, payload: &[u8]) {
 }
 
 fn call_many(host: &Dispatcher, extension: &str, payload: &[u8]) {
-    let calls = (0..IN_FLIGHT)
-        .map(|_| host.call(extension, "echo", payload.to_vec(), CallOptions::default()));
+    let calls =
+        (0..IN_FLIGHT).map(|_| host.call(extension, "echo", payload.to_vec(), CallOptions::default()));
     let replies = pollster::block_on(futures_util::future::join_all(calls));
     assert!(replies.iter().all(Result::is_ok), "{extension} does not echo");
 }

@@ -111,7 +111,7 @@ fn errors_name_place_and_expectation() {
         (r#""acme.extra" = ">=1, <3""#, r#""acme.base" = "1""#, 15, "is a duplicate"),
         (r#"provides = ["greeter@1.0.0"]"#, r#"provides = ["greeter"]"#, 12, "expected name@version"),
         (r#"requires = ["tokenizer@^1"]"#, r#"requires = ["tokenizer@one"]"#, 12, "expected name@version"),
-        (r#"call = ["acme.base/*"]"#, r#"call = ["acme"]"#, 9, "no call permission"),
+        (r#"call = ["acme.base/*"]"#, r#"call = ["acme"]"#, 8, "no call permission"),
         (
             r#"fs = [{ path = "data", mode = "ro" }]"#,
             r#"fs = [{ path = "data", mode = "x" }]"#,

@@ -20,7 +20,8 @@ fn blocks_are_the_files_they_name() {
     let mut blocks = 0;
     for part in readme.split("<!-- ").skip(1) {
         let (file, rest) = part.split_once(" -->\n").expect("a marker ends with -->");
-        let block = rest.strip_prefix("```").and_then(|block| block.split_once('\n')).expect("a block follows").1;
+        let block =
+            rest.strip_prefix("```").and_then(|block| block.split_once('\n')).expect("a block follows").1;
         let (block, _) = block.split_once("```").expect("the block ends");
         let source = fs::read_to_string(repository().join(file)).expect(file);
         assert_eq!(block.trim(), source.trim(), "{file} in README.md is out of date");

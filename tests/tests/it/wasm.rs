@@ -55,7 +55,7 @@ async fn values_come_back_as_they_went() {
         Value::Float(f64::INFINITY),
         Value::Float(-0.0),
         Value::Text("Grüße 🦀".into()),
-        Value::Bytes(vec![0, 255].into()),
+        Value::Bytes(vec![0, 255]),
         Value::List(vec![Value::Int(1), Value::List(vec![])]),
         Value::Map(vec![(Value::Int(1), Value::Nil), (Value::Text("a".into()), Value::Float(0.5))]),
     ];
