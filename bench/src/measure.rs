@@ -31,7 +31,7 @@ pub(crate) fn compare(mut bare: impl FnMut(), mut ours: impl FnMut()) -> Pair {
 
 pub(crate) fn table(figures: &[Pair]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_BORDERS_ONLY);
+    table.load_style(presets::NOTHING);
     table.set_header(["", "bare", "through the dispatcher", "over", "ratio", "target", ""]);
     for Pair { name, bare, ours, target, met } in figures {
         table.add_row([
@@ -50,6 +50,14 @@ pub(crate) fn table(figures: &[Pair]) -> Table {
         }
     }
     table
+}
+
+pub(crate) fn json(figures: &[Pair], cores: usize) -> serde_json::Value {
+    let figures = figures.iter().map(|Pair { name, bare, ours, target, met }| {
+        let met = met(*bare, *ours);
+        serde_json::json!({ "name": name, "bare_ns": bare, "ours_ns": ours, "target": target, "met": met })
+    });
+    serde_json::json!({ "cores": cores, "figures": figures.collect::<Vec<_>>() })
 }
 
 /// Doubles until a batch takes long enough, which also warms everything up.
