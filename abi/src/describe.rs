@@ -27,9 +27,13 @@ pub struct Method {
     /// Its parameters in order, where the language tells.
     #[serde(default)]
     pub parameters: Vec<Parameter>,
-    /// The type it returns, in the author's language, where the language tells.
+    /// The type it returns, in the author's language, where the language tells. Of a method that
+    /// streams, the type of the items.
     #[serde(default)]
     pub returns: Option<String>,
+    /// Whether its result is a stream of items.
+    #[serde(default)]
+    pub streams: bool,
 }
 
 /// A parameter of a [`Method`].
@@ -55,6 +59,6 @@ impl Description {
 impl Method {
     /// A method of which only the name is known.
     pub fn named(name: impl Into<String>) -> Self {
-        Self { name: name.into(), doc: String::new(), parameters: Vec::new(), returns: None }
+        Self { name: name.into(), doc: String::new(), parameters: Vec::new(), returns: None, streams: false }
     }
 }

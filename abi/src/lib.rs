@@ -14,6 +14,8 @@ pub mod manifest;
 pub mod msgpack;
 mod name;
 pub mod permission;
+mod stream;
+mod trace;
 mod value;
 mod version;
 #[cfg(feature = "native")]
@@ -21,9 +23,11 @@ pub mod vtable;
 
 pub use bytes::Bytes;
 pub use describe::{Description, Method, Parameter};
-pub use envelope::{Envelope, FrameError, Kind, Target, TraceContext};
+pub use envelope::{Envelope, FrameError, Kind, Target};
 pub use error::{Error, ErrorCode};
 pub use kind::{Isolation, RuntimeKind};
 pub use name::{ExtensionId, NameError};
+pub use stream::StreamMark;
+pub use trace::{TraceContext, TraceError};
 pub use value::{Timestamp, Value, ValueError};
 pub use version::{Feature, PROTOCOL, ProtocolVersion};

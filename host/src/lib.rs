@@ -5,8 +5,8 @@
 //! on.
 
 pub use quadriga_core::{
-    Builder, CallOptions, Dispatcher, Grant, LoadOptions, Metrics, Policy, Provided, Runtime, State, Status,
-    abi,
+    Builder, CallOptions, Dispatcher, Feed, Grant, Input, Items, LoadOptions, Metrics, Policy, Provided,
+    Runtime, State, Status, abi,
 };
 
 /// A builder with every runtime of this build.

@@ -11,7 +11,7 @@ use quadriga_abi::{Bytes, Error, ErrorCode, ExtensionId, Isolation, Method, Runt
 use serde::Serialize;
 use tokio::sync::Notify;
 
-use crate::dispatcher::GivenUp;
+use crate::detached::GivenUp;
 use crate::metrics::Counters;
 use crate::{Instance, LoadOptions, Metrics, Usage};
 
@@ -105,6 +105,11 @@ impl Slot {
             let error = Error::new(ErrorCode::UnknownMethod, format!("{} has no method {name:?}", self.id));
             error.with_hint(suggest(name, &names, "it has"))
         })
+    }
+
+    /// Whether the result of a method is a stream.
+    pub(crate) fn streams(&self, method: usize) -> bool {
+        self.instance.describe().methods.get(method).is_some_and(|method| method.streams)
     }
 
     /// Counts a finished call, and says in which extension an error happened, whatever the guest says.

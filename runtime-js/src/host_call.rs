@@ -8,30 +8,39 @@ use deno_core::{Extension, ExtensionFileSource, OpDecl, ascii_str_include, op2, 
 use deno_error::JsErrorBox;
 use quadriga_abi::msgpack::{Depth, Reader};
 use quadriga_abi::{Bytes, Error, ErrorCode};
-use quadriga_core::LogLevel;
+use quadriga_core::{BoxFuture, LogLevel};
 
 use crate::convert::{self, ConvertError};
-use crate::error;
 use crate::state::{Helpers, State, Waiting};
+use crate::{error, stream};
 
 /// The ops and the script that hides them from the extension.
 pub(crate) fn extension() -> Extension {
     const OPS: &[OpDecl] = &[
         op_qx_call(),
         op_qx_cancelled(),
+        stream::op_qx_channel(),
+        stream::op_qx_close(),
         op_qx_config(),
         op_qx_decode(),
+        stream::op_qx_emit(),
+        stream::op_qx_finish(),
         op_qx_install(),
         op_qx_log(),
+        stream::op_qx_next(),
+        stream::op_qx_read(),
         op_qx_settle(),
         op_qx_unhandled(),
+        stream::op_qx_write(),
     ];
-    const SCRIPT: &[ExtensionFileSource] =
-        &[ExtensionFileSource::new("ext:quadriga/bootstrap.js", ascii_str_include!("js/bootstrap.js"))];
+    const SCRIPTS: &[ExtensionFileSource] = &[
+        ExtensionFileSource::new("ext:quadriga/streams.js", ascii_str_include!("js/streams.js")),
+        ExtensionFileSource::new("ext:quadriga/bootstrap.js", ascii_str_include!("js/bootstrap.js")),
+    ];
     Extension {
         name: "quadriga",
         ops: Cow::Borrowed(OPS),
-        js_files: Cow::Borrowed(SCRIPT),
+        js_files: Cow::Borrowed(SCRIPTS),
         ..Extension::default()
     }
 }
@@ -43,11 +52,15 @@ fn op_qx_install(
     explain: v8::Local<'_, v8::Function>,
     watch: v8::Local<'_, v8::Function>,
     well_formed: v8::Local<'_, v8::Function>,
+    drain: v8::Local<'_, v8::Function>,
+    input: v8::Local<'_, v8::Function>,
 ) {
     let helpers = Helpers {
         explain: v8::Global::new(scope, explain),
         watch: v8::Global::new(scope, watch),
         well_formed: v8::Global::new(scope, well_formed),
+        drain: v8::Global::new(scope, drain),
+        input: v8::Global::new(scope, input),
     };
     let _ = State::current().helpers.set(helpers);
 }
@@ -84,13 +97,24 @@ fn begin<'s>(
     payload: Bytes,
     resolver: v8::Local<'s, v8::PromiseResolver>,
 ) {
+    let reply = state.bridge.call_detached(&state.context(scope), extension, method, payload);
+    wait(scope, state, resolver, false, reply);
+}
+
+/// Lets a promise wait for something. `item`: nothing at all stands for the end of a stream.
+pub(crate) fn wait<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    state: &Rc<State>,
+    resolver: v8::Local<'s, v8::PromiseResolver>,
+    item: bool,
+    reply: BoxFuture<'static, Result<Bytes, Error>>,
+) {
     let ticket = state.tickets.get();
     state.tickets.set(ticket.wrapping_add(1));
-    let reply = state.bridge.call_detached(&state.context(scope), extension, method, payload);
     let (abort, registration) = deno_core::futures::stream::AbortHandle::new_pair();
     let owner = State::owner(scope);
     let resolver = v8::Global::new(scope, resolver);
-    state.waiting.borrow_mut().insert(ticket, Waiting { resolver, owner, abort });
+    state.waiting.borrow_mut().insert(ticket, Waiting { resolver, owner, abort, item });
     state
         .host_calls
         .borrow_mut()

@@ -34,6 +34,8 @@ mod modules;
 mod platform;
 mod runtime;
 mod state;
+mod stream;
+mod thread;
 mod typescript;
 
 pub use runtime::JsRuntime;

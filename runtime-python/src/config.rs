@@ -22,6 +22,8 @@ pub(crate) struct Engine {
     pub(crate) compile_entry: Py<PyAny>,
     pub(crate) load: Py<PyAny>,
     pub(crate) run: Py<PyAny>,
+    pub(crate) drain: Py<PyAny>,
+    pub(crate) next_elsewhere: Py<PyAny>,
     /// `sys._current_frames`.
     pub(crate) current_frames: Py<PyAny>,
     /// The folder of the standard library.
@@ -94,6 +96,8 @@ fn build(py: Python<'_>, interrupter: Interrupter) -> PyResult<Engine> {
         compile_entry: get("compile_entry")?,
         load: get("load")?,
         run: get("run")?,
+        drain: get("drain")?,
+        next_elsewhere: get("next_elsewhere")?,
         current_frames: py.import("sys")?.getattr("_current_frames")?.unbind(),
         standard_library: os.rsplit_once("os.py").unwrap_or_default().0.to_owned(),
         cancel: get("cancel")?,

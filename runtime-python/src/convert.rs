@@ -22,7 +22,7 @@ pub(crate) struct Misfit {
 }
 
 impl Misfit {
-    fn new(what: impl Into<String>) -> Self {
+    pub(crate) fn new(what: impl Into<String>) -> Self {
         Self { what: what.into(), path: Vec::new() }
     }
 
@@ -65,15 +65,20 @@ impl From<PyErr> for Misfit {
     }
 }
 
-/// Reads the arguments of a call.
-pub(crate) fn arguments<'py>(py: Python<'py>, payload: &[u8]) -> Result<Bound<'py, PyTuple>, Error> {
+/// Reads the arguments of a call. `input` makes the one that stands for its stream.
+pub(crate) fn arguments<'py>(
+    py: Python<'py>,
+    payload: &[u8],
+    mut input: impl FnMut() -> Result<Bound<'py, PyAny>, Misfit>,
+) -> Result<Bound<'py, PyTuple>, Error> {
     let mut reader = Reader::new(payload);
     let Ok(Token::List(count)) = reader.token() else {
         return Err(Error::new(ErrorCode::InvalidArguments, "the arguments are not a list"));
     };
     let mut read = || -> Result<Bound<'py, PyTuple>, Misfit> {
         let items = (0..count).map(|n| {
-            read(py, &mut reader, Depth::default()).map_err(|misfit| misfit.at(format!("argument {}", n + 1)))
+            let item = if reader.take_stream() { input() } else { read(py, &mut reader, Depth::default()) };
+            item.map_err(|misfit| misfit.at(format!("argument {}", n + 1)))
         });
         let items = items.collect::<Result<Vec<_>, _>>()?;
         reader.finish()?;

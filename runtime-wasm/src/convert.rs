@@ -46,5 +46,6 @@ fn method(method: guest::Method) -> Method {
         doc: method.doc,
         parameters: method.parameters.into_iter().map(parameter).collect(),
         returns: method.returns,
+        streams: method.streams,
     }
 }

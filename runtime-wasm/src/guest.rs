@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use quadriga_core::CallContext;
+use quadriga_core::{CallContext, Streams};
 use wasmtime::component::ResourceTable;
 use wasmtime::{Store, UpdateDeadline};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
@@ -16,6 +16,8 @@ use crate::output::Output;
 pub(crate) struct Guest {
     pub(crate) watch: Watch,
     pub(crate) desk: Arc<Desk>,
+    /// Those of the call that runs.
+    pub(crate) streams: Option<Box<Streams>>,
     pub(crate) share: Share,
     pub(crate) output: Arc<Output>,
     pub(crate) wasi: WasiCtx,
@@ -47,9 +49,10 @@ impl Guest {
     }
 
     /// What happens from now on belongs to another call.
-    pub(crate) fn begin(&mut self, context: CallContext) {
+    pub(crate) fn begin(&mut self, context: CallContext, streams: Option<Box<Streams>>) {
         self.watch.context = context;
+        self.streams = streams;
         self.share.refused = false;
-        self.output.begin(context.id);
+        self.output.begin(context);
     }
 }

@@ -14,6 +14,7 @@ use crate::bindings::quadriga::extension::types;
 use crate::convert;
 use crate::guest::Guest;
 use crate::limits::{Stop, Watch};
+use crate::stream;
 
 pub(crate) fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     host::add_to_linker::<Guest, HasSelf<Guest>>(linker, |guest| guest)
@@ -136,5 +137,13 @@ impl host::Host for Guest {
 
     fn cancelled(&mut self) -> bool {
         self.watch.stop().is_some()
+    }
+
+    async fn emit(&mut self, item: Vec<u8>) -> Result<(), types::Error> {
+        stream::emit(self.streams.as_deref(), item).await.map_err(convert::error_to_guest)
+    }
+
+    async fn next(&mut self) -> Result<Option<Vec<u8>>, types::Error> {
+        stream::next(self.streams.as_deref()).await.map_err(convert::error_to_guest)
     }
 }

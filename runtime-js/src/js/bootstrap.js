@@ -19,6 +19,7 @@
     primordials;
   const { Array, ArrayBuffer, Error, Math, Object, RangeError, Reflect, String, TypeError, Uint8Array } = globalThis;
 
+  const makeStreams = globalThis.__quadriga_streams;
   delete globalThis.Deno;
   for (const name of Object.getOwnPropertyNames(globalThis)) {
     if (name.startsWith("__")) delete globalThis[name];
@@ -121,7 +122,16 @@
     return true;
   }
 
-  op_qx_install(explain, watch, (text) => StringPrototypeIsWellFormed(text));
+  // What a host function answered, as an exception thrown by `from`.
+  function failed(parts, from) {
+    const cause = received(parts);
+    const error = new QuadrigaError(secret, [cause.code, cause.message, cause.hint, , cause.extension, cause]);
+    ErrorCaptureStackTrace(error, from);
+    return error;
+  }
+
+  const { drain, feed, input, isStream, stream } = makeStreams({ ops: core.ops, failed });
+  op_qx_install(explain, watch, (text) => StringPrototypeIsWellFormed(text), drain, input);
   core.setUnhandledPromiseRejectionHandler(unhandled);
   core.setReportExceptionCallback(op_qx_unhandled);
 
@@ -131,13 +141,16 @@
     if (typeof extension !== "string" || typeof method !== "string") {
       throw new TypeError("host.call takes the id of an extension, the name of a method, and arguments");
     }
+    let sent = -1;
+    for (let i = 0; i < args.length; i++) {
+      if (!isStream(args[i])) continue;
+      if (sent >= 0) throw new TypeError("a call takes one stream at most");
+      sent = i;
+    }
     try {
-      return await op_qx_call(extension, method, args);
+      return await (sent < 0 ? op_qx_call(extension, method, args) : feed(extension, method, args, sent));
     } catch (parts) {
-      const cause = received(parts);
-      const error = new QuadrigaError(secret, [cause.code, cause.message, cause.hint, , cause.extension, cause]);
-      ErrorCaptureStackTrace(error, call);
-      throw error;
+      throw sent < 0 || Array.isArray(parts) ? failed(parts, call) : parts;
     }
   }
 
@@ -148,6 +161,7 @@
   const host = ObjectFreeze({
     __proto__: null,
     call,
+    stream,
     log: ObjectFreeze({
       __proto__: null,
       trace: logger(0),

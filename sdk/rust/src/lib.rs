@@ -21,7 +21,7 @@
 //! Every `pub fn` is a method. Parameters and results are whatever serde can read and write, and
 //! travel as docs/values.md says: structs as maps, `Vec<u8>` and `&[u8]` as bytes, [`Timestamp`] as
 //! a point in time, [`Value`] as anything. A `Result` with any error fails the call; a panic fails
-//! it with `extension_panicked`.
+//! it with `extension_panicked`. A [`Stream`] goes to its consumer item by item.
 
 mod decode;
 mod encode;
@@ -30,6 +30,7 @@ pub mod host;
 mod method;
 #[cfg(not(target_family = "wasm"))]
 mod native;
+mod stream;
 #[cfg(target_family = "wasm")]
 mod wasm;
 
@@ -37,6 +38,7 @@ pub use error::{Error, Result};
 pub use quadriga_abi::{ErrorCode, Timestamp, Value};
 pub use quadriga_sdk_macros::extension;
 pub use serde;
+pub use stream::{Input, Items, Stream};
 
 /// What the attribute macro writes, and nothing else, may use.
 #[doc(hidden)]

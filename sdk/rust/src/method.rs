@@ -2,7 +2,7 @@ use quadriga_abi::{Description, Error, ErrorCode};
 use serde::Serialize;
 
 use crate::decode::Arguments;
-use crate::encode;
+use crate::{Stream, encode};
 
 /// What the attribute macro makes of a module.
 pub trait Extension: 'static {
@@ -18,6 +18,7 @@ pub struct Method {
     pub parameters: &'static [Parameter],
     pub required: usize,
     pub returns: &'static str,
+    pub streams: bool,
     pub run: fn(Arguments<'_>, &mut Vec<u8>) -> Result<(), Error>,
 }
 
@@ -41,6 +42,24 @@ impl<T, E> Returned<Result<T, E>> {
     {
         match self.0 {
             Ok(value) => encode_reply(&value, out),
+            Err(error) => Err(error.into().into_wire()),
+        }
+    }
+}
+
+impl<T: Serialize> Returned<Stream<T>> {
+    /// Hands the items on; the reply itself is nil.
+    pub fn stream(self, out: &mut Vec<u8>) -> Result<(), Error> {
+        self.0.emit()?;
+        encode_reply(&(), out)
+    }
+}
+
+impl<T: Serialize, E: Into<crate::Error>> Returned<Result<Stream<T>, E>> {
+    /// Hands the items on, or fails with the `Err`.
+    pub fn stream(self, out: &mut Vec<u8>) -> Result<(), Error> {
+        match self.0 {
+            Ok(stream) => Returned(stream).stream(out),
             Err(error) => Err(error.into().into_wire()),
         }
     }
@@ -73,6 +92,7 @@ pub(crate) fn describe<E: Extension>() -> Description {
             })
             .collect(),
         returns: Some(method.returns.to_owned()),
+        streams: method.streams,
     });
     Description::new(concat!("quadriga-sdk ", env!("CARGO_PKG_VERSION"), " for Rust"), methods.collect())
 }

@@ -16,5 +16,9 @@ mod native;
 mod python;
 #[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
 mod readme;
+#[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
+mod spans;
+#[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
+mod streams;
 #[cfg(feature = "wasm")]
 mod wasm;

@@ -1,8 +1,10 @@
-use proc_macro2::{Span, TokenStream};
+use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{Attribute, Error, FnArg, GenericParam, Item, ItemFn, ItemMod, Pat, PatType, ReturnType, Type};
-use syn::{Visibility, parse2};
+use syn::{
+    Attribute, Error, FnArg, GenericArgument, GenericParam, Item, ItemFn, ItemMod, Pat, PatType,
+    PathArguments, ReturnType, Type, Visibility, parse2,
+};
 
 use crate::text;
 
@@ -79,10 +81,16 @@ fn method(module: &ItemMod, function: &ItemFn) -> Result<TokenStream, Error> {
     let taken = parameters.iter().enumerate().map(|(index, (_, ty))| {
         quote_spanned! {ty.span()=> arguments.take(#index)? }
     });
+    let item = match &signature.output {
+        ReturnType::Default => None,
+        ReturnType::Type(_, ty) => streamed(ty),
+    };
     let returns = match &signature.output {
         ReturnType::Default => quote! { "()" },
-        ReturnType::Type(_, ty) => text::of_type(ty).into_token_stream(),
+        ReturnType::Type(_, ty) => text::of_type(item.unwrap_or(ty)).into_token_stream(),
     };
+    let streams = item.is_some();
+    let reply = if streams { format_ident!("stream") } else { format_ident!("reply") };
     let reply_span = match &signature.output {
         ReturnType::Default => signature.ident.span(),
         ReturnType::Type(_, ty) => ty.span(),
@@ -92,7 +100,7 @@ fn method(module: &ItemMod, function: &ItemFn) -> Result<TokenStream, Error> {
     let doc = text::of_doc(&function.attrs);
     let cfg = function.attrs.iter().filter(|attribute| attribute.path().is_ident("cfg"));
     let run = format_ident!("run");
-    let body = quote_spanned! {reply_span=> q::Returned(#path::#ident(#(#taken),*)).reply(out) };
+    let body = quote_spanned! {reply_span=> q::Returned(#path::#ident(#(#taken),*)).#reply(out) };
     Ok(quote! {
         #(#cfg)*
         q::Method {
@@ -101,6 +109,7 @@ fn method(module: &ItemMod, function: &ItemFn) -> Result<TokenStream, Error> {
             parameters: &[#(#listed),*],
             required: #required,
             returns: #returns,
+            streams: #streams,
             run: {
                 #[allow(unused_mut, unused_imports, unused_variables)]
                 fn #run(mut arguments: q::Arguments<'_>, out: &mut Vec<u8>) -> Result<(), q::Failure> {
@@ -183,6 +192,27 @@ fn is_option(ty: &Type) -> bool {
     matches!(ty, Type::Path(path) if path.path.segments.last().is_some_and(|last| last.ident == "Option"))
 }
 
+/// The type of the items if a method returns a `Stream` of them, or a `Result` of one.
+fn streamed(ty: &Type) -> Option<&Type> {
+    let (name, first) = generic(ty)?;
+    match name.to_string().as_str() {
+        "Stream" => Some(first),
+        "Result" => generic(first).filter(|(name, _)| *name == "Stream").map(|(_, item)| item),
+        _ => None,
+    }
+}
+
+/// The name of a generic type, and its first argument.
+fn generic(ty: &Type) -> Option<(&Ident, &Type)> {
+    let Type::Path(path) = ty else { return None };
+    let last = path.path.segments.last()?;
+    let PathArguments::AngleBracketed(arguments) = &last.arguments else { return None };
+    match arguments.args.first()? {
+        GenericArgument::Type(first) => Some((&last.ident, first)),
+        _ => None,
+    }
+}
+
 /// Where the item starts, behind its attributes.
 fn first_span(item: &TokenStream) -> Span {
     struct Attributes(TokenStream);
@@ -244,6 +274,7 @@ mod tests {
                 pub fn greet(name: &str, _times: Option<u8>) -> Vec<u8> {}
                 fn helper() {}
                 pub fn r#type(value: Option<bool>, other: i64) {}
+                pub fn rows() -> Result<Stream<Row>, Error> {}
             }
         };
         let text = extension(quote! {}, item).unwrap().to_string();
@@ -255,6 +286,7 @@ mod tests {
             r#"name : "type" , doc : """#,
             r#"name : "value" , ty : "Option<bool>" , optional : false"#,
             r#"returns : "()""#,
+            r#"returns : "Row" , streams : true"#,
         ];
         for part in expected {
             assert!(text.contains(part), "{part} is not in {text}");
