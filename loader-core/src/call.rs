@@ -38,6 +38,7 @@ pub struct CallOptions {
     pub(crate) parent: SpanRef,
     pub(crate) input: Option<Input>,
     pub(crate) output: Option<Output>,
+    pub(crate) detached: bool,
 }
 
 impl CallOptions {
@@ -56,6 +57,13 @@ impl CallOptions {
     /// stands for it.
     pub fn input(mut self, input: Input) -> Self {
         self.input = Some(input);
+        self
+    }
+
+    /// Never runs the guest on the calling thread, so that the future can be dropped while it runs,
+    /// which cancels the call, and an async executor is never held up.
+    pub fn detached(mut self) -> Self {
+        self.detached = true;
         self
     }
 
@@ -86,6 +94,7 @@ pub(crate) struct Ticket {
     /// What a subscriber sees of the call, if one listens.
     pub(crate) span: Option<Box<Span>>,
     pub(crate) streams: Option<Box<Streams>>,
+    pub(crate) deadline: Option<Instant>,
     pub(crate) alarm: Option<Alarm>,
     pub(crate) finished: bool,
 }
@@ -138,6 +147,12 @@ impl From<Started> for Outcome {
 impl Ticket {
     fn finish(&mut self, result: Result<Bytes, Error>) -> Result<Bytes, Error> {
         self.finished = true;
+        let late = |deadline: &Instant| *deadline <= Instant::now();
+        let result = match self.deadline.as_ref().filter(|_| result.is_ok()).filter(|at| late(at)) {
+            // The same whether or not the guest could be interrupted.
+            Some(_) => Err(Error::new(ErrorCode::DeadlineExceeded, LATE)),
+            None => result,
+        };
         if let (Err(error), Some(span)) = (&result, &self.span) {
             span.record("error", error.code.as_str());
         }

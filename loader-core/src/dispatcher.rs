@@ -143,7 +143,7 @@ impl Dispatcher {
     /// Calls a method with encoded arguments: a MessagePack list.
     ///
     /// Guests that run in this process run on the calling thread until they first have to wait,
-    /// unless a stream comes with the call. A stream as the result is collected into a list.
+    /// unless a stream comes with the call or [`CallOptions::detached`] says so. A stream as the result is collected into a list.
     ///
     /// # Errors
     /// The guest's own error, or why it could not be called.
@@ -154,9 +154,10 @@ impl Dispatcher {
         arguments: impl Into<Bytes>,
         options: CallOptions,
     ) -> Result<Bytes, Error> {
+        let detached = options.detached;
         let admitted = self.core.admit(extension, method, arguments.into(), options)?;
-        if admitted.reads() {
-            // Who sends it may need this very thread.
+        if detached || admitted.reads() {
+            // Who sends the stream may need this very thread.
             return self.core.detach(admitted).await;
         }
         match admitted.run() {
@@ -270,7 +271,16 @@ impl Core {
         let (slot, before) = self.enter(extension)?;
         // From here on the ticket owns the place inside the gate.
         let id = self.call_ids.fetch_add(1, Ordering::Relaxed);
-        let mut ticket = Ticket { slot, id, started, span: None, streams: None, alarm: None, finished: true };
+        let mut ticket = Ticket {
+            slot,
+            id,
+            started,
+            span: None,
+            streams: None,
+            deadline: None,
+            alarm: None,
+            finished: true,
+        };
         let slot = &ticket.slot;
         let caps = &slot.caps;
         if before >= caps.queue_depth {
@@ -295,6 +305,7 @@ impl Core {
                 return Err(Error::new(ErrorCode::DeadlineExceeded, message));
             }
             ticket.streams = streams(&ticket.slot, place, options.input, options.output);
+            ticket.deadline = Some(deadline);
             ticket.alarm = Some(Alarm::set(self, &ticket, deadline));
         } else {
             ticket.streams = streams(&ticket.slot, place, options.input, options.output);

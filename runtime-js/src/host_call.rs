@@ -11,7 +11,7 @@ use quadriga_abi::{Bytes, Error, ErrorCode};
 use quadriga_core::{BoxFuture, LogLevel};
 
 use crate::convert::{self, ConvertError};
-use crate::state::{Helpers, State, Waiting};
+use crate::state::{Helpers, Signal, State, Waiting};
 use crate::{error, stream};
 
 /// The ops and the script that hides them from the extension.
@@ -29,11 +29,14 @@ pub(crate) fn extension() -> Extension {
         op_qx_log(),
         stream::op_qx_next(),
         stream::op_qx_read(),
+        op_qx_set_signal(),
         op_qx_settle(),
+        op_qx_signal(),
         op_qx_unhandled(),
         stream::op_qx_write(),
     ];
     const SCRIPTS: &[ExtensionFileSource] = &[
+        ExtensionFileSource::new("ext:quadriga/events.js", ascii_str_include!("js/events.js")),
         ExtensionFileSource::new("ext:quadriga/streams.js", ascii_str_include!("js/streams.js")),
         ExtensionFileSource::new("ext:quadriga/bootstrap.js", ascii_str_include!("js/bootstrap.js")),
     ];
@@ -204,6 +207,33 @@ fn op_qx_config<'s>(scope: &mut v8::PinScope<'s, '_>) -> Result<v8::Local<'s, v8
     let config = State::current().bridge.config();
     convert::decode(scope, &mut Reader::new(&config), Depth::default())
         .map_err(|error| JsErrorBox::generic(error.to_string()))
+}
+
+/// The abort signal of the call that runs, if it has asked for one.
+#[op2]
+fn op_qx_signal<'s>(scope: &mut v8::PinScope<'s, '_>) -> v8::Local<'s, v8::Value> {
+    let state = State::current();
+    let owner = State::owner(scope);
+    let calls = state.calls.borrow();
+    match calls.get(&owner).and_then(|call| call.signal.as_ref()) {
+        Some(signal) => v8::Local::new(scope, &signal.object),
+        None => v8::undefined(scope).into(),
+    }
+}
+
+/// Keeps the abort signal of the call that runs, and what aborts it.
+#[op2(fast)]
+fn op_qx_set_signal<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    object: v8::Local<'s, v8::Value>,
+    abort: v8::Local<'s, v8::Function>,
+) {
+    let state = State::current();
+    let owner = State::owner(scope);
+    let signal = Signal { object: v8::Global::new(scope, object), abort: v8::Global::new(scope, abort) };
+    if let Some(call) = state.calls.borrow_mut().get_mut(&owner) {
+        call.signal = Some(signal);
+    }
 }
 
 #[op2(fast)]

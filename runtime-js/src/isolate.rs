@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use crate::buffers::{self, Budget};
 use crate::methods::Export;
 use crate::modules::PackageLoader;
-use crate::state::{End, InFlight, Reply, Shared, State};
+use crate::state::{End, InFlight, Reply, Shared, Signal, State};
 use crate::{config, convert, error, host_call, limits, load, stream};
 
 /// How often at most the memory in use is looked at. On QuickJS that walks the whole heap.
@@ -226,7 +226,7 @@ impl Isolate {
         let id = context.id;
         let method = call.method;
         let streams = call.streams.take();
-        state.calls.borrow_mut().insert(id, InFlight { context, method, reply, streams });
+        state.calls.borrow_mut().insert(id, InFlight { context, method, reply, streams, signal: None });
         state.entered.set(id);
         let owner = v8::Number::new(scope, id as f64).into();
         scope.set_continuation_preserved_embedder_data(owner);
@@ -238,12 +238,38 @@ impl Isolate {
 
     /// Ends a call whose caller no longer waits, unless it is over.
     fn give_up(&mut self, call: u64) {
-        let context = self.state.calls.borrow().get(&call).map(|call| (call.context, call.method));
-        if let Some((context, method)) = context {
-            let name = &self.exports[method].method.name;
-            self.state.abandon(call);
-            self.state.answer(call, Err(limits::ended(&context, name)));
+        let found = self
+            .state
+            .calls
+            .borrow_mut()
+            .get_mut(&call)
+            .map(|call| (call.context, call.method, call.signal.take()));
+        let Some((context, method, signal)) = found else { return };
+        let ended = limits::ended(&context, &self.exports[method].method.name);
+        self.state.abandon(call);
+        self.state.answer(call, Err(ended.clone()));
+        if let Some(signal) = signal {
+            self.abort(call, &signal, &ended);
         }
+    }
+
+    /// Tells a guest that its call is over. What it does about it is on its own account.
+    fn abort(&mut self, call: u64, signal: &Signal, why: &Error) {
+        let state = Rc::clone(&self.state);
+        deno_core::scope!(scope, self.engine);
+        let owner = v8::Number::new(scope, call as f64).into();
+        scope.set_continuation_preserved_embedder_data(owner);
+        {
+            v8::tc_scope!(let scope, scope);
+            let (abort, undefined) = (v8::Local::new(scope, &signal.abort), v8::undefined(scope).into());
+            let why = error::to_exception(scope, why);
+            if abort.call(scope, undefined, &[why]).is_none() && state.end.get().is_none() {
+                scope.reset();
+            }
+            scope.perform_microtask_checkpoint();
+        }
+        let undefined = v8::undefined(scope).into();
+        scope.set_continuation_preserved_embedder_data(undefined);
     }
 
     /// Hands the reply of a host call to who waits for it, and runs what follows from that.

@@ -79,6 +79,14 @@ pub(crate) struct InFlight {
     pub(crate) method: usize,
     pub(crate) reply: Reply,
     pub(crate) streams: Option<Box<Streams>>,
+    pub(crate) signal: Option<Signal>,
+}
+
+/// The abort signal of a call.
+pub(crate) struct Signal {
+    pub(crate) object: v8::Global<v8::Value>,
+    /// Aborts it, with the parts of an error as the reason.
+    pub(crate) abort: v8::Global<v8::Function>,
 }
 
 impl InFlight {

@@ -1,6 +1,7 @@
 //! What one store holds, and how a call runs in it.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use quadriga_core::{CallContext, Streams};
 use wasmtime::component::ResourceTable;
@@ -8,6 +9,7 @@ use wasmtime::{Store, UpdateDeadline};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use crate::bindings::Extension;
+use crate::config::GRACE;
 use crate::host_call::Desk;
 use crate::limits::{Share, Watch};
 use crate::output::Output;
@@ -16,6 +18,8 @@ use crate::output::Output;
 pub(crate) struct Guest {
     pub(crate) watch: Watch,
     pub(crate) desk: Arc<Desk>,
+    /// Since when the call must end.
+    pub(crate) stopping: Option<Instant>,
     /// Those of the call that runs.
     pub(crate) streams: Option<Box<Streams>>,
     pub(crate) share: Share,
@@ -41,9 +45,15 @@ impl Guest {
     pub(crate) fn into_store(self, engine: &wasmtime::Engine) -> Store<Self> {
         let mut store = Store::new(engine, self);
         store.limiter(|guest| &mut guest.share);
-        store.epoch_deadline_callback(|store| match store.data().watch.stop() {
-            Some(stop) => Err(stop.into()),
-            None => Ok(UpdateDeadline::Yield(1)),
+        store.epoch_deadline_callback(|mut store| {
+            let guest = store.data_mut();
+            if let Some(stop) = guest.watch.stop() {
+                let since = *guest.stopping.get_or_insert_with(Instant::now);
+                if since.elapsed() >= GRACE {
+                    return Err(stop.into());
+                }
+            }
+            Ok(UpdateDeadline::Yield(1))
         });
         store
     }
@@ -51,6 +61,7 @@ impl Guest {
     /// What happens from now on belongs to another call.
     pub(crate) fn begin(&mut self, context: CallContext, streams: Option<Box<Streams>>) {
         self.watch.context = context;
+        self.stopping = None;
         self.streams = streams;
         self.share.refused = false;
         self.output.begin(context);

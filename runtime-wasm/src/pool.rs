@@ -80,7 +80,7 @@ impl Pool {
         let desk = Arc::clone(desk);
         let (watch, mut table) = (self.watch(context), ResourceTable::new());
         table.set_max_capacity(HANDLES);
-        let guest = Guest { watch, desk, streams: None, share, output, wasi, table };
+        let guest = Guest { watch, desk, stopping: None, streams: None, share, output, wasi, table };
         let mut store = guest.into_store(self.pre.engine());
         match self.pre.instantiate_async(&mut store).await {
             Ok(exports) => Ok(Live { store, exports }),

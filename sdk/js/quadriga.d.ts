@@ -40,6 +40,12 @@ export interface Host {
   readonly log: Log;
   /** The extension's settings: the manifest's defaults with the host's changes. */
   config<C = Record<string, any>>(): C;
+  /**
+   * The signal of the call that runs. It aborts when the caller no longer waits: for `fetch`, for
+   * listeners that clean up, for whatever takes an `AbortSignal`. Nothing that waits for the host
+   * goes on after that.
+   */
+  readonly signal: AbortSignal;
   /** Whether the caller no longer waits: long work should look now and then, and stop. */
   cancelled(): boolean;
 }

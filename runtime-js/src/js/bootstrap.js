@@ -11,7 +11,9 @@
     op_qx_decode,
     op_qx_install,
     op_qx_log,
+    op_qx_set_signal,
     op_qx_settle,
+    op_qx_signal,
     op_qx_unhandled,
   } = core.ops;
   const { cancelTimer, createTimer, encode, getAsyncContext, isNativeError, setAsyncContext } = core;
@@ -19,7 +21,7 @@
     primordials;
   const { Array, ArrayBuffer, Error, Math, Object, RangeError, Reflect, String, TypeError, Uint8Array } = globalThis;
 
-  const makeStreams = globalThis.__quadriga_streams;
+  const { __quadriga_events: makeEvents, __quadriga_streams: makeStreams } = globalThis;
   delete globalThis.Deno;
   for (const name of Object.getOwnPropertyNames(globalThis)) {
     if (name.startsWith("__")) delete globalThis[name];
@@ -158,10 +160,22 @@
     return (...values) => op_qx_log(level, line(values));
   }
 
+  // The signal of the call that runs, which aborts when its caller no longer waits.
+  function signal() {
+    const known = op_qx_signal();
+    if (known !== undefined) return known;
+    const controller = new AbortController();
+    op_qx_set_signal(controller.signal, (parts) => controller.abort(received(parts)));
+    return controller.signal;
+  }
+
   const host = ObjectFreeze({
     __proto__: null,
     call,
     stream,
+    get signal() {
+      return signal();
+    },
     log: ObjectFreeze({
       __proto__: null,
       trace: logger(0),
@@ -304,6 +318,13 @@
     delete timers[id];
     cancelTimer(timer);
   }
+
+  const events = makeEvents({
+    report: op_qx_unhandled,
+    setTimeout: (callback, delay) => setTimer(callback, delay, [], false),
+  });
+  const { AbortController } = events;
+  for (const name in events) expose(name, events[name]);
 
   expose("setTimeout", (callback, delay, ...args) => setTimer(callback, delay, args, false));
   expose("setInterval", (callback, delay, ...args) => setTimer(callback, delay, args, true));

@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
+mod cancel;
+#[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
 mod cli;
 #[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
 mod demo;

@@ -225,7 +225,7 @@ async fn slow_ten_gigabytes(language: &str) {
     while let Some(item) = items.next().await {
         read += item.unwrap().len() as u64;
         // The engine's own heap grows to its working size first.
-        if read > 100_000_000 && read / BLOCK % 1000 == 0 {
+        if read > 100_000_000 && (read / BLOCK).is_multiple_of(1000) {
             let now = resident();
             (least, most) = (least.min(now), most.max(now));
         }

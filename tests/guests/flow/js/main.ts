@@ -57,6 +57,15 @@ export async function read_broken(extension: string, n: number) {
   return await sum(host.stream<number>(extension, "broken", n));
 }
 
+export async function pause() {
+  await new Promise<void>((resolve) => {
+    host.signal.addEventListener("abort", () => {
+      host.log.info("cleaned up");
+      resolve();
+    });
+  });
+}
+
 export async function whole(extension: string, n: number) {
   return await host.call(extension, "count", n);
 }

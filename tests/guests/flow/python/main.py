@@ -1,5 +1,6 @@
 """The tests' guest for streams: the same behaviour in each language."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from itertools import count as naturals
 from itertools import islice
@@ -74,6 +75,14 @@ def read_broken(extension: str, n: int) -> int:
     for number in host.stream(extension, "broken", n):
         total += number
     return total
+
+
+async def pause() -> None:
+    try:
+        await asyncio.sleep(3600)
+    except asyncio.CancelledError:
+        host.log.info("cleaned up")
+        raise
 
 
 def whole(extension: str, n: int) -> list[int]:

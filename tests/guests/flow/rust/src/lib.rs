@@ -61,6 +61,14 @@ mod flow {
         host::stream::<u64>(extension, "broken", (n,))?.sum()
     }
 
+    /// Waits until its caller no longer does.
+    pub fn pause() {
+        while !host::cancelled() {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        host::log::info("cleaned up");
+    }
+
     /// All at once.
     pub fn whole(extension: &str, n: u64) -> Result<Vec<u64>, Error> {
         host::call(extension, "count", (n,))
