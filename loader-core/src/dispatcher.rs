@@ -15,6 +15,7 @@ use tracing::{Span, field};
 use crate::call::{Admitted, Alarm, CallOptions, Started, Ticket};
 use crate::detached::GivenUp;
 use crate::route::{Routes, Slot, suggest};
+use crate::state;
 use crate::stream::{Input, Items, Output, Streams, pipe};
 use crate::{BoxFuture, Call, LoadOptions, Outcome, Policy, Provided, Runtime, SpanRef, Status};
 
@@ -108,6 +109,10 @@ impl Dispatcher {
 
     /// Loads a running extension anew from its folder, and switches to it when it is ready. Calls
     /// in flight finish on the old one. If the new one fails to load, the old one stays.
+    ///
+    /// If the running one has a method `snapshot` and the new one a method `restore`, the new one
+    /// gets what `snapshot` returns before it takes its first call. What calls change in the old
+    /// one after its snapshot is lost.
     ///
     /// # Errors
     /// As for [`Dispatcher::load`], or if no such extension is loaded.
@@ -269,6 +274,19 @@ impl Core {
     ) -> Result<Admitted, Error> {
         let started = Instant::now();
         let (slot, before) = self.enter(extension)?;
+        self.admit_to(slot, before, started, method, arguments, options)
+    }
+
+    /// The same for a slot whose gate was passed with so many inside before.
+    pub(crate) fn admit_to(
+        self: &Arc<Self>,
+        slot: Arc<Slot>,
+        before: u32,
+        started: Instant,
+        method: &str,
+        arguments: Bytes,
+        options: CallOptions,
+    ) -> Result<Admitted, Error> {
         // From here on the ticket owns the place inside the gate.
         let id = self.call_ids.fetch_add(1, Ordering::Relaxed);
         let mut ticket = Ticket {
@@ -297,6 +315,11 @@ impl Core {
             return Err(slot.too_large("list of arguments", arguments.len()));
         }
         let (name, place) = slot.method(method)?;
+        if options.source.is_some() && state::is_reserved(method) {
+            // The state of an extension is for its host alone.
+            let message = format!("{} keeps {method} for its host", slot.id);
+            return Err(Error::new(ErrorCode::PermissionDenied, message));
+        }
         let own = caps.call_timeout.and_then(|timeout| started.checked_add(timeout));
         let deadline = [options.deadline, own].into_iter().flatten().min();
         if let Some(deadline) = deadline {

@@ -13,6 +13,7 @@ mod policy;
 mod provided;
 mod route;
 mod runtime;
+mod state;
 mod stream;
 
 pub use bridge::{Bridge, LogLevel};

@@ -67,6 +67,11 @@ impl Core {
                 return Err(Error::new(ErrorCode::InvalidManifest, message));
             }
             let new = core.instantiate(root, manifest, source.options.clone()).await?;
+            let deadline = Instant::now() + core.policy.load_timeout;
+            if let Err(error) = core.hand_over(&old, &new, deadline).await {
+                new.instance.shutdown().await;
+                return Err(error);
+            }
             core.insert(new);
             core.retire(old).await;
             Ok(())

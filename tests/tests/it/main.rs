@@ -21,6 +21,8 @@ mod readme;
 #[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
 mod spans;
 #[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
+mod state;
+#[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
 mod streams;
 #[cfg(feature = "wasm")]
 mod wasm;
