@@ -34,6 +34,13 @@ pub struct Method {
     /// Whether its result is a stream of items.
     #[serde(default)]
     pub streams: bool,
+    /// A JSON Schema (2020-12) of the list of arguments, where the language tells.
+    /// docs/contracts.md says how each value is written in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<serde_json::Value>,
+    /// A JSON Schema (2020-12) of the result, where the language tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<serde_json::Value>,
 }
 
 /// A parameter of a [`Method`].
@@ -59,6 +66,14 @@ impl Description {
 impl Method {
     /// A method of which only the name is known.
     pub fn named(name: impl Into<String>) -> Self {
-        Self { name: name.into(), doc: String::new(), parameters: Vec::new(), returns: None, streams: false }
+        Self {
+            name: name.into(),
+            doc: String::new(),
+            parameters: Vec::new(),
+            returns: None,
+            streams: false,
+            input: None,
+            output: None,
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! Hosts and extensions both depend on this crate, so what it defines is frozen per released
 //! version of the contract: see `wit/since-v0.1/` and [`PROTOCOL`].
 
+pub mod contract;
 mod describe;
 mod envelope;
 mod error;
@@ -14,6 +15,8 @@ pub mod manifest;
 pub mod msgpack;
 mod name;
 pub mod permission;
+#[cfg(feature = "schema")]
+mod schema;
 mod stream;
 mod trace;
 mod value;

@@ -2,6 +2,7 @@ use quadriga_abi::{Description, Error, ErrorCode};
 use serde::Serialize;
 
 use crate::decode::Arguments;
+use crate::schema::Schemas;
 use crate::{Stream, encode};
 
 /// What the attribute macro makes of a module.
@@ -19,6 +20,7 @@ pub struct Method {
     pub required: usize,
     pub returns: &'static str,
     pub streams: bool,
+    pub schemas: fn(&mut Schemas),
     pub run: fn(Arguments<'_>, &mut Vec<u8>) -> Result<(), Error>,
 }
 
@@ -79,20 +81,25 @@ impl<T: Serialize> ReplyWithValue for Returned<T> {
 
 /// What the extension says of itself.
 pub(crate) fn describe<E: Extension>() -> Description {
-    let methods = E::METHODS.iter().map(|method| quadriga_abi::Method {
-        name: method.name.to_owned(),
-        doc: method.doc.to_owned(),
-        parameters: method
-            .parameters
-            .iter()
-            .map(|parameter| quadriga_abi::Parameter {
-                name: parameter.name.to_owned(),
-                ty: Some(parameter.ty.to_owned()),
-                optional: parameter.optional,
-            })
-            .collect(),
-        returns: Some(method.returns.to_owned()),
-        streams: method.streams,
+    let methods = E::METHODS.iter().map(|method| {
+        let (input, output) = Schemas::of(method);
+        quadriga_abi::Method {
+            name: method.name.to_owned(),
+            doc: method.doc.to_owned(),
+            parameters: method
+                .parameters
+                .iter()
+                .map(|parameter| quadriga_abi::Parameter {
+                    name: parameter.name.to_owned(),
+                    ty: Some(parameter.ty.to_owned()),
+                    optional: parameter.optional,
+                })
+                .collect(),
+            returns: Some(method.returns.to_owned()),
+            streams: method.streams,
+            input,
+            output,
+        }
     });
     Description::new(concat!("quadriga-sdk ", env!("CARGO_PKG_VERSION"), " for Rust"), methods.collect())
 }

@@ -53,6 +53,8 @@ pub fn describe<E: Extension>() -> guest::Description {
         parameters: method.parameters.into_iter().map(parameter).collect(),
         returns: method.returns,
         streams: method.streams,
+        input: method.input.map(|schema| schema.to_string()),
+        output: method.output.map(|schema| schema.to_string()),
     });
     guest::Description {
         protocol: description.protocol.to_string(),

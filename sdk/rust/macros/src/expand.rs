@@ -96,6 +96,7 @@ fn method(module: &ItemMod, function: &ItemFn) -> Result<TokenStream, Error> {
         ReturnType::Type(_, ty) => ty.span(),
     };
     let (path, ident) = (&module.ident, &signature.ident);
+    let schemas = schemas(path, ident, parameters.len());
     let name = text::of_ident(ident);
     let doc = text::of_doc(&function.attrs);
     let cfg = function.attrs.iter().filter(|attribute| attribute.path().is_ident("cfg"));
@@ -110,6 +111,7 @@ fn method(module: &ItemMod, function: &ItemFn) -> Result<TokenStream, Error> {
             required: #required,
             returns: #returns,
             streams: #streams,
+            schemas: #schemas,
             run: {
                 #[allow(unused_mut, unused_imports, unused_variables)]
                 fn #run(mut arguments: q::Arguments<'_>, out: &mut Vec<u8>) -> Result<(), q::Failure> {
@@ -120,6 +122,28 @@ fn method(module: &ItemMod, function: &ItemFn) -> Result<TokenStream, Error> {
             },
         }
     })
+}
+
+/// A function that finds the schemas of a method's types. The types may be private to the module,
+/// so they are inferred from the function and never named.
+fn schemas(path: &Ident, ident: &Ident, count: usize) -> TokenStream {
+    let types: Vec<_> = (0..count).map(|index| format_ident!("A{index}")).collect();
+    let shapes: Vec<_> = (0..count).map(|index| format_ident!("a{index}")).collect();
+    quote! {{
+        #[allow(unused_imports, non_snake_case)]
+        fn schemas(out: &mut q::Schemas) {
+            use q::{NoSchema as _, NotResult as _};
+
+            fn infer<#(#types,)* R>(_: fn(#(#types),*) -> R) -> (#(q::Shape<#types>,)* q::ShapeOf<R>) {
+                (#(q::Shape::<#types>::new(),)* q::ShapeOf::<R>::new())
+            }
+            let (#(#shapes,)* returns) = infer(#path::#ident);
+            #(let schema = #shapes.schema(out.takes()); out.parameter(schema);)*
+            let schema = returns.value().schema(out.gives());
+            out.result(schema);
+        }
+        schemas
+    }}
 }
 
 fn check_signature(function: &ItemFn) -> Result<(), Error> {
