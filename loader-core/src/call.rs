@@ -90,6 +90,8 @@ pub(crate) enum Started {
 pub(crate) struct Ticket {
     pub(crate) slot: Arc<Slot>,
     pub(crate) id: u64,
+    /// The method's place in the description.
+    pub(crate) method: usize,
     pub(crate) started: Instant,
     /// What a subscriber sees of the call, if one listens.
     pub(crate) span: Option<Box<Span>>,
@@ -152,6 +154,10 @@ impl Ticket {
             // The same whether or not the guest could be interrupted.
             Some(_) => Err(Error::new(ErrorCode::DeadlineExceeded, LATE)),
             None => result,
+        };
+        let result = match (&self.slot.checks, result) {
+            (Some(checks), Ok(reply)) => checks.result(self.method, &reply).map(|()| reply),
+            (_, result) => result,
         };
         if let (Err(error), Some(span)) = (&result, &self.span) {
             span.record("error", error.code.as_str());

@@ -292,6 +292,7 @@ impl Core {
         let mut ticket = Ticket {
             slot,
             id,
+            method: 0,
             started,
             span: None,
             streams: None,
@@ -320,6 +321,9 @@ impl Core {
             let message = format!("{} keeps {method} for its host", slot.id);
             return Err(Error::new(ErrorCode::PermissionDenied, message));
         }
+        if let Some(checks) = &slot.checks {
+            checks.arguments(place, &arguments)?;
+        }
         let own = caps.call_timeout.and_then(|timeout| started.checked_add(timeout));
         let deadline = [options.deadline, own].into_iter().flatten().min();
         if let Some(deadline) = deadline {
@@ -333,6 +337,7 @@ impl Core {
         } else {
             ticket.streams = streams(&ticket.slot, place, options.input, options.output);
         }
+        ticket.method = place;
         ticket.finished = false;
         let trace = options.trace.map(|trace| trace.child(fastrand::u64(1..)));
         ticket.span = span(&ticket.slot.id, &name, id, options.parent, trace);

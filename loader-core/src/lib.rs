@@ -3,6 +3,7 @@
 
 mod bridge;
 mod call;
+mod contract;
 mod detached;
 mod dispatcher;
 mod instance;

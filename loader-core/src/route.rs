@@ -11,6 +11,7 @@ use quadriga_abi::{Bytes, Error, ErrorCode, ExtensionId, Isolation, Method, Runt
 use serde::Serialize;
 use tokio::sync::Notify;
 
+use crate::contract::{Checks, Needs};
 use crate::detached::GivenUp;
 use crate::metrics::Counters;
 use crate::{Instance, LoadOptions, Metrics, Usage};
@@ -28,6 +29,8 @@ pub(crate) struct Slot {
     pub(crate) load_time: Duration,
     pub(crate) instance: Arc<dyn Instance>,
     pub(crate) methods: HashMap<Arc<str>, usize, RandomState>,
+    /// None unless manifest or policy asks for it.
+    pub(crate) checks: Option<Box<Checks>>,
     pub(crate) caps: Caps,
     /// None for what the host itself provides.
     pub(crate) source: Option<Source>,
@@ -41,6 +44,7 @@ pub(crate) struct Source {
     pub(crate) root: PathBuf,
     pub(crate) manifest: Arc<Manifest>,
     pub(crate) options: LoadOptions,
+    pub(crate) needs: Needs,
 }
 
 /// The limits that the dispatcher enforces itself.
