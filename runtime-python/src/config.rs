@@ -12,7 +12,7 @@ use quadriga_abi::{Error, ErrorCode};
 use crate::host_call::Orphan;
 use crate::limits::{self, Interrupter};
 
-/// The interpreter, and the functions of `python/guest.py`.
+/// The interpreter, and the functions of `python/`.
 pub(crate) struct Engine {
     pub(crate) interrupter: Interrupter,
     /// What calls that are out of time are ended with.
@@ -31,6 +31,8 @@ pub(crate) struct Engine {
     pub(crate) cancel: Py<PyAny>,
     pub(crate) fits: Py<PyAny>,
     pub(crate) report: Py<PyAny>,
+    /// The value that stands for an object, of `python/objects.py`.
+    pub(crate) plain: Py<PyAny>,
     /// The sources of the SDK, by module.
     pub(crate) sdk: Py<PyDict>,
 }
@@ -79,6 +81,10 @@ fn build(py: Python<'_>, interrupter: Interrupter) -> PyResult<Engine> {
     let code = ffi::c_str!(include_str!("python/spaces.py"));
     let spaces = module(code, c"<quadriga>/spaces.py", c"_quadriga_spaces")?;
     spaces.call_method0("install")?;
+    let code = ffi::c_str!(include_str!("python/shapes.py"));
+    module(code, c"<quadriga>/shapes.py", c"_quadriga_shapes")?;
+    let code = ffi::c_str!(include_str!("python/objects.py"));
+    let objects = module(code, c"<quadriga>/objects.py", c"_quadriga_objects")?;
     let code = ffi::c_str!(include_str!("python/guest.py"));
     let guest = module(code, c"<quadriga>/guest.py", c"_quadriga_guest")?;
     guest.call_method1("redirect", (Orphan,))?;
@@ -103,6 +109,7 @@ fn build(py: Python<'_>, interrupter: Interrupter) -> PyResult<Engine> {
         cancel: get("cancel")?,
         fits: get("fits")?,
         report: get("report")?,
+        plain: objects.getattr("plain")?.unbind(),
         sdk: sdk.unbind(),
     })
 }

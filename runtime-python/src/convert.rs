@@ -11,6 +11,8 @@ use pyo3::types::{
 use quadriga_abi::msgpack::{Depth, Reader, Token, write};
 use quadriga_abi::{Error, ErrorCode, Timestamp, ValueError};
 
+use crate::config::engine;
+
 const DAY: i64 = 86_400;
 
 /// Why a value cannot cross, and where in it.
@@ -118,12 +120,12 @@ pub(crate) fn encode(out: &mut Vec<u8>, value: &Bound<'_, PyAny>, depth: Depth) 
     } else if let Ok(tuple) = value.cast::<PyTuple>() {
         items(out, tuple.len(), tuple.iter(), depth)?;
     } else {
-        return rare(out, value);
+        return rare(out, value, depth);
     }
     Ok(())
 }
 
-fn rare(out: &mut Vec<u8>, value: &Bound<'_, PyAny>) -> Result<(), Misfit> {
+fn rare(out: &mut Vec<u8>, value: &Bound<'_, PyAny>, depth: Depth) -> Result<(), Misfit> {
     if let Ok(bytes) = value.cast::<PyByteArray>() {
         write(out, Token::Bytes(&bytes.to_vec()))?;
     } else if value.is_instance_of::<PyMemoryView>() {
@@ -131,18 +133,28 @@ fn rare(out: &mut Vec<u8>, value: &Bound<'_, PyAny>) -> Result<(), Misfit> {
         write(out, Token::Bytes(bytes.cast::<PyBytes>().map_err(PyErr::from)?.as_bytes()))?;
     } else if let Ok(time) = value.cast::<PyDateTime>() {
         write(out, Token::Timestamp(timestamp(time)?))?;
+    } else if let Some(plain) = plain(value)? {
+        // A level of its own: what stands for an object may be another, without end.
+        encode(out, &plain, depth.enter()?)?;
     } else {
         let name = value.get_type().fully_qualified_name()?;
         return Err(Misfit::new(format!(
             "an object of type {} has no place among values",
-            plain(&name.to_string())
+            own_name(&name.to_string())
         )));
     }
     Ok(())
 }
 
+/// The value that stands for a dataclass, an enum's member or the like.
+fn plain<'py>(value: &Bound<'py, PyAny>) -> Result<Option<Bound<'py, PyAny>>, Misfit> {
+    let engine = engine().map_err(|error| Misfit::new(error.message))?;
+    let plain: Option<(Bound<'py, PyAny>,)> = engine.plain.bind(value.py()).call1((value,))?.extract()?;
+    Ok(plain.map(|(value,)| value))
+}
+
 /// Without the prefix of the module space.
-fn plain(name: &str) -> &str {
+fn own_name(name: &str) -> &str {
     if name.starts_with('@') { name.split_once('.').map_or(name, |(_, rest)| rest) } else { name }
 }
 

@@ -25,7 +25,16 @@ const GRACE: Duration = Duration::from_millis(500);
 pub struct PythonRuntime(());
 
 /// What `load` in `python/guest.py` says of a method.
-type Described = (String, Py<PyAny>, String, Vec<(String, Option<String>, bool)>, Option<String>, bool);
+type Described = (
+    String,
+    Py<PyAny>,
+    String,
+    Vec<(String, Option<String>, bool)>,
+    Option<String>,
+    bool,
+    Option<String>,
+    Option<String>,
+);
 
 impl PythonRuntime {
     /// A runtime. The interpreter starts with the first extension.
@@ -146,10 +155,13 @@ fn instance(
     described: Vec<Described>,
 ) -> PythonInstance {
     let (mut methods, mut functions) = (Vec::new(), Vec::new());
-    for (name, function, doc, parameters, returns, streams) in described {
+    // What json.dumps wrote reads back.
+    let schema = |text: Option<String>| text.and_then(|text| serde_json::from_str(&text).ok());
+    for (name, function, doc, parameters, returns, streams, input, output) in described {
         let parameter = |(name, ty, optional)| Parameter { name, ty, optional };
         let parameters = parameters.into_iter().map(parameter).collect();
-        methods.push(Method { name, doc, parameters, returns, streams });
+        let (input, output) = (schema(input), schema(output));
+        methods.push(Method { name, doc, parameters, returns, streams, input, output });
         functions.push(function);
     }
     let sdk = format!("quadriga-python {} on {}", env!("CARGO_PKG_VERSION"), version());
