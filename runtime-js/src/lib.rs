@@ -22,6 +22,7 @@
 
 mod buffers;
 mod config;
+mod contract;
 mod convert;
 mod error;
 mod host_call;
