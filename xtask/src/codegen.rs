@@ -12,13 +12,22 @@ use crate::setup::Setup;
 use crate::test;
 
 /// Each file with the arguments of `quadriga` that print it.
-const GENERATED: [(&str, &[&str]); 1] = [("docs/schema/quadriga.schema.json", &["schema"])];
+const GENERATED: [(&str, &[&str]); 5] = [
+    ("docs/schema/quadriga.schema.json", &["schema"]),
+    ("tests/guests/client/js/typed.ts", &["bindgen", CONTRACT, "--lang", "ts"]),
+    ("tests/guests/client/python/typed.py", &["bindgen", CONTRACT, "--lang", "python"]),
+    ("tests/guests/client/rust/src/typed.rs", &["bindgen", CONTRACT, "--lang", "rust"]),
+    ("tests/tests/it/contracts/typed.rs", &["bindgen", CONTRACT, "--lang", "rust", "--for-host"]),
+];
+
+/// Of the guest that the clients call; a test sees that it is its contract.
+const CONTRACT: &str = "tests/guests/client/contract.json";
 
 pub(crate) fn run(repo: &Repo, setup: &Setup, check: bool) -> Result<()> {
     let cli = test::build_cli(repo, setup)?;
     let mut stale = Vec::new();
     for (file, args) in GENERATED {
-        let fresh = cmd::output(Command::new(&cli).args(args))?;
+        let fresh = cmd::output(Command::new(&cli).args(args).current_dir(&repo.root))?;
         let path = repo.root.join(file);
         if check {
             if fs::read_to_string(&path).map_or(true, |old| old != fresh) {

@@ -7,6 +7,8 @@ mod cancel;
 #[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
 mod cli;
 #[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
+mod contracts;
+#[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
 mod demo;
 #[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
 mod directions;
