@@ -38,7 +38,8 @@ pub struct Method {
     /// docs/contracts.md says how each value is written in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<serde_json::Value>,
-    /// A JSON Schema (2020-12) of the result, where the language tells.
+    /// A JSON Schema (2020-12) of the result, or of the items of a method that streams, where the
+    /// language tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<serde_json::Value>,
 }

@@ -70,7 +70,8 @@ impl Method {
         });
         let parameters = parameters.collect::<Vec<_>>().join(", ");
         let returns = self.output.as_ref().map(|output| shape(output, output)).or(self.returns.clone());
-        let returns = returns.map(|ty| format!(" -> {ty}")).unwrap_or_default();
+        let stream = if self.streams { "stream of " } else { "" };
+        let returns = returns.map(|ty| format!(" -> {stream}{ty}")).unwrap_or_default();
         format!("{}({parameters}){returns}", self.name)
     }
 }

@@ -50,7 +50,9 @@ pub(super) struct Function {
     pub(super) parameters: Vec<Field>,
     /// Of what any number may follow the parameters.
     pub(super) rest: Option<Type>,
+    /// The result, or one item of it if it streams.
     pub(super) returns: Type,
+    pub(super) streams: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -137,7 +139,14 @@ impl Reader {
             let mut source = Source { root: output, known: Vec::new(), gives: true };
             self.read(&mut source, output, &format!("{prefix}Result"), 0)
         });
-        Function { name: method.name.clone(), doc: method.doc.clone(), parameters, rest, returns }
+        Function {
+            name: method.name.clone(),
+            doc: method.doc.clone(),
+            parameters,
+            rest,
+            returns,
+            streams: method.streams,
+        }
     }
 
     fn untyped(&self, method: &Method) -> (Vec<Field>, Option<Type>) {

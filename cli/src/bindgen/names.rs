@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 /// Names that a client uses itself, in one language or another.
-const OURS: [&str; 24] = [
+const OURS: [&str; 26] = [
     "Any",
     "Array",
     "BTreeMap",

@@ -19,6 +19,7 @@ pub(super) fn write(client: &Client) -> String {
         "\"\"\"A client of {extension} {version}. `quadriga bindgen` wrote it: do not edit.\n\n\
          The manifest must ask for the calls: [permissions] call = [\"{extension}/*\"]\n\"\"\"\n\n\
          from __future__ import annotations\n\n\
+         from collections.abc import Iterator\n\
          from datetime import datetime\n\
          from typing import Any, Literal, NotRequired, TypeAlias, TypedDict\n\n\
          from quadriga import host\n\n\
@@ -100,10 +101,13 @@ fn function_text(function: &Function, own: &str) -> String {
         passed.push("*others".to_owned());
     }
     let passed = if passed.is_empty() { String::new() } else { format!(", *_given({})", passed.join(", ")) };
+    let (result, call) = match function.streams {
+        true => (format!("Iterator[{}]", of(&function.returns)), "stream"),
+        false => (of(&function.returns), "call"),
+    };
     format!(
-        "def {own}({}) -> {}:\n{}    return host.call(EXTENSION, {}{passed})\n",
+        "def {own}({}) -> {result}:\n{}    return host.{call}(EXTENSION, {}{passed})\n",
         parameters.join(", "),
-        of(&function.returns),
         doc(&function.doc),
         text(&function.name),
     )

@@ -35,7 +35,7 @@ pub(super) fn write(client: &Client, for_host: bool) -> String {
                 "use quadriga::Dispatcher;\nuse quadriga::abi::{Error, Timestamp, Value};\nuse serde::{Deserialize, Serialize};\n"
             }
             false => {
-                "use quadriga_sdk::serde::{Deserialize, Serialize};\nuse quadriga_sdk::{Result, Timestamp, Value, host};\n"
+                "use quadriga_sdk::serde::{Deserialize, Serialize};\nuse quadriga_sdk::{Items, Result, Timestamp, Value, host};\n"
             }
         },
     );
@@ -140,7 +140,14 @@ impl Writer {
 
     fn function_text(&self, function: &Function, own: &str) -> String {
         let names = distinct(function.parameters.iter().map(|parameter| name(&parameter.name)));
-        let returns = self.of(&function.returns);
+        let item = self.of(&function.returns);
+        // A host gets all items of a stream in a list.
+        let returns = match (function.streams, self.for_host) {
+            (false, _) => item,
+            (true, true) => format!("Vec<{item}>"),
+            (true, false) => format!("Items<{item}>"),
+        };
+        let way = if function.streams { "stream" } else { "call" };
         let (open, result, close) = match self.for_host {
             true => ("pub async fn", format!("Result<{returns}, Error>"), ".await"),
             false => ("pub fn", format!("Result<{returns}>"), ""),
@@ -148,7 +155,7 @@ impl Writer {
         let receiver = if self.for_host { "&self" } else { "" };
         let call = |arguments: &str| match self.for_host {
             true => format!("self.dispatcher.invoke(EXTENSION, {:?}, &{arguments}){close}", function.name),
-            false => format!("host::call(EXTENSION, {:?}, {arguments})", function.name),
+            false => format!("host::{way}(EXTENSION, {:?}, {arguments})", function.name),
         };
         let mut parameters = vec![receiver.to_owned()];
         parameters.retain(|parameter| !parameter.is_empty());

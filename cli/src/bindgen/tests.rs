@@ -167,6 +167,25 @@ fn what_is_not_known_stays_open() {
     }
 }
 
+#[test]
+fn streams_are_read_item_by_item() {
+    let method = json!({ "name": "rows", "streams": true, "input": { "type": "array", "maxItems": 0 }, "output": { "type": "string" } });
+    let contract = json!({ "extension": "a.b", "version": "1.0.0", "methods": [method] });
+    let [ts, python, rust] = written(contract.clone());
+    let host = rust::write(&Client::of(&serde_json::from_value(contract).unwrap()), true);
+    for (code, part) in [
+        (ts, "rows(): AsyncIterableIterator<string> {\n  return host.stream(EXTENSION, \"rows\");"),
+        (python, "def rows() -> Iterator[str]:\n    return host.stream(EXTENSION, \"rows\")"),
+        (rust, "pub fn rows() -> Result<Items<String>> {\n    host::stream(EXTENSION, \"rows\", ())"),
+        (
+            host,
+            "pub async fn rows(&self) -> Result<Vec<String>, Error> {\n        self.dispatcher.invoke(EXTENSION, \"rows\", &()).await",
+        ),
+    ] {
+        assert!(code.contains(part), "{part}\n{code}");
+    }
+}
+
 /// A contract is outside text: nothing in it may become code.
 #[test]
 fn names_and_texts_stay_what_they_are() {

@@ -120,10 +120,13 @@ fn function_text(function: &Function, own: &str) -> String {
     }
     let passed = if passed.is_empty() { String::new() } else { format!(", ...given({})", passed.join(", ")) };
     let doc = doc(&function.doc, "");
+    let (result, call) = match function.streams {
+        true => (format!("AsyncIterableIterator<{}>", of(&function.returns)), "stream"),
+        false => (format!("Promise<{}>", result(&function.returns)), "call"),
+    };
     format!(
-        "{doc}export function {own}({}): Promise<{}> {{\n  return host.call(EXTENSION, {}{passed});\n}}\n",
+        "{doc}export function {own}({}): {result} {{\n  return host.{call}(EXTENSION, {}{passed});\n}}\n",
         parameters.join(", "),
-        result(&function.returns),
         text(&function.name),
     )
 }

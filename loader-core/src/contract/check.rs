@@ -5,7 +5,8 @@ use jsonschema::paths::{Location, LocationSegment};
 use jsonschema::{Draft, Keyword, PatternOptions, ValidationError, Validator};
 use quadriga_abi::contract::{BYTES, INT_KEY, TIMESTAMP, shape};
 use quadriga_abi::manifest::Check;
-use quadriga_abi::{Error, ErrorCode, Method, Value};
+use quadriga_abi::msgpack::{Reader, Token};
+use quadriga_abi::{Error, ErrorCode, Method, Value, ValueError};
 use serde_json::{Map, Value as Json};
 
 use super::view::{Sort, view};
@@ -98,7 +99,11 @@ impl Schema {
     }
 
     fn check(&self, payload: &[u8], parameters: Option<&[String]>) -> Result<(), String> {
-        let value = Value::from_bytes(payload).map_err(|error| error.to_string())?;
+        let value = match parameters {
+            Some(_) => arguments(payload),
+            None => Value::from_bytes(payload),
+        };
+        let value = value.map_err(|error| error.to_string())?;
         if let (Value::List(arguments), Some(_)) = (&value, parameters) {
             self.count(arguments.len())?;
         }
@@ -147,6 +152,24 @@ impl Schema {
             _ => error.to_string(),
         }
     }
+}
+
+/// The arguments of a call. A stream among them is not looked into: it counts as nil.
+fn arguments(payload: &[u8]) -> Result<Value, ValueError> {
+    let mut reader = Reader::new(payload);
+    let Token::List(count) = reader.token()? else { return Value::from_bytes(payload) };
+    let mut arguments = Vec::new();
+    for _ in 0..count {
+        if reader.take_stream() {
+            arguments.push(Value::Nil);
+            continue;
+        }
+        let rest = reader.rest();
+        reader.skip()?;
+        arguments.push(Value::from_bytes(&rest[..rest.len() - reader.rest().len()])?);
+    }
+    reader.finish()?;
+    Ok(Value::List(arguments))
 }
 
 /// Whether a value fits a part of a schema.

@@ -122,6 +122,18 @@ impl Needs {
                     format!("{id} needs the method {name} of {provider}; version {version} has none");
                 return misfit(message, suggest(name, &names, "it has"));
             };
+            // A caller that tells no result may well read a stream.
+            if needed.output.is_some() && needed.streams != method.streams {
+                let sort = |streams| if streams { "a stream" } else { "one result" };
+                let (there, wanted) = (sort(method.streams), sort(needed.streams));
+                let message = format!(
+                    "{id} does not fit {provider} {version}: {name}: {provider} returns {there}, {id} takes {wanted}"
+                );
+                return misfit(
+                    message,
+                    format!("needed is {}; there is {}", needed.signature(), method.signature()),
+                );
+            }
             let whole = || format!("needed is {}; there is {}", needed.signature(), method.signature());
             if let (Some(sent), Some(taken)) = (&needed.input, &method.input)
                 && let Err(Misfit { path, sent, taken, undecided }) = compare::fits(sent, taken)

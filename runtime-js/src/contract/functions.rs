@@ -136,8 +136,7 @@ fn signature(file: &Rc<File>, parts: &Parts<'_>, at: BytePos) -> Signature {
     Signature {
         file: Rc::clone(file),
         parameters,
-        // What a generator yields is not its result.
-        returns: returns.filter(|_| !parts.is_generator).map(settled),
+        returns: returns.and_then(|ty| if parts.is_generator { item(&ty) } else { Some(settled(ty)) }),
         hidden: parts.generics.into_iter().flat_map(names).collect(),
         is_typed: !is_script || doc.returns.is_some() || !doc.parameters.is_empty(),
     }
@@ -182,6 +181,22 @@ fn parameter(pattern: &Pat, index: usize, doc: &Doc) -> Parameter {
 
 fn list_of(item: Box<TsType>) -> Box<TsType> {
     Box::new(TsType::TsArrayType(swc_ecma_ast::TsArrayType { span: Span::default(), elem_type: item }))
+}
+
+/// What a generator of this type yields.
+fn item(ty: &TsType) -> Option<Box<TsType>> {
+    const STREAMS: [&str; 6] = [
+        "AsyncGenerator",
+        "AsyncIterable",
+        "AsyncIterableIterator",
+        "Generator",
+        "Iterable",
+        "IterableIterator",
+    ];
+    let TsType::TsTypeRef(reference) = ty else { return None };
+    let TsEntityName::Ident(name) = &reference.type_name else { return None };
+    let first = reference.type_params.as_ref()?.params.first()?;
+    STREAMS.contains(&&*name.sym).then(|| first.clone())
 }
 
 /// What a promise of this type comes to.

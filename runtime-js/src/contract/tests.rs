@@ -131,6 +131,17 @@ fn declarations_are_followed() {
 }
 
 #[test]
+fn generators_tell_their_items() {
+    for (source, expected) in [
+        ("export async function* f(n: number): AsyncGenerator<string> {}", "f(n: number) -> text"),
+        ("export function* f(): Generator<number, void> {}", "f() -> number"),
+        ("export function* f(): Mine<number> {}", "f()"),
+    ] {
+        check("main.ts", source, expected);
+    }
+}
+
+#[test]
 fn types_come_from_other_files() {
     let files = [
         (

@@ -24,6 +24,14 @@ _SIMPLE = {
 }
 LISTS = (list, collections.abc.Sequence, collections.abc.MutableSequence, collections.abc.Collection)
 MAPS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
+_STREAMS = (
+    collections.abc.Iterator,
+    collections.abc.Iterable,
+    collections.abc.Generator,
+    collections.abc.AsyncIterator,
+    collections.abc.AsyncIterable,
+    collections.abc.AsyncGenerator,
+)
 _BOUNDS = {
     "ge": "minimum",
     "gt": "exclusiveMinimum",
@@ -60,8 +68,14 @@ def of_function(signature, annotations):
         schema = {"type": "array", "items": others} if rest else {"type": "array", "maxItems": 0}
     nothing = bool(positional or rest) and not any(annotations.get(p.name) for p in [*positional, *rest])
     given = _Shapes("serialization")
-    result = given.of(annotations["return"]) if "return" in annotations else True
+    result = given.of(_item(annotations["return"])) if "return" in annotations else True
     return None if nothing else taken.text(schema), None if result is True else given.text(result)
+
+
+def _item(hint):
+    """Of what a generator yields, one."""
+    hint = unwrap(hint)
+    return typing.get_args(hint)[0] if typing.get_origin(hint) in _STREAMS else hint
 
 
 def _titled(shape, title):

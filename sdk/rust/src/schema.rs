@@ -7,6 +7,7 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value as Json, json};
 
+use crate::Stream;
 use crate::method::Method;
 
 /// Formats of types that serde writes another way for readers that are no people.
@@ -62,6 +63,13 @@ impl<T> ShapeOf<T> {
 
 impl<T, E> ShapeOf<Result<T, E>> {
     /// The type of the `Ok`.
+    pub fn value(&self) -> Shape<T> {
+        Shape::new()
+    }
+}
+
+impl<T> ShapeOf<Stream<T>> {
+    /// The type of the items.
     pub fn value(&self) -> Shape<T> {
         Shape::new()
     }

@@ -117,6 +117,19 @@ fn errors_point_at_the_value() {
 }
 
 #[test]
+fn streams_are_not_looked_into() {
+    let input = json!({ "type": "array", "prefixItems": [true, { "type": "string" }], "minItems": 2, "items": false });
+    let streams = Method { streams: true, ..method(input, &["rows", "name"]) };
+    let checks = Checks::new(Check::Both, &[streams]).unwrap().unwrap();
+    let payload = rmp_serde::to_vec(&(quadriga_abi::StreamMark, "a")).unwrap();
+    assert_eq!(checks.arguments(0, &payload), Ok(()));
+    let payload = rmp_serde::to_vec(&(quadriga_abi::StreamMark, 5)).unwrap();
+    assert_eq!(checks.arguments(0, &payload).unwrap_err().message, "greet: name: 5 is not text");
+    // The reply of a method that streams is nil.
+    assert_eq!(checks.result(0, &[0xc0]), Ok(()));
+}
+
+#[test]
 fn only_what_is_asked_for_is_checked() {
     let methods = [method(json!({ "type": "array", "maxItems": 0 }), &[])];
     let (arguments, result) = ([0x91, 0xc0], [0xc0]);

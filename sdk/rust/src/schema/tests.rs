@@ -20,7 +20,16 @@ struct Person {
 struct Opaque(u8);
 
 fn method(parameters: &'static [Parameter], required: usize, schemas: fn(&mut Schemas)) -> Method {
-    Method { name: "f", doc: "", parameters, required, returns: "", streams: false, schemas, run: |_, _| Ok(()) }
+    Method {
+        name: "f",
+        doc: "",
+        parameters,
+        required,
+        returns: "",
+        streams: false,
+        schemas,
+        run: |_, _| Ok(()),
+    }
 }
 
 const fn parameter(name: &'static str) -> Parameter {

@@ -50,7 +50,8 @@ def maps(a: dict, b: dict[str, int], c: Mapping[int, bool]) -> dict[str, Any]: .
 def classes(a: Person, b: Extra, c: At, d: Colour = Colour.RED) -> Person: ...
 def unread(a: "Missing", b: Iterator[int], c: object) -> "Gone": ...
 def partly(a, b: int): ...
-def many(*a: int) -> Iterator[int]: ...
+def many(*a: int) -> Iterator[int]:
+    yield from a
 def nothing(): ...
 
 
@@ -94,7 +95,7 @@ async fn hints_become_schemas() {
         "classes(a: Person, b: {tag: text, note?: text}, c: [number, number], d?: \"red\" | \"blue\") -> Person",
         "unread(a: Missing, b: Iterator[int], c: object) -> Gone",
         "partly(a, b: int)",
-        "many(*a?: int) -> Iterator[int]",
+        "many(*a?: int) -> stream of int",
         "nothing()",
     ];
     for expected in cases {
