@@ -4,6 +4,7 @@ mod bad;
 mod calls;
 mod contracts;
 mod modules;
+mod together;
 
 use std::fs;
 use std::path::Path;
