@@ -37,9 +37,11 @@ impl State {
 impl Drop for State {
     #[expect(unsafe_code, reason = "undoes State::new")]
     fn drop(&mut self) {
-        // SAFETY: undoes `new` on the same thread, which is not attached while it ends.
+        // SAFETY: undoes `new` on the same thread, which is not attached while it ends. A thread that
+        // Python started has given up its state by now.
         unsafe {
-            if !self.saved.is_null() && ffi::Py_IsInitialized() != 0 {
+            let is_ours = !self.saved.is_null() && ffi::Py_IsInitialized() != 0;
+            if is_ours && !ffi::PyGILState_GetThisThreadState().is_null() {
                 ffi::PyEval_RestoreThread(self.saved);
                 ffi::PyGILState_Release(self.ensured);
             }
