@@ -47,6 +47,7 @@ struct Inner {
 }
 
 impl PythonInstance {
+    #[expect(clippy::too_many_arguments, reason = "it only fills a struct")]
     pub(crate) fn new(
         extension: String,
         description: Description,
