@@ -58,6 +58,7 @@ export async function read_broken(extension: string, n: number) {
 }
 
 export async function pause() {
+  host.log.info("waiting");
   await new Promise<void>((resolve) => {
     host.signal.addEventListener("abort", () => {
       host.log.info("cleaned up");

@@ -83,6 +83,7 @@ def read_broken(extension: str, n: int) -> int:
 
 
 async def pause() -> None:
+    host.log.info("waiting")
     try:
         await asyncio.sleep(3600)
     except asyncio.CancelledError:

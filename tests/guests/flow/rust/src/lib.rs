@@ -63,6 +63,7 @@ mod flow {
 
     /// Waits until its caller no longer does.
     pub fn pause() {
+        host::log::info("waiting");
         while !host::cancelled() {
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
