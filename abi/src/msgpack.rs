@@ -14,6 +14,9 @@ pub const MAX_DEPTH: usize = 128;
 
 const TIMESTAMP: i8 = -1;
 
+/// The one that stands for all: quiet, without sign and payload.
+const NAN: f64 = f64::from_bits(0x7ff8_0000_0000_0000);
+
 /// One item of a MessagePack text. After `List(n)` come n items, after `Map(n)` n keys each with
 /// its value.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -206,6 +209,8 @@ pub fn write(out: &mut Vec<u8>, token: Token<'_>) -> Result<(), ValueError> {
         Token::Bool(b) => encode::write_bool(out, b).map_err(|_| ValueError::TooLarge)?,
         Token::Int(n) => encode::write_sint(out, n).map(|_| ()).map_err(|_| ValueError::TooLarge)?,
         Token::UInt(n) => encode::write_uint(out, n).map(|_| ()).map_err(|_| ValueError::TooLarge)?,
+        // There are many NaNs, and engines do not keep them apart.
+        Token::Float(x) if x.is_nan() => encode::write_f64(out, NAN).map_err(|_| ValueError::TooLarge)?,
         Token::Float(x) => encode::write_f64(out, x).map_err(|_| ValueError::TooLarge)?,
         Token::Text(text) => {
             length(text.len())?;
@@ -236,12 +241,27 @@ fn length(n: usize) -> Result<u32, ValueError> {
 }
 
 /// Counts how deep the reader or writer stands, and refuses to go beyond [`MAX_DEPTH`].
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Depth(usize);
+#[derive(Debug, Clone, Copy)]
+pub struct Depth {
+    left: usize,
+}
 
 impl Depth {
+    /// Where a list of arguments begins: each of them is a value, and the list no level of its own.
+    pub fn arguments() -> Self {
+        Self { left: MAX_DEPTH + 1 }
+    }
+
     /// One level down.
     pub fn enter(self) -> Result<Self, ValueError> {
-        if self.0 == MAX_DEPTH { Err(ValueError::TooDeep) } else { Ok(Self(self.0 + 1)) }
+        let left = self.left.checked_sub(1).ok_or(ValueError::TooDeep)?;
+        Ok(Self { left })
+    }
+}
+
+impl Default for Depth {
+    /// Where a value begins.
+    fn default() -> Self {
+        Self { left: MAX_DEPTH }
     }
 }

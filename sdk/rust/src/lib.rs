@@ -24,7 +24,6 @@
 //! it with `extension_panicked`.
 
 mod decode;
-mod encode;
 mod error;
 pub mod host;
 mod method;

@@ -124,7 +124,7 @@ async fn calls_fail_with_a_reason() {
             "add",
             vec![Value::Int(1), text("x")],
             InvalidArguments,
-            &["argument 2 of `add`, b: i64, cannot be text"],
+            &["argument 2 of `add`, b: i64: expected i64, found text"],
         ),
         (
             "add",
