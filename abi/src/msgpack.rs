@@ -14,7 +14,8 @@ pub const MAX_DEPTH: usize = 128;
 
 const TIMESTAMP: i8 = -1;
 
-/// The one that stands for all: quiet, without sign and payload.
+/// There are many NaNs, and engines do not keep them apart. This one stands for all: quiet, without
+/// sign and payload.
 const NAN: f64 = f64::from_bits(0x7ff8_0000_0000_0000);
 
 /// One item of a MessagePack text. After `List(n)` come n items, after `Map(n)` n keys each with
@@ -81,8 +82,8 @@ impl<'a> Reader<'a> {
             Marker::I16 => Token::Int(i16::from_be_bytes(self.number()?).into()),
             Marker::I32 => Token::Int(i32::from_be_bytes(self.number()?).into()),
             Marker::I64 => Token::Int(i64::from_be_bytes(self.number()?)),
-            Marker::F32 => Token::Float(f32::from_be_bytes(self.number()?).into()),
-            Marker::F64 => Token::Float(f64::from_be_bytes(self.number()?)),
+            Marker::F32 => float(f32::from_be_bytes(self.number()?).into()),
+            Marker::F64 => float(f64::from_be_bytes(self.number()?)),
             Marker::FixStr(n) => self.text(n.into())?,
             Marker::Str8 => {
                 let n = self.length::<1>()?;
@@ -201,6 +202,10 @@ impl<'a> Reader<'a> {
     }
 }
 
+fn float(x: f64) -> Token<'static> {
+    Token::Float(if x.is_nan() { NAN } else { x })
+}
+
 /// Appends a token in its shortest form.
 pub fn write(out: &mut Vec<u8>, token: Token<'_>) -> Result<(), ValueError> {
     // Writing into a Vec fails only where a length exceeds 32 bits.
@@ -209,9 +214,9 @@ pub fn write(out: &mut Vec<u8>, token: Token<'_>) -> Result<(), ValueError> {
         Token::Bool(b) => encode::write_bool(out, b).map_err(|_| ValueError::TooLarge)?,
         Token::Int(n) => encode::write_sint(out, n).map(|_| ()).map_err(|_| ValueError::TooLarge)?,
         Token::UInt(n) => encode::write_uint(out, n).map(|_| ()).map_err(|_| ValueError::TooLarge)?,
-        // There are many NaNs, and engines do not keep them apart.
-        Token::Float(x) if x.is_nan() => encode::write_f64(out, NAN).map_err(|_| ValueError::TooLarge)?,
-        Token::Float(x) => encode::write_f64(out, x).map_err(|_| ValueError::TooLarge)?,
+        Token::Float(x) => {
+            encode::write_f64(out, if x.is_nan() { NAN } else { x }).map_err(|_| ValueError::TooLarge)?
+        }
         Token::Text(text) => {
             length(text.len())?;
             encode::write_str(out, text).map_err(|_| ValueError::TooLarge)?;

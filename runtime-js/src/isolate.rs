@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use deno_core::futures::StreamExt;
 use deno_core::{JsRuntime as Engine, PollEventLoopOptions, RuntimeOptions, v8};
+use quadriga_abi::msgpack::Depth;
 use quadriga_abi::{Bytes, Error, ErrorCode};
 use quadriga_core::{Bridge, Call, CallContext, LogLevel, Unit};
 use tokio::sync::{mpsc, oneshot};
@@ -191,7 +192,7 @@ impl Isolate {
         let resolver = v8::Local::new(scope, &waiting.resolver);
         let value = result.as_ref().map_err(Clone::clone).and_then(|bytes| {
             let mut reader = quadriga_abi::msgpack::Reader::new(bytes);
-            convert::decode(scope, &mut reader, quadriga_abi::msgpack::Depth::default())
+            convert::decode(scope, &mut reader, Depth::default())
                 .map_err(|refused| Error::new(ErrorCode::InvalidValue, refused.to_string()))
         });
         let _ = match value {
@@ -284,7 +285,8 @@ fn run<'s>(
         }
     }
     let mut out = Vec::new();
-    let result = host_call::encode_guarded(scope, state, value, &mut out).map(|()| out.into());
+    let result =
+        host_call::encode_guarded(scope, state, value, &mut out, Depth::default()).map(|()| out.into());
     if state.end.get().is_none() {
         state.answer(call, result);
     }

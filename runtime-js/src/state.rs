@@ -92,6 +92,10 @@ pub(crate) struct Helpers {
     pub(crate) watch: v8::Global<v8::Function>,
     /// Tells whether a string has no lone surrogates.
     pub(crate) well_formed: v8::Global<v8::Function>,
+    /// Makes a `Timestamp` of milliseconds and nanoseconds.
+    pub(crate) timestamp: v8::Global<v8::Function>,
+    /// The nanoseconds that a `Timestamp` has beside its milliseconds, 0 for a `Date`.
+    pub(crate) nanosecond: v8::Global<v8::Function>,
 }
 
 /// Why the engine was told to stop what it runs.

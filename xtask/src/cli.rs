@@ -83,7 +83,7 @@ Examples:
         #[arg(last = true)]
         rest: Vec<String>,
     },
-    /// Write the files that are generated from code.
+    /// Write the committed files that are generated.
     #[command(after_help = "Examples:\n  cargo xtask codegen\n  cargo xtask codegen --check")]
     Codegen {
         /// Write nothing, and fail where a file differs from what the code gives.

@@ -4,6 +4,7 @@
 
 #[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
 mod cli;
+mod conformance;
 #[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
 mod demo;
 #[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]

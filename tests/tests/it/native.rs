@@ -133,7 +133,7 @@ async fn calls_fail_with_a_reason() {
             &["argument 1 of `add`, a: i64"],
         ),
         ("greet", vec![Value::Int(7)], InvalidArguments, &["argument 1 of `greet`, name: &str", "string"]),
-        ("chain", vec![Value::List(vec![Value::Nil])], InvalidArguments, &["path: Vec<String>, "]),
+        ("chain", vec![Value::List(vec![Value::Nil])], InvalidArguments, &["path: Vec<String>: at [0]"]),
         ("fail", vec![text("out of cheese")], ExtensionError, &["out of cheese"]),
         ("crash", vec![], ExtensionPanicked, &["the guest panicked on purpose"]),
         ("add", vec![Value::Int(i64::MAX), Value::Int(1)], ExtensionError, &["does not fit 64 bits"]),

@@ -151,15 +151,11 @@ async fn values_round_trip() {
         Value::Timestamp(Timestamp::new(1_700_000_000, 123_456_000).unwrap()),
         Value::Timestamp(Timestamp::new(-62_135_596_800, 0).unwrap()),
         Value::Timestamp(Timestamp::new(253_402_300_799, 999_999_000).unwrap()),
+        Value::Timestamp(Timestamp::new(1, 999_999_999).unwrap()),
         deep.clone(),
     ] {
         check(value.clone(), value).await;
     }
-    check(
-        Value::Timestamp(Timestamp::new(1, 999_999_999).unwrap()),
-        Value::Timestamp(Timestamp::new(1, 999_999_000).unwrap()),
-    )
-    .await;
     let nan = call(&host, RELAY, "echo", vec![Value::Float(f64::NAN)]).await.unwrap();
     assert!(matches!(nan, Value::Float(x) if x.is_nan()));
     let zero = call(&host, RELAY, "echo", vec![Value::Float(-0.0)]).await.unwrap();
