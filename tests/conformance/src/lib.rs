@@ -1,6 +1,8 @@
 //! `values.toml`: the value table as data. The tests read it, and `cargo xtask codegen` makes the
 //! literals of the conformance guests of it.
 
+pub mod seeds;
+
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 

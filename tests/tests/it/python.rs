@@ -166,7 +166,7 @@ async fn values_round_trip() {
         Value::Timestamp(Timestamp::new(300_000_000_000, 0).unwrap()),
     ] {
         let error = call(&host, RELAY, "echo", vec![bad]).await.unwrap_err();
-        assert_eq!(error.code, ErrorCode::InvalidValue, "{error:?}");
+        assert_eq!(error.code, ErrorCode::InvalidArguments, "{error:?}");
         assert!(error.message.contains("argument 1"), "{error}");
     }
     let too_deep = [vec![0x91; 130], vec![0xc0]].concat();
