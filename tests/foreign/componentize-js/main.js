@@ -50,9 +50,18 @@ export const guest = {
     try {
       return encode(methods[method](...decode(args, options)), options);
     } catch (error) {
-      // An error of the host, or of another extension, comes with its own record.
-      if (error.payload !== undefined) throw error.payload;
-      throw { code: "extension_error", message: `${error.name}: ${error.message}`, stack: error.stack };
+      throw failure(error);
     }
   },
 };
+
+function failure(error) {
+  const received = error.payload;
+  if (received === undefined) {
+    return { code: "extension_error", message: `${error.name}: ${error.message}`, stack: error.stack };
+  }
+  // An error of the host, or of another extension, goes on with itself as the cause.
+  const cause = { ...received, cause: received.cause && decode(received.cause) };
+  const { code, message, hint } = received;
+  return { code, message, hint, stack: error.stack, cause: encode(cause, { ignoreUndefined: true }) };
+}

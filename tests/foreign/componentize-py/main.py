@@ -49,17 +49,17 @@ class Guest(exports.Guest):
         try:
             function, _ = METHODS[method]
             return umsgpack.packb(function(*umsgpack.unpackb(arguments, use_tuple=False)))
-        except Err:
-            # An error of the host, or of another extension.
-            raise
+        except Err as error:
+            raise Err(passed_on(error.value)) from error
         except Exception as error:
-            raise Err(
-                Error(
-                    code="extension_error",
-                    message=f"{type(error).__name__}: {error}",
-                    hint=None,
-                    extension=None,
-                    stack=traceback.format_exc(),
-                    cause=None,
-                )
-            ) from error
+            message = f"{type(error).__name__}: {error}"
+            raise Err(Error("extension_error", message, None, None, traceback.format_exc(), None)) from error
+
+
+def passed_on(error: Error) -> Error:
+    """An error of the host, or of another extension, with itself as the cause."""
+    fields = dict(vars(error), cause=error.cause and umsgpack.unpackb(error.cause))
+    cause = {name: value for name, value in fields.items() if value is not None}
+    return Error(
+        error.code, error.message, error.hint, None, traceback.format_exc(), umsgpack.packb(cause)
+    )
