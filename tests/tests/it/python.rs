@@ -3,6 +3,7 @@
 mod bad;
 mod calls;
 mod modules;
+mod time;
 
 use std::fs;
 use std::path::Path;

@@ -71,6 +71,10 @@ class Timestamp(datetime):
         equal = super().__eq__(other)
         return self._nanosecond == getattr(other, "nanosecond", 0) if equal is True else equal
 
+    def __ne__(self, other: object) -> Any:
+        equal = self.__eq__(other)
+        return equal if equal is NotImplemented else not equal
+
     def __hash__(self) -> int:
         return hash((super().__hash__(), self._nanosecond)) if self._nanosecond else super().__hash__()
 

@@ -25,6 +25,11 @@ export async function relay(extension, method, value) {
   return await host.call(extension, method, value);
 }
 
+/** Passes the literal of a case to another extension. */
+export async function send(extension, method, name) {
+  return await host.call(extension, method, literal(name));
+}
+
 function same(a, b) {
   if (typeof a !== "object" || a === null) return Object.is(a, b);
   if (typeof b !== "object" || b === null || Object.getPrototypeOf(a) !== Object.getPrototypeOf(b)) return false;

@@ -25,6 +25,11 @@ def relay(extension: str, method: str, value: Any) -> Any:
     return host.call(extension, method, value)
 
 
+def send(extension: str, method: str, name: str) -> Any:
+    """Passes the literal of a case to another extension."""
+    return host.call(extension, method, LITERALS[name]())
+
+
 def _same(a: Any, b: Any) -> bool:
     if type(a) is not type(b):
         return False

@@ -78,7 +78,7 @@ pub(super) fn text(text: &str) -> Vec<u8> {
 /// The conformance guest, written against the traits of loader-core alone.
 fn mock() -> MockRuntime {
     let table = Arc::new(Table::read().unwrap());
-    let for_matches = Arc::clone(&table);
+    let [for_matches, for_send] = [Arc::clone(&table), Arc::clone(&table)];
     MockRuntime::new()
         .method("make", move |_, call| answer(&call, |(name,): (String,)| make(&table, &name)))
         .method("matches", move |_, call| {
@@ -88,6 +88,18 @@ fn mock() -> MockRuntime {
             })
         })
         .method("echo", |_, call| answer(&call, |(value,): (Value,)| value.to_bytes().map_err(no_place)))
+        .method("send", move |bridge, call| {
+            let parts = codec::from_arguments::<(String, String, String)>(&call.envelope.payload);
+            let made = parts.map_err(unfit).and_then(|(extension, method, name)| {
+                Ok((extension, method, [&[0x91], &make(&for_send, &name)?[..]].concat()))
+            });
+            match made {
+                Ok((extension, method, payload)) => {
+                    bridge.call(&call.context(), &extension, &method, payload.into())
+                }
+                Err(error) => error.into(),
+            }
+        })
         .method("relay", |bridge, call| {
             let parts = codec::from_arguments::<(String, String, Value)>(&call.envelope.payload);
             let (extension, method, value) = match parts {

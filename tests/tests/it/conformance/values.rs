@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use quadriga::abi::{Error, ErrorCode};
+use quadriga::Dispatcher;
+use quadriga::abi::{self, Error, ErrorCode};
 use quadriga_conformance::{Bytes, Case, Language, Table};
 
 use super::subject::{Subject, text};
@@ -83,13 +84,20 @@ pub(super) async fn are_read_from_other_forms(subject: &Subject) {
     }
 }
 
-/// The literal leaves as the canonical bytes.
+/// The literal leaves as the canonical bytes, as a result and as an argument.
 pub(super) async fn are_written(subject: &Subject) {
     let host = subject.alone().await;
     for case in small(&Table::read().unwrap()).filter(|case| case.literal(subject.language).is_some()) {
         let made = subject.call(&host, "make", &[&text(&case.name)]).await.expect(&case.name);
         assert_bytes(&case.name, &made, after(case, subject.language));
+        let sent = send(subject, &host, &case.name).await.expect(&case.name);
+        assert_bytes(&case.name, &sent, after(case, subject.language));
     }
+}
+
+/// The guest calls itself with the literal.
+async fn send(subject: &Subject, host: &Dispatcher, name: &str) -> Result<abi::Bytes, Error> {
+    subject.call(host, "send", &[&text(&subject.id()), &text("echo"), &text(name)]).await
 }
 
 /// In and out again.
@@ -117,6 +125,8 @@ pub(super) async fn are_refused(subject: &Subject) {
     {
         let made = subject.call(&host, "make", &[&text(&case.name)]).await;
         assert_error(&case.name, made, ErrorCode::InvalidValue, &case.says);
+        let sent = send(subject, &host, &case.name).await;
+        assert_error(&case.name, sent, ErrorCode::InvalidValue, &case.says);
         // The guest lives on.
         let back = subject.call(&host, "echo", &[YES]).await.expect(&case.name);
         assert_eq!(&back[..], YES);

@@ -29,4 +29,9 @@ mod conformance {
     pub fn relay(extension: &str, method: &str, value: Value) -> Result<Value, Error> {
         host::call(extension, method, (value,))
     }
+
+    /// Passes the literal of a case to another extension.
+    pub fn send(extension: &str, method: &str, name: String) -> Result<Value, Error> {
+        host::call(extension, method, (Named(name),))
+    }
 }
