@@ -27,9 +27,21 @@ pub struct Method {
     /// Its parameters in order, where the language tells.
     #[serde(default)]
     pub parameters: Vec<Parameter>,
-    /// The type it returns, in the author's language, where the language tells.
+    /// The type it returns, in the author's language, where the language tells. Of a method that
+    /// streams, the type of the items.
     #[serde(default)]
     pub returns: Option<String>,
+    /// Whether its result is a stream of items.
+    #[serde(default)]
+    pub streams: bool,
+    /// A JSON Schema (2020-12) of the list of arguments, where the language tells.
+    /// docs/contracts.md says how each value is written in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<serde_json::Value>,
+    /// A JSON Schema (2020-12) of the result, or of the items of a method that streams, where the
+    /// language tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<serde_json::Value>,
 }
 
 /// A parameter of a [`Method`].
@@ -55,6 +67,14 @@ impl Description {
 impl Method {
     /// A method of which only the name is known.
     pub fn named(name: impl Into<String>) -> Self {
-        Self { name: name.into(), doc: String::new(), parameters: Vec::new(), returns: None }
+        Self {
+            name: name.into(),
+            doc: String::new(),
+            parameters: Vec::new(),
+            returns: None,
+            streams: false,
+            input: None,
+            output: None,
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 use bytes::{BufMut, Bytes};
 use serde::{Deserialize, Serialize};
 
-use crate::{ExtensionId, ProtocolVersion};
+use crate::{ExtensionId, ProtocolVersion, TraceContext};
 
 /// The one message of the contract. In one process it is handed over as it is; between processes
 /// it is a frame ([`Envelope::encode`]).
@@ -75,17 +75,6 @@ pub struct Target {
     pub extension: ExtensionId,
     /// The method's name.
     pub method: Arc<str>,
-}
-
-/// A place in a distributed trace: <https://www.w3.org/TR/trace-context/>.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct TraceContext {
-    /// `trace-id`, never all zero.
-    pub trace_id: u128,
-    /// `parent-id`, never zero.
-    pub span_id: u64,
-    /// `trace-flags`; bit 0 says that the caller records.
-    pub flags: u8,
 }
 
 /// Why bytes are no frame.

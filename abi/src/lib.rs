@@ -5,6 +5,7 @@
 //! version of the contract: see `wit/since-v0.1/` and [`PROTOCOL`].
 
 pub mod codec;
+pub mod contract;
 mod describe;
 mod envelope;
 mod error;
@@ -15,6 +16,10 @@ pub mod manifest;
 pub mod msgpack;
 mod name;
 pub mod permission;
+#[cfg(feature = "schema")]
+mod schema;
+mod stream;
+mod trace;
 mod value;
 mod version;
 #[cfg(feature = "native")]
@@ -22,9 +27,11 @@ pub mod vtable;
 
 pub use bytes::Bytes;
 pub use describe::{Description, Method, Parameter};
-pub use envelope::{Envelope, FrameError, Kind, Target, TraceContext};
+pub use envelope::{Envelope, FrameError, Kind, Target};
 pub use error::{Error, ErrorCode};
 pub use kind::{Isolation, RuntimeKind};
 pub use name::{ExtensionId, NameError};
+pub use stream::StreamMark;
+pub use trace::{TraceContext, TraceError};
 pub use value::{Timestamp, Value, ValueError};
 pub use version::{Feature, PROTOCOL, ProtocolVersion};

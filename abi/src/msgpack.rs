@@ -12,11 +12,17 @@ use crate::{Timestamp, ValueError};
 /// How deep lists and maps may be nested. A scalar has depth 0.
 pub const MAX_DEPTH: usize = 128;
 
-const TIMESTAMP: i8 = -1;
+pub(crate) const TIMESTAMP: i8 = -1;
+
+pub(crate) const STREAM_KIND: i8 = 1;
 
 /// There are many NaNs, and engines do not keep them apart. This one stands for all: quiet, without
 /// sign and payload.
 const NAN: f64 = f64::from_bits(0x7ff8_0000_0000_0000);
+
+/// What stands among the arguments of a call for the stream that comes with it: an empty extension
+/// of type 1. It is no value, so it has no place inside of one, nor in a result.
+pub const STREAM: &[u8] = &[0xc7, 0, 1];
 
 /// One item of a MessagePack text. After `List(n)` come n items, after `Map(n)` n keys each with
 /// its value.
@@ -146,6 +152,13 @@ impl<'a> Reader<'a> {
             }
             Marker::Reserved => return Err(ValueError::Reserved),
         })
+    }
+
+    /// Takes what stands for a stream, if that comes next.
+    pub fn take_stream(&mut self) -> bool {
+        let rest = self.rest.strip_prefix(STREAM);
+        self.rest = rest.unwrap_or(self.rest);
+        rest.is_some()
     }
 
     /// Skips one whole value, however deep.

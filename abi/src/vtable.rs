@@ -41,6 +41,8 @@ pub enum Outcome {
     Reply,
     /// The bytes are an encoded [`Error`](crate::Error).
     Error,
+    /// There is nothing more to read; no bytes.
+    End,
 }
 
 /// One call, as the extension holds it: where its result goes, and what it may ask of its host.
@@ -77,8 +79,32 @@ pub struct HostFunctions {
     /// The extension's settings: a MessagePack map.
     pub config: unsafe extern "C" fn(state: *const ()) -> RVec<u8>,
     /// Whether the caller no longer waits.
-    #[sabi(last_prefix_field)]
     pub cancelled: unsafe extern "C" fn(state: *const ()) -> bool,
+    /// Hands on an item of the call's result, and waits while its consumer has enough to read. The
+    /// sink gets an empty reply or an error.
+    pub emit: unsafe extern "C" fn(state: *const (), item: RSlice<'_, u8>, sink: ReplySink),
+    /// Waits for the next item of the stream among the call's arguments.
+    pub next: unsafe extern "C" fn(state: *const (), sink: ReplySink),
+    /// Begins a call with streams: one that it gets beside its arguments (`input`), one in place of
+    /// its result (`stream`). Returns the host's own word for it, valid until `drop_channel`.
+    pub start: unsafe extern "C" fn(
+        state: *const (),
+        extension: RStr<'_>,
+        method: RStr<'_>,
+        arguments: RSlice<'_, u8>,
+        input: bool,
+        stream: bool,
+    ) -> *mut (),
+    /// Waits for the next item of such a call, which is its result if it does not stream.
+    pub read: unsafe extern "C" fn(channel: *mut (), sink: ReplySink),
+    /// Sends such a call an item of its input, and waits while it has enough to read. The sink gets
+    /// an empty reply or an error.
+    pub write: unsafe extern "C" fn(channel: *mut (), item: RSlice<'_, u8>, sink: ReplySink),
+    /// Says that the input has no more items.
+    pub finish_input: unsafe extern "C" fn(channel: *mut ()),
+    /// Lets go of such a call, which is given up if it still runs.
+    #[sabi(last_prefix_field)]
+    pub drop_channel: unsafe extern "C" fn(channel: *mut ()),
 }
 
 /// Where the result of an extension's own call goes.
@@ -116,14 +142,41 @@ impl HostCall {
     where
         F: FnOnce(Outcome, &[u8]) -> T,
     {
-        let mut pending = Pending { read: Some(read), result: None };
-        let sink = ReplySink { state: (&raw mut pending).cast(), take: take::<T, F> };
-        // SAFETY: as in `finish`; `pending` is of the types that `take` casts to, and outlives the
-        // call.
-        unsafe {
+        // SAFETY: as in `finish`.
+        receive(read, |sink| unsafe {
             self.functions.call()(self.state, extension.into(), method.into(), arguments.into(), sink);
-        }
-        pending.result.map(|result| result.unwrap_or_else(|panic| resume_unwind(panic)))
+        })
+    }
+
+    /// Hands on an item of the call's result, and waits while its consumer has enough to read.
+    #[expect(unsafe_code, reason = "the host's functions take a raw pointer")]
+    pub fn emit<T>(&self, item: &[u8], read: impl FnOnce(Outcome, &[u8]) -> T) -> Option<T> {
+        // SAFETY: as in `finish`.
+        receive(read, |sink| unsafe { self.functions.emit()(self.state, item.into(), sink) })
+    }
+
+    /// Waits for the next item of the stream among the call's arguments.
+    #[expect(unsafe_code, reason = "the host's functions take a raw pointer")]
+    pub fn next<T>(&self, read: impl FnOnce(Outcome, &[u8]) -> T) -> Option<T> {
+        // SAFETY: as in `finish`.
+        receive(read, |sink| unsafe { self.functions.next()(self.state, sink) })
+    }
+
+    /// Begins a call with streams.
+    #[expect(unsafe_code, reason = "the host's functions take a raw pointer")]
+    pub fn start(
+        &self,
+        extension: &str,
+        method: &str,
+        arguments: &[u8],
+        input: bool,
+        stream: bool,
+    ) -> Channel {
+        let (extension, method, arguments) = (extension.into(), method.into(), arguments.into());
+        // SAFETY: as in `finish`.
+        let state =
+            unsafe { self.functions.start()(self.state, extension, method, arguments, input, stream) };
+        Channel { state, functions: self.functions }
     }
 
     /// Writes a line to the log. Levels: 0 trace, 1 debug, 2 info, 3 warn, 4 error.
@@ -156,6 +209,47 @@ impl Drop for HostCall {
     }
 }
 
+/// A call with streams that an extension has begun. Dropped, it is given up.
+pub struct Channel {
+    state: *mut (),
+    functions: HostFunctionsRef,
+}
+
+impl Channel {
+    /// Waits for the next item of the result.
+    #[expect(unsafe_code, reason = "the host's functions take a raw pointer")]
+    pub fn read<T>(&mut self, read: impl FnOnce(Outcome, &[u8]) -> T) -> Option<T> {
+        // SAFETY: `state` is what `start` gave, and nobody else has it.
+        receive(read, |sink| unsafe { self.functions.read()(self.state, sink) })
+    }
+
+    /// Sends an item of the input, and waits while the other side has enough to read.
+    #[expect(unsafe_code, reason = "the host's functions take a raw pointer")]
+    pub fn write<T>(&mut self, item: &[u8], read: impl FnOnce(Outcome, &[u8]) -> T) -> Option<T> {
+        // SAFETY: as in `read`.
+        receive(read, |sink| unsafe { self.functions.write()(self.state, item.into(), sink) })
+    }
+
+    /// Says that the input has no more items.
+    #[expect(unsafe_code, reason = "the host's functions take a raw pointer")]
+    pub fn finish(&mut self) {
+        // SAFETY: as in `read`.
+        unsafe { self.functions.finish_input()(self.state) }
+    }
+}
+
+impl Drop for Channel {
+    #[expect(unsafe_code, reason = "the host's functions take a raw pointer")]
+    fn drop(&mut self) {
+        // SAFETY: as in `read`; nothing uses `state` after the drop.
+        unsafe { self.functions.drop_channel()(self.state) }
+    }
+}
+
+// SAFETY: the host lets any thread use what `start` gave, one at a time.
+#[expect(unsafe_code, reason = "raw pointers cross the seam")]
+unsafe impl Send for Channel {}
+
 // SAFETY: `HostCall::new` asks for a state that any thread may use.
 #[expect(unsafe_code, reason = "raw pointers cross the seam")]
 unsafe impl Send for HostCall {}
@@ -163,6 +257,18 @@ unsafe impl Send for HostCall {}
 // SAFETY: as above.
 #[expect(unsafe_code, reason = "raw pointers cross the seam")]
 unsafe impl Sync for HostCall {}
+
+/// Lets `read` have what a function of the host gives to its sink. `None` only if the host breaks its
+/// promise to give something.
+fn receive<T, F>(read: F, ask: impl FnOnce(ReplySink)) -> Option<T>
+where
+    F: FnOnce(Outcome, &[u8]) -> T,
+{
+    let mut pending = Pending { read: Some(read), result: None };
+    // `pending` is of the types that `take` casts to, and outlives the host's function.
+    ask(ReplySink { state: (&raw mut pending).cast(), take: take::<T, F> });
+    pending.result.map(|result| result.unwrap_or_else(|panic| resume_unwind(panic)))
+}
 
 struct Pending<T, F> {
     read: Option<F>,
@@ -175,8 +281,7 @@ unsafe extern "C" fn take<T, F>(state: *mut (), outcome: Outcome, bytes: RSlice<
 where
     F: FnOnce(Outcome, &[u8]) -> T,
 {
-    // SAFETY: `HostCall::call` made `state` from a `Pending<T, F>` that it holds until the host
-    // returns.
+    // SAFETY: `receive` made `state` from a `Pending<T, F>` that it holds until the host returns.
     let pending = unsafe { &mut *state.cast::<Pending<T, F>>() };
     if let Some(read) = pending.read.take() {
         pending.result = Some(catch_unwind(AssertUnwindSafe(|| read(outcome, bytes.as_slice()))));

@@ -1,7 +1,8 @@
 //! What Quadriga adds to each engine: the same echo of 100 bytes, through the dispatcher and
 //! through the bare engine, in turn, in one run. Machines are shared and noisy, so read the ratios.
 //!
-//! `cargo xtask bench` builds the guests and runs this; `--json` prints the figures as JSON.
+//! `cargo xtask bench` builds the guests and runs this. A name such as `wasm` runs that alone;
+//! `--json` prints the figures as JSON.
 
 #![expect(clippy::print_stdout, reason = "the figures are what this program is for")]
 
@@ -11,7 +12,8 @@ mod measure;
 use std::path::PathBuf;
 
 use anyhow::{Context, Error, Result};
-use quadriga::abi::Isolation;
+use futures_util::FutureExt;
+use quadriga::abi::{Bytes, Isolation};
 use quadriga::{CallOptions, Dispatcher, Grant, LoadOptions, Policy};
 
 use crate::hop::Hop;
@@ -33,45 +35,53 @@ fn main() -> Result<()> {
     let payload = echo_arguments();
     let mut figures = Vec::new();
 
-    let bare = quadriga_runtime_native::bare::Echo::load(&guests.join("native"))?;
-    figures.push(Pair {
-        name: "native",
-        target: "≤ 200 ns over",
-        met: |bare, ours| ours - bare <= 200.0,
-        ..compare(|| bare.call(&payload), || call(&host, "relay.native", &payload))
-    });
-
-    let mut bare = quadriga_runtime_wasm::bare::Echo::load(&guests.join("wasm")).map_err(Error::msg)?;
-    figures.push(Pair {
-        name: "wasm",
-        target: "≤ 1.5×",
-        met: |bare, ours| ours <= 1.5 * bare,
-        ..compare(|| assert!(bare.call(&payload).is_ok()), || call(&host, "relay.wasm", &payload))
-    });
-
-    let bare = quadriga_runtime_python::bare::Echo::new()?;
-    figures.push(Pair {
-        name: "python",
-        target: "≤ 2 µs over",
-        met: |bare, ours| ours - bare <= 2000.0,
-        ..compare(|| bare.call(&[7; 100]), || call(&host, "relay.python", &payload))
-    });
-
-    let hop = Hop::start();
-    figures.push(Pair {
-        name: "js, one call",
-        target: "≤ a thread hop + 2 µs",
-        met: |bare, ours| ours - bare <= 2000.0,
-        ..compare(|| hop.there_and_back(), || call(&host, "relay.js", &payload))
-    });
-    let mut many = compare(|| hop.there_and_back(), || call_many(&host, "relay.js", &payload));
-    many.ours /= IN_FLIGHT as f64;
-    figures.push(Pair {
-        name: "js, each of 64 in flight",
-        target: "≤ 2 µs each",
-        met: |_, ours| ours <= 2000.0,
-        ..many
-    });
+    // What is named on the command line, or everything.
+    let named: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let wanted = |name: &str| named.is_empty() || named.iter().any(|prefix| name.starts_with(prefix));
+    if wanted("native") {
+        let bare = quadriga_runtime_native::bare::Echo::load(&guests.join("native"))?;
+        figures.push(Pair {
+            name: "native",
+            target: "≤ 200 ns over",
+            met: |bare, ours| ours - bare <= 200.0,
+            ..compare(|| bare.call(&payload), || call(&host, "relay.native", &payload))
+        });
+    }
+    if wanted("wasm") {
+        let mut bare = quadriga_runtime_wasm::bare::Echo::load(&guests.join("wasm")).map_err(Error::msg)?;
+        figures.push(Pair {
+            name: "wasm",
+            target: "≤ 1.5×",
+            met: |bare, ours| ours <= 1.5 * bare,
+            ..compare(|| assert!(bare.call(&payload).is_ok()), || call(&host, "relay.wasm", &payload))
+        });
+    }
+    if wanted("python") {
+        let bare = quadriga_runtime_python::bare::Echo::new()?;
+        figures.push(Pair {
+            name: "python",
+            target: "≤ 2 µs over",
+            met: |bare, ours| ours - bare <= 2000.0,
+            ..compare(|| bare.call(&[7; 100]), || call(&host, "relay.python", &payload))
+        });
+    }
+    if wanted("js") {
+        let hop = Hop::start();
+        figures.push(Pair {
+            name: "js, one call",
+            target: "≤ a thread hop + 2 µs",
+            met: |bare, ours| ours - bare <= 2000.0,
+            ..compare(|| hop.there_and_back(), || call_and_wait(&host, "relay.js", &payload))
+        });
+        let mut many = compare(|| hop.there_and_back(), || call_many(&host, "relay.js", &payload));
+        many.ours /= IN_FLIGHT as f64;
+        figures.push(Pair {
+            name: "js, each of 64 in flight",
+            target: "≤ 2 µs each",
+            met: |_, ours| ours <= 2000.0,
+            ..many
+        });
+    }
 
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     if std::env::args().any(|argument| argument == "--json") {
@@ -84,18 +94,24 @@ fn main() -> Result<()> {
 }
 
 /// A list of one argument: 100 bytes.
-fn echo_arguments() -> Vec<u8> {
-    [&[0x91, 0xc4, 100][..], &[7; 100]].concat()
+fn echo_arguments() -> Bytes {
+    [&[0x91, 0xc4, 100][..], &[7; 100]].concat().into()
 }
 
-fn call(host: &Dispatcher, extension: &str, payload: &[u8]) {
-    let reply = pollster::block_on(host.call(extension, "echo", payload.to_vec(), CallOptions::default()));
+/// A call to a guest that runs on its caller's thread, so that its future is ready at once.
+fn call(host: &Dispatcher, extension: &str, payload: &Bytes) {
+    let reply = host.call(extension, "echo", payload.clone(), CallOptions::default()).now_or_never();
+    let reply = reply.expect("the call did not wait");
     assert!(reply.is_ok_and(|reply| reply.len() == payload.len() - 1), "{extension} does not echo");
 }
 
-fn call_many(host: &Dispatcher, extension: &str, payload: &[u8]) {
-    let calls =
-        (0..IN_FLIGHT).map(|_| host.call(extension, "echo", payload.to_vec(), CallOptions::default()));
+fn call_and_wait(host: &Dispatcher, extension: &str, payload: &Bytes) {
+    let reply = pollster::block_on(host.call(extension, "echo", payload.clone(), CallOptions::default()));
+    assert!(reply.is_ok_and(|reply| reply.len() == payload.len() - 1), "{extension} does not echo");
+}
+
+fn call_many(host: &Dispatcher, extension: &str, payload: &Bytes) {
+    let calls = (0..IN_FLIGHT).map(|_| host.call(extension, "echo", payload.clone(), CallOptions::default()));
     let replies = pollster::block_on(futures_util::future::join_all(calls));
     assert!(replies.iter().all(Result::is_ok), "{extension} does not echo");
 }

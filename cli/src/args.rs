@@ -33,6 +33,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Inspect(InspectArgs),
+    Bindgen(BindgenArgs),
     Call(CallArgs),
     Demo(DemoArgs),
     Doctor(DoctorArgs),
@@ -49,7 +50,9 @@ pub(crate) enum Command {
 Examples:
   quadriga inspect ./my-extension
   quadriga inspect ./my-extension --no-load
-  quadriga inspect ./my-extension --json | jq '.loaded.methods[].name'")]
+  quadriga inspect ./my-extension --json | jq '.loaded.methods[].name'
+  quadriga inspect ./tokenizer --contract > contracts/acme.tokenizer.json
+  quadriga inspect ./tokenizer --contract --method split --method join")]
 pub(crate) struct InspectArgs {
     /// The extension's folder, with its quadriga.toml
     #[arg(value_hint = ValueHint::DirPath)]
@@ -59,8 +62,62 @@ pub(crate) struct InspectArgs {
     #[arg(long)]
     pub(crate) no_load: bool,
 
+    /// Print its contract instead: a JSON file that other extensions' manifests can name
+    #[arg(long, conflicts_with = "no_load")]
+    pub(crate) contract: bool,
+
+    /// With --contract, only this method; may be repeated
+    #[arg(long = "method", value_name = "NAME", requires = "contract")]
+    pub(crate) methods: Vec<String>,
+
     #[command(flatten)]
     pub(crate) host: HostArgs,
+}
+
+/// Write a typed client of an extension, in whatever language it is written
+///
+/// Loads the extension to read its contract, and grants it nothing; or reads a contract file.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  quadriga bindgen ./tokenizer --lang ts --out src/tokenizer.ts
+  quadriga bindgen contracts/acme.tokenizer.json --lang python > tokenizer.py
+  quadriga bindgen ./tokenizer --lang rust --method split     only what is used
+  quadriga bindgen ./tokenizer --lang rust --for-host         for a Rust application")]
+pub(crate) struct BindgenArgs {
+    /// The extension's folder, or a contract file
+    #[arg(value_name = "EXT", value_hint = ValueHint::AnyPath)]
+    pub(crate) extension: PathBuf,
+
+    /// The language of the client
+    #[arg(long, value_enum)]
+    pub(crate) lang: Language,
+
+    /// The file to write; the standard output if left out
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) out: Option<PathBuf>,
+
+    /// Only this method; may be repeated
+    #[arg(long = "method", value_name = "NAME")]
+    pub(crate) methods: Vec<String>,
+
+    /// In Rust: for a host, which calls through its dispatcher, instead of for an extension
+    #[arg(long)]
+    pub(crate) for_host: bool,
+
+    #[command(flatten)]
+    pub(crate) host: HostArgs,
+}
+
+/// A language in which clients are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Language {
+    /// TypeScript
+    Ts,
+    /// Python
+    Python,
+    /// Rust
+    Rust,
 }
 
 /// Load an extension and call one of its methods

@@ -4,12 +4,13 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use quadriga::abi::manifest::{FILE_NAME, Manifest};
-use quadriga::abi::{Error, ErrorCode, Method};
+use quadriga::abi::{Error, ErrorCode};
 use quadriga::{Grant, LoadOptions, Status};
 use serde::Serialize;
 use serde_json::{Value as Json, json};
 
 use crate::args::InspectArgs;
+use crate::contract;
 use crate::host;
 use crate::output::{Output, duration, harmless, millis, table};
 
@@ -26,7 +27,11 @@ pub(crate) fn run(args: InspectArgs, output: Output) -> Result<ExitCode> {
         host::load_all(&dispatcher, &args.host.with, &options).await?;
         let id = dispatcher.load(&args.dir, options).await?;
         let status = dispatcher.status(id.as_str())?;
-        show(&args.dir, &manifest, Some(&status), output)?;
+        if args.contract {
+            output.value(&contract::only(contract::of(&status), &args.methods)?)?;
+        } else {
+            show(&args.dir, &manifest, Some(&status), output)?;
+        }
         dispatcher.shutdown().await;
         Ok(ExitCode::SUCCESS)
     })
@@ -90,22 +95,12 @@ fn text(manifest: &Manifest, loaded: Option<&Status>) -> Result<String> {
     match loaded {
         Some(status) if status.methods.is_empty() => out.push_str("\nIt exports no methods.\n"),
         Some(status) => {
-            let rows = status.methods.iter().map(|method| vec![signature(method), method.doc.clone()]);
+            let rows = status.methods.iter().map(|method| vec![method.signature(), method.doc.clone()]);
             writeln!(out, "\n{}", table(&["Method", "What it does"], &[], rows.collect()))?;
         }
         None => out.push_str("\nNot loaded: what it exports is not known.\n"),
     }
     Ok(out)
-}
-
-fn signature(method: &Method) -> String {
-    let parameters = method.parameters.iter().map(|parameter| {
-        let optional = if parameter.optional { "?" } else { "" };
-        let ty = parameter.ty.as_ref().map(|ty| format!(": {ty}")).unwrap_or_default();
-        format!("{}{optional}{ty}", parameter.name)
-    });
-    let returns = method.returns.as_ref().map(|ty| format!(" -> {ty}")).unwrap_or_default();
-    format!("{}({}){returns}", method.name, parameters.collect::<Vec<_>>().join(", "))
 }
 
 /// The fields of a section of the manifest that are set, by the names they have there.

@@ -1,8 +1,10 @@
 //! The `quadriga` command.
 
 mod args;
+mod bindgen;
 mod call;
 mod completions;
+mod contract;
 mod demo;
 mod doctor;
 mod failure;
@@ -25,6 +27,7 @@ fn main() -> ExitCode {
     log::start(cli.verbose);
     let result = match cli.command {
         Command::Inspect(args) => inspect::run(args, output),
+        Command::Bindgen(args) => bindgen::run(args, output),
         Command::Call(args) => call::run(args, output),
         Command::Demo(args) => demo::run(args, output),
         Command::Doctor(args) => doctor::run(&args, output),

@@ -10,7 +10,8 @@ pub use quadriga_core::{
     Usage,
 };
 pub use quadriga_core::{
-    Builder, CallOptions, Dispatcher, Grant, LoadOptions, Metrics, Policy, Provided, State, Status, abi,
+    Builder, CallOptions, Dispatcher, Feed, Grant, Input, Items, LoadOptions, Metrics, Policy, Provided,
+    State, Status, abi,
 };
 
 /// A builder with every runtime of this build.

@@ -2,10 +2,11 @@ use std::sync::{Arc, Weak};
 
 use quadriga_abi::permission::Permissions;
 use quadriga_abi::{Bytes, Error, ErrorCode, ExtensionId};
+use tracing::Level;
 
 use crate::call::CallOptions;
 use crate::dispatcher::Core;
-use crate::{BoxFuture, CallContext, Outcome};
+use crate::{BoxFuture, CallContext, Input, Items, Outcome};
 
 /// The host as one extension sees it: what its runtime calls on its behalf. Cheap to clone.
 #[derive(Clone)]
@@ -70,15 +71,40 @@ impl Bridge {
         }
     }
 
+    /// Calls another extension with a stream among the arguments, or to read its items while it
+    /// runs (`stream`; otherwise the result is the one item). Never runs it on the calling thread.
+    pub fn start(
+        &self,
+        parent: &CallContext,
+        extension: &str,
+        method: &str,
+        arguments: Bytes,
+        input: Option<Input>,
+        stream: bool,
+    ) -> Items {
+        match self.core(extension, method) {
+            Ok(core) => {
+                let options = CallOptions { input, ..self.options(parent) };
+                core.start(extension, method, arguments, options, stream)
+            }
+            Err(error) => Items::new(None, Box::pin(std::future::ready(Err(error))), true),
+        }
+    }
+
     /// Writes a line to the host's log.
     pub fn log(&self, parent: &CallContext, level: LogLevel, message: &str) {
-        let (extension, call) = (self.inner.extension.as_str(), parent.id);
+        let (extension, call, span) = (self.inner.extension.as_str(), parent.id, parent.span.id());
+        macro_rules! write {
+            ($level:expr) => {
+                tracing::event!(target: "quadriga::guest", parent: span, $level, extension, call, "{message}")
+            };
+        }
         match level {
-            LogLevel::Trace => tracing::trace!(target: "quadriga::guest", extension, call, "{message}"),
-            LogLevel::Debug => tracing::debug!(target: "quadriga::guest", extension, call, "{message}"),
-            LogLevel::Info => tracing::info!(target: "quadriga::guest", extension, call, "{message}"),
-            LogLevel::Warn => tracing::warn!(target: "quadriga::guest", extension, call, "{message}"),
-            LogLevel::Error => tracing::error!(target: "quadriga::guest", extension, call, "{message}"),
+            LogLevel::Trace => write!(Level::TRACE),
+            LogLevel::Debug => write!(Level::DEBUG),
+            LogLevel::Info => write!(Level::INFO),
+            LogLevel::Warn => write!(Level::WARN),
+            LogLevel::Error => write!(Level::ERROR),
         }
     }
 
@@ -115,6 +141,8 @@ impl Bridge {
             trace: parent.trace,
             source: Some(self.inner.extension.clone()),
             depth: parent.depth + 1,
+            parent: parent.span,
+            ..CallOptions::default()
         }
     }
 }

@@ -8,22 +8,37 @@ use std::time::{Duration, Instant};
 use futures_util::task::AtomicWaker;
 use quadriga_abi::{Bytes, Error, ErrorCode, ExtensionId, TraceContext};
 use tokio::task::AbortHandle;
+use tracing::Span;
 
 use crate::dispatcher::Core;
 use crate::route::Slot;
-use crate::{BoxFuture, Call, Outcome};
+use crate::stream::{Input, Output, Streams};
+use crate::{BoxFuture, Call, Outcome, SpanRef};
 
 /// How long an interrupted instance may take to say where it was, before the caller is told
 /// without it.
 const GRACE: Duration = Duration::from_millis(100);
 
+const LATE: &str = "the call took longer than it was given";
+
 /// What a caller says about one call.
+///
+/// ```
+/// use std::time::Duration;
+/// use quadriga_core::CallOptions;
+/// let options = CallOptions::default().timeout(Duration::from_secs(1));
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct CallOptions {
     pub(crate) deadline: Option<Instant>,
     pub(crate) trace: Option<TraceContext>,
     pub(crate) source: Option<ExtensionId>,
     pub(crate) depth: u16,
+    /// The span of the call that makes this one; the host's current one for a call by the host.
+    pub(crate) parent: SpanRef,
+    pub(crate) input: Option<Input>,
+    pub(crate) output: Option<Output>,
+    pub(crate) detached: bool,
 }
 
 impl CallOptions {
@@ -36,6 +51,20 @@ impl CallOptions {
     /// Waits no longer than `timeout` from now.
     pub fn timeout(self, timeout: Duration) -> Self {
         self.deadline(Instant::now() + timeout)
+    }
+
+    /// Sends a stream along. In the arguments [`msgpack::STREAM`](quadriga_abi::msgpack::STREAM)
+    /// stands for it.
+    pub fn input(mut self, input: Input) -> Self {
+        self.input = Some(input);
+        self
+    }
+
+    /// Never runs the guest on the calling thread, so that the future can be dropped while it runs,
+    /// which cancels the call, and an async executor is never held up.
+    pub fn detached(mut self) -> Self {
+        self.detached = true;
+        self
     }
 
     /// Makes the call a part of a distributed trace.
@@ -61,7 +90,13 @@ pub(crate) enum Started {
 pub(crate) struct Ticket {
     pub(crate) slot: Arc<Slot>,
     pub(crate) id: u64,
+    /// The method's place in the description.
+    pub(crate) method: usize,
     pub(crate) started: Instant,
+    /// What a subscriber sees of the call, if one listens.
+    pub(crate) span: Option<Box<Span>>,
+    pub(crate) streams: Option<Box<Streams>>,
+    pub(crate) deadline: Option<Instant>,
     pub(crate) alarm: Option<Alarm>,
     pub(crate) finished: bool,
 }
@@ -73,12 +108,28 @@ pub(crate) struct InFlight {
 }
 
 impl Admitted {
+    /// Whether a stream comes with the call.
+    pub(crate) fn reads(&self) -> bool {
+        self.ticket.streams.as_ref().is_some_and(|streams| streams.input.is_some())
+    }
+
+    /// Whether the method's result is a stream.
+    pub(crate) fn streams(&self) -> bool {
+        self.ticket.slot.streams(self.call.method)
+    }
+
     /// Hands the call to its instance, which may run it here and now.
     pub(crate) fn run(self) -> Started {
         let Self { call, mut ticket } = self;
-        // A runtime that panics is a bug, but one that must not reach the caller's stack.
-        let outcome = catch_unwind(AssertUnwindSafe(|| ticket.slot.instance.call(call)))
-            .unwrap_or_else(|_| Error::new(ErrorCode::Internal, "the runtime panicked").into());
+        let begin = || {
+            // A runtime that panics is a bug, but one that must not reach the caller's stack.
+            catch_unwind(AssertUnwindSafe(|| ticket.slot.instance.call(call)))
+                .unwrap_or_else(|_| Error::new(ErrorCode::Internal, "the runtime panicked").into())
+        };
+        let outcome = match &ticket.span {
+            Some(span) => span.in_scope(begin),
+            None => begin(),
+        };
         match outcome {
             Outcome::Ready(result) => Started::Ready(ticket.finish(result)),
             Outcome::Pending(future) => Started::InFlight(InFlight { future, ticket }),
@@ -98,6 +149,23 @@ impl From<Started> for Outcome {
 impl Ticket {
     fn finish(&mut self, result: Result<Bytes, Error>) -> Result<Bytes, Error> {
         self.finished = true;
+        let late = |deadline: &Instant| *deadline <= Instant::now();
+        let result = match self.deadline.as_ref().filter(|_| result.is_ok()).filter(|at| late(at)) {
+            // The same whether or not the guest could be interrupted.
+            Some(_) => Err(Error::new(ErrorCode::DeadlineExceeded, LATE)),
+            None => result,
+        };
+        let result = match (&self.slot.checks, result) {
+            (Some(checks), Ok(reply)) => checks.result(self.method, &reply).map(|()| reply),
+            (_, result) => result,
+        };
+        if let (Err(error), Some(span)) = (&result, &self.span) {
+            span.record("error", error.code.as_str());
+        }
+        let result = match &self.streams {
+            Some(streams) => streams.close(result),
+            None => result,
+        };
         self.slot.finish(self.started, result)
     }
 }
@@ -107,7 +175,7 @@ impl Drop for Ticket {
         self.alarm = None;
         if !self.finished {
             let cancelled = Error::new(ErrorCode::Cancelled, "the caller gave up");
-            let _ = self.slot.finish(self.started, Err(cancelled));
+            let _ = self.finish(Err(cancelled));
             self.slot.give_up(self.id);
         }
         self.slot.leave();
@@ -118,12 +186,17 @@ impl Future for InFlight {
     type Output = Result<Bytes, Error>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Poll::Ready(result) = self.future.as_mut().poll(context) {
+        let Self { future, ticket } = &mut *self;
+        let polled = match &ticket.span {
+            Some(span) => span.in_scope(|| future.as_mut().poll(context)),
+            None => future.as_mut().poll(context),
+        };
+        if let Poll::Ready(result) = polled {
             return Poll::Ready(self.ticket.finish(result));
         }
         match &self.ticket.alarm {
             Some(alarm) if alarm.rang(context) => {
-                let late = Error::new(ErrorCode::DeadlineExceeded, "the call took longer than it was given");
+                let late = Error::new(ErrorCode::DeadlineExceeded, LATE);
                 self.ticket.slot.given_up.remember(self.ticket.id);
                 Poll::Ready(self.ticket.finish(Err(late)))
             }
@@ -145,12 +218,16 @@ struct Bell {
 }
 
 impl Alarm {
-    pub(crate) fn set(core: &Core, slot: &Arc<Slot>, id: u64, deadline: Instant) -> Self {
+    pub(crate) fn set(core: &Core, ticket: &Ticket, deadline: Instant) -> Self {
         let bell = Arc::new(Bell::default());
-        let (slot, ringing) = (Arc::clone(slot), Arc::clone(&bell));
+        let (slot, ringing) = (Arc::clone(&ticket.slot), Arc::clone(&bell));
+        let (id, streams) = (ticket.id, ticket.streams.clone());
         let task = core.executor().spawn(async move {
             tokio::time::sleep_until(deadline.into()).await;
             slot.instance.interrupt(id);
+            if let Some(streams) = streams {
+                streams.cut(&Error::new(ErrorCode::DeadlineExceeded, LATE));
+            }
             tokio::time::sleep(GRACE).await;
             ringing.rang.store(true, Ordering::Release);
             ringing.waker.wake();

@@ -1,26 +1,29 @@
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use quadriga_abi::{Bytes, Envelope, Error, ErrorCode, ExtensionId, Kind, RuntimeKind, Target, codec};
+use quadriga_abi::{
+    Bytes, Envelope, Error, ErrorCode, ExtensionId, Kind, RuntimeKind, Target, TraceContext, codec,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::Semaphore;
+use tracing::{Span, field};
 
-use crate::call::{Admitted, Alarm, CallOptions, InFlight, Started, Ticket};
+use crate::call::{Admitted, Alarm, CallOptions, Started, Ticket};
+use crate::detached::GivenUp;
 use crate::route::{Routes, Slot, suggest};
-use crate::{BoxFuture, Call, LoadOptions, Outcome, Policy, Provided, Runtime, Status};
+use crate::state;
+use crate::stream::{Input, Items, Output, Streams, pipe};
+use crate::{BoxFuture, Call, LoadOptions, Outcome, Policy, Provided, Runtime, SpanRef, Status};
 
 /// Threads for calls that an event loop makes to guests that block. A call beyond them is refused
 /// rather than queued: the threads may all be waiting for it.
 const DETACHED_CALLS: usize = 480;
-
-/// How many given-up calls are remembered, so that guests can ask.
-const REMEMBERED: usize = 1024;
 
 /// Loads extensions and routes calls to them. Cheap to clone; the last clone ends what is loaded.
 #[derive(Clone)]
@@ -44,10 +47,10 @@ pub(crate) struct Core {
     pub(crate) generations: AtomicU64,
     call_ids: AtomicU64,
     pub(crate) given_up: Arc<GivenUp>,
-    detached: Arc<Semaphore>,
+    pub(crate) detached: Arc<Semaphore>,
     /// Our own, so that no wait depends on the host's executor. `None` only while it is dropped.
     executor: Option<tokio::runtime::Runtime>,
-    handle: Handle,
+    pub(crate) handle: Handle,
 }
 
 impl Builder {
@@ -109,6 +112,10 @@ impl Dispatcher {
     /// Loads a running extension anew from its folder, and switches to it when it is ready. Calls
     /// in flight finish on the old one. If the new one fails to load, the old one stays.
     ///
+    /// If the running one has a method `snapshot` and the new one a method `restore`, the new one
+    /// gets what `snapshot` returns before it takes its first call. What calls change in the old
+    /// one after its snapshot is lost.
+    ///
     /// # Errors
     /// As for [`Dispatcher::load`], or if no such extension is loaded.
     pub async fn reload(&self, extension: &str) -> Result<(), Error> {
@@ -142,7 +149,8 @@ impl Dispatcher {
 
     /// Calls a method with encoded arguments: a MessagePack list.
     ///
-    /// Guests that run in this process run on the calling thread until they first have to wait.
+    /// Guests that run in this process run on the calling thread until they first have to wait,
+    /// unless a stream comes with the call or [`CallOptions::detached`] says so. A stream as the result is collected into a list.
     ///
     /// # Errors
     /// The guest's own error, or why it could not be called.
@@ -153,10 +161,28 @@ impl Dispatcher {
         arguments: impl Into<Bytes>,
         options: CallOptions,
     ) -> Result<Bytes, Error> {
-        match self.core.admit(extension, method, arguments.into(), options)?.run() {
+        let detached = options.detached;
+        let admitted = self.core.admit(extension, method, arguments.into(), options)?;
+        if detached || admitted.reads() {
+            // Who sends the stream may need this very thread.
+            return self.core.detach(admitted).await;
+        }
+        match admitted.run() {
             Started::Ready(result) => result,
             Started::InFlight(call) => call.await,
         }
+    }
+
+    /// Calls a method and reads its result as a stream, item by item, while the call runs. A method
+    /// that does not stream gives its one result. Guests never run on the calling thread.
+    pub fn stream(
+        &self,
+        extension: &str,
+        method: &str,
+        arguments: impl Into<Bytes>,
+        options: CallOptions,
+    ) -> Items {
+        self.core.start(extension, method, arguments.into(), options, true)
     }
 
     /// Calls a method with Rust values: `arguments` is a tuple.
@@ -234,9 +260,32 @@ impl Core {
     ) -> Result<Admitted, Error> {
         let started = Instant::now();
         let (slot, before) = self.enter(extension)?;
+        self.admit_to(slot, before, started, method, arguments, options)
+    }
+
+    /// The same for a slot whose gate was passed with so many inside before.
+    pub(crate) fn admit_to(
+        self: &Arc<Self>,
+        slot: Arc<Slot>,
+        before: u32,
+        started: Instant,
+        method: &str,
+        arguments: Bytes,
+        options: CallOptions,
+    ) -> Result<Admitted, Error> {
         // From here on the ticket owns the place inside the gate.
         let id = self.call_ids.fetch_add(1, Ordering::Relaxed);
-        let mut ticket = Ticket { slot, id, started, alarm: None, finished: true };
+        let mut ticket = Ticket {
+            slot,
+            id,
+            method: 0,
+            started,
+            span: None,
+            streams: None,
+            deadline: None,
+            alarm: None,
+            finished: true,
+        };
         let slot = &ticket.slot;
         let caps = &slot.caps;
         if before >= caps.queue_depth {
@@ -253,6 +302,14 @@ impl Core {
             return Err(slot.too_large("list of arguments", arguments.len()));
         }
         let (name, place) = slot.method(method)?;
+        if options.source.is_some() && state::is_reserved(method) {
+            // The state of an extension is for its host alone.
+            let message = format!("{} keeps {method} for its host", slot.id);
+            return Err(Error::new(ErrorCode::PermissionDenied, message));
+        }
+        if let Some(checks) = &slot.checks {
+            checks.arguments(place, &arguments)?;
+        }
         let own = caps.call_timeout.and_then(|timeout| started.checked_add(timeout));
         let deadline = [options.deadline, own].into_iter().flatten().min();
         if let Some(deadline) = deadline {
@@ -260,9 +317,17 @@ impl Core {
                 let message = "the deadline had passed before the call began";
                 return Err(Error::new(ErrorCode::DeadlineExceeded, message));
             }
-            ticket.alarm = Some(Alarm::set(self, &ticket.slot, id, deadline));
+            ticket.streams = streams(&ticket.slot, place, options.input, options.output);
+            ticket.deadline = Some(deadline);
+            ticket.alarm = Some(Alarm::set(self, &ticket, deadline));
+        } else {
+            ticket.streams = streams(&ticket.slot, place, options.input, options.output);
         }
+        ticket.method = place;
         ticket.finished = false;
+        let trace = options.trace.map(|trace| trace.child(fastrand::u64(1..)));
+        ticket.span = span(&ticket.slot.id, &name, id, options.parent, trace);
+        let span = ticket.span.as_deref().map(SpanRef::of).unwrap_or_default();
         let envelope = Envelope {
             kind: Kind::Call,
             id,
@@ -270,10 +335,11 @@ impl Core {
             target: Some(Target { extension: ticket.slot.id.clone(), method: name }),
             depth: options.depth,
             deadline,
-            trace: options.trace,
+            trace,
             payload: arguments,
         };
-        Ok(Admitted { call: Call { method: place, envelope }, ticket })
+        let streams = ticket.streams.clone();
+        Ok(Admitted { call: Call { method: place, envelope, streams, span }, ticket })
     }
 
     /// Finds the route and passes its gate; follows a reload that happens in between.
@@ -311,41 +377,77 @@ impl Core {
         arguments: Bytes,
         options: CallOptions,
     ) -> BoxFuture<'static, Result<Bytes, Error>> {
-        let admitted = match self.admit(extension, method, arguments, options) {
-            Ok(admitted) => admitted,
-            Err(error) => return Box::pin(std::future::ready(Err(error))),
-        };
-        if !admitted.ticket.slot.instance.blocks() {
-            return Box::pin(Outcome::from(admitted.run()).result());
+        match self.admit(extension, method, arguments, options) {
+            Ok(admitted) => self.detach(admitted),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
         }
-        let Ok(permit) = Arc::clone(&self.detached).try_acquire_owned() else {
-            let message = "no thread is free for the call";
-            return Box::pin(std::future::ready(Err(Error::new(ErrorCode::Overloaded, message))));
-        };
-        let leash = Leash {
-            _core: Arc::clone(self),
-            slot: Arc::clone(&admitted.ticket.slot),
-            id: admitted.ticket.id,
-            held: true,
-        };
-        let (send, receive) = oneshot::channel();
-        self.handle.spawn_blocking(move || {
-            let _permit = permit;
-            // The receiver is gone when the caller gave up.
-            let _ = send.send(match admitted.run() {
-                Started::Ready(result) => result,
-                Started::InFlight(call) => pollster::block_on::<InFlight>(call),
-            });
-        });
-        Box::pin(async move {
-            let mut leash = leash;
-            let result = receive.await.unwrap_or_else(|_| {
-                Err(Error::new(ErrorCode::Internal, "the thread of the call ended early"))
-            });
-            leash.held = false;
-            result
-        })
     }
+
+    /// Starts a call whose items are read while it runs, or whose result is wanted as a whole.
+    pub(crate) fn start(
+        self: &Arc<Self>,
+        extension: &str,
+        method: &str,
+        arguments: Bytes,
+        mut options: CallOptions,
+        stream: bool,
+    ) -> Items {
+        let (output, input) = if stream { Some(pipe()) } else { None }.unzip();
+        options.output = output;
+        match self.admit(extension, method, arguments, options) {
+            Ok(admitted) => {
+                let single = !(stream && admitted.streams());
+                Items::new(input, self.detach(admitted), single)
+            }
+            Err(error) => Items::new(input, Box::pin(std::future::ready(Err(error))), true),
+        }
+    }
+}
+
+/// The streams of a call, if it has any: its input, and where its items go if it may emit some.
+fn streams(slot: &Slot, method: usize, input: Option<Input>, output: Option<Output>) -> Option<Box<Streams>> {
+    let emits = slot.streams(method);
+    if !emits && input.is_none() {
+        return None;
+    }
+    let most = usize::try_from(slot.caps.message_size).unwrap_or(usize::MAX);
+    let output = emits.then(|| output.unwrap_or_else(|| Output::list(most)));
+    Some(Box::new(Streams { output, input }))
+}
+
+/// What subscribers see of a call: nothing is done for it where none listens.
+fn span(
+    extension: &ExtensionId,
+    method: &str,
+    call: u64,
+    parent: SpanRef,
+    trace: Option<TraceContext>,
+) -> Option<Box<Span>> {
+    macro_rules! open {
+        ($($parent:tt)*) => {
+            tracing::debug_span!(
+                target: "quadriga::call",
+                $($parent)*
+                "call",
+                extension = extension.as_str(),
+                method,
+                call,
+                traceparent = field::Empty,
+                error = field::Empty,
+            )
+        };
+    }
+    let span = match parent.id() {
+        Some(parent) => open!(parent: parent,),
+        None => open!(),
+    };
+    if span.is_disabled() {
+        return None;
+    }
+    if let Some(trace) = trace {
+        span.record("traceparent", field::display(trace));
+    }
+    Some(Box::new(span))
 }
 
 impl Drop for Core {
@@ -353,41 +455,6 @@ impl Drop for Core {
         // A call in flight may hold the last reference, on a thread of this very executor.
         if let Some(executor) = self.executor.take() {
             executor.shutdown_background();
-        }
-    }
-}
-
-/// The calls that were given up last.
-#[derive(Default)]
-pub(crate) struct GivenUp(Mutex<VecDeque<u64>>);
-
-impl GivenUp {
-    pub(crate) fn remember(&self, call: u64) {
-        let mut calls = lock(&self.0);
-        if calls.len() == REMEMBERED {
-            calls.pop_front();
-        }
-        calls.push_back(call);
-    }
-
-    pub(crate) fn contains(&self, call: u64) -> bool {
-        lock(&self.0).contains(&call)
-    }
-}
-
-/// Gives up a call that runs on another thread when its caller goes away.
-struct Leash {
-    /// Keeps the executor on which the call runs.
-    _core: Arc<Core>,
-    slot: Arc<Slot>,
-    id: u64,
-    held: bool,
-}
-
-impl Drop for Leash {
-    fn drop(&mut self) {
-        if self.held {
-            self.slot.give_up(self.id);
         }
     }
 }

@@ -1,9 +1,14 @@
 use std::future::Future;
+use std::num::NonZeroU64;
 use std::pin::Pin;
 use std::time::Instant;
 
 use quadriga_abi::{Bytes, Description, Envelope, Error, TraceContext};
 use serde::Serialize;
+use tracing::Span;
+use tracing::span::Id;
+
+use crate::stream::Streams;
 
 /// A boxed future that can move between threads.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -45,6 +50,10 @@ pub struct Call {
     pub method: usize,
     /// The message. Its target is set, its payload a MessagePack list of arguments.
     pub envelope: Envelope,
+    /// Where the guest's items go and where its input comes from, if the call streams.
+    pub streams: Option<Box<Streams>>,
+    /// The host's record of the call, for what is logged in its course.
+    pub(crate) span: SpanRef,
 }
 
 impl Call {
@@ -56,7 +65,7 @@ impl Call {
     /// What the calls that the guest makes need to know of this one.
     pub fn context(&self) -> CallContext {
         let Envelope { id, depth, deadline, trace, .. } = self.envelope;
-        CallContext { id, depth, deadline, trace }
+        CallContext { id, depth, deadline, trace, span: self.span }
     }
 }
 
@@ -71,6 +80,22 @@ pub struct CallContext {
     pub deadline: Option<Instant>,
     /// Where it belongs in a distributed trace.
     pub trace: Option<TraceContext>,
+    /// The host's record of the call. What is logged and called on its behalf belongs there.
+    pub span: SpanRef,
+}
+
+/// Refers to a span of [`tracing`], without keeping it open. None where nobody records.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SpanRef(Option<NonZeroU64>);
+
+impl SpanRef {
+    pub(crate) fn of(span: &Span) -> Self {
+        Self(span.id().map(|id| id.into_non_zero_u64()))
+    }
+
+    pub(crate) fn id(self) -> Option<Id> {
+        self.0.map(Id::from_non_zero_u64)
+    }
 }
 
 /// How a call goes on: finished already, or later.

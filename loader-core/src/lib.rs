@@ -3,6 +3,8 @@
 
 mod bridge;
 mod call;
+mod contract;
+mod detached;
 mod dispatcher;
 mod instance;
 mod load;
@@ -12,11 +14,13 @@ mod policy;
 mod provided;
 mod route;
 mod runtime;
+mod state;
+mod stream;
 
 pub use bridge::{Bridge, LogLevel};
 pub use call::CallOptions;
 pub use dispatcher::{Builder, Dispatcher};
-pub use instance::{BoxFuture, Call, CallContext, Instance, Outcome, Usage};
+pub use instance::{BoxFuture, Call, CallContext, Instance, Outcome, SpanRef, Usage};
 pub use load::LoadOptions;
 pub use metrics::Metrics;
 pub use mock::MockRuntime;
@@ -25,3 +29,4 @@ pub use provided::Provided;
 pub use quadriga_abi as abi;
 pub use route::{State, Status};
 pub use runtime::{Runtime, Support, Unit};
+pub use stream::{Feed, Input, Items, Output, Streams, WINDOW};

@@ -6,9 +6,10 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use quadriga_abi::limits::{Limit, Limits, Span};
-use quadriga_abi::manifest::{FILE_NAME, Manifest, TomlValue};
+use quadriga_abi::manifest::{Check, FILE_NAME, Manifest, TomlValue};
 use quadriga_abi::{Bytes, Description, Error, ErrorCode, ExtensionId, Isolation, PROTOCOL, Value};
 
+use crate::contract::{Checks, Needs, still_fits};
 use crate::dispatcher::{Core, lock};
 use crate::metrics::Counters;
 use crate::route::{Caps, Gate, Slot, Source, suggest};
@@ -67,6 +68,15 @@ impl Core {
                 return Err(Error::new(ErrorCode::InvalidManifest, message));
             }
             let new = core.instantiate(root, manifest, source.options.clone()).await?;
+            if let Err(error) = still_fits(&new, &core.routes.load()) {
+                new.instance.shutdown().await;
+                return Err(error);
+            }
+            let deadline = Instant::now() + core.policy.load_timeout;
+            if let Err(error) = core.hand_over(&old, &new, deadline).await {
+                new.instance.shutdown().await;
+                return Err(error);
+            }
             core.insert(new);
             core.retire(old).await;
             Ok(())
@@ -157,7 +167,8 @@ impl Core {
         let permissions = self.policy.permissions(&manifest.permissions, &options.grant);
         self.check_host(&manifest)?;
         self.check_support(&manifest, &*runtime, &limits, &permissions)?;
-        self.check_dependencies(&manifest)?;
+        let needs = Needs::read(&root, &manifest)?;
+        needs.check(&self.routes.load())?;
         let timeout = limits.load_timeout.map_or(self.policy.load_timeout, |Span(timeout)| timeout);
         let deadline = started + timeout;
         let entry = entry(&root, &manifest)?;
@@ -181,7 +192,7 @@ impl Core {
         let checked = check_description(&manifest, instance.describe()).and_then(|()| {
             let support = runtime.support();
             let version = manifest.extension.version.0.clone();
-            let source = Source { root, manifest: Arc::clone(&manifest), options };
+            let source = Source { root, manifest: Arc::clone(&manifest), options, needs };
             let shared = Arc::clone(&instance);
             self.slot(id, runtime.kind(), version, support.isolation, shared, caps, Some(source), started)
         });
@@ -210,6 +221,10 @@ impl Core {
                 return Err(Error::new(ErrorCode::ProtocolViolation, message));
             }
         }
+        let check = source.as_ref().map_or(Check::None, |source| source.manifest.contract.check);
+        let checks = Checks::new(check.or(self.policy.check), &instance.describe().methods)
+            .map_err(|error| error.in_extension(id.as_str()))?
+            .map(Box::new);
         let generation = self.generations.fetch_add(1, Ordering::Relaxed);
         let (gate, counters, load_time) = (Gate::default(), Counters::new(), started.elapsed());
         Ok(Arc::new(Slot {
@@ -221,6 +236,7 @@ impl Core {
             load_time,
             instance,
             methods,
+            checks,
             caps,
             source,
             gate,
@@ -310,31 +326,6 @@ impl Core {
         {
             let message = format!("{id}: runtime {kind} does not offer the permission {name}");
             return Err(Error::new(ErrorCode::Unsupported, message).with_hint("remove it from [permissions]"));
-        }
-        Ok(())
-    }
-
-    fn check_dependencies(&self, manifest: &Manifest) -> Result<(), Error> {
-        let id = &manifest.extension.id;
-        let routes = self.routes.load();
-        let missing =
-            |message| Err(Error::new(ErrorCode::MissingDependency, message).with_hint("load it first"));
-        for (needed, range) in &manifest.dependencies {
-            match routes.get(needed) {
-                None => return missing(format!("{id} needs {needed} {range}, which is not loaded")),
-                Some(slot) if !range.0.matches(&slot.version) => {
-                    return missing(format!("{id} needs {needed} {range}; loaded is {}", slot.version));
-                }
-                Some(_) => {}
-            }
-        }
-        for (name, range) in manifest.requires() {
-            let provided = routes.values().filter_map(|slot| slot.source.as_ref()).any(|source| {
-                source.manifest.provides().any(|(other, version)| other == name && range.matches(&version))
-            });
-            if !provided {
-                return missing(format!("{id} needs the capability {name}@{range}, which nothing provides"));
-            }
         }
         Ok(())
     }

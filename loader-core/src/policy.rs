@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use quadriga_abi::Isolation;
 use quadriga_abi::limits::Limits;
+use quadriga_abi::manifest::Check;
 use quadriga_abi::permission::Permissions;
 
 /// What a host demands of every extension.
@@ -14,6 +15,9 @@ pub struct Policy {
     pub limits: Limits,
     /// The most that may be granted; `None` leaves it to each grant.
     pub permissions: Option<Permissions>,
+    /// Which values of calls are compared with the schemas of the methods, beside those for which
+    /// the extension's own manifest asks.
+    pub check: Check,
     /// How long a load may take where neither the manifest nor `limits` says it.
     pub load_timeout: Duration,
     /// How many extensions may stand above a call where neither says it.
@@ -44,6 +48,7 @@ impl Default for Policy {
             minimum_isolation: Isolation::InProcess,
             limits: Limits::default(),
             permissions: None,
+            check: Check::None,
             load_timeout: Duration::from_secs(10),
             call_depth: 64,
             queue_depth: 1024,

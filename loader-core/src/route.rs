@@ -11,7 +11,8 @@ use quadriga_abi::{Bytes, Error, ErrorCode, ExtensionId, Isolation, Method, Runt
 use serde::Serialize;
 use tokio::sync::Notify;
 
-use crate::dispatcher::GivenUp;
+use crate::contract::{Checks, Needs};
+use crate::detached::GivenUp;
 use crate::metrics::Counters;
 use crate::{Instance, LoadOptions, Metrics, Usage};
 
@@ -28,6 +29,8 @@ pub(crate) struct Slot {
     pub(crate) load_time: Duration,
     pub(crate) instance: Arc<dyn Instance>,
     pub(crate) methods: HashMap<Arc<str>, usize, RandomState>,
+    /// None unless manifest or policy asks for it.
+    pub(crate) checks: Option<Box<Checks>>,
     pub(crate) caps: Caps,
     /// None for what the host itself provides.
     pub(crate) source: Option<Source>,
@@ -41,6 +44,7 @@ pub(crate) struct Source {
     pub(crate) root: PathBuf,
     pub(crate) manifest: Arc<Manifest>,
     pub(crate) options: LoadOptions,
+    pub(crate) needs: Needs,
 }
 
 /// The limits that the dispatcher enforces itself.
@@ -105,6 +109,11 @@ impl Slot {
             let error = Error::new(ErrorCode::UnknownMethod, format!("{} has no method {name:?}", self.id));
             error.with_hint(suggest(name, &names, "it has"))
         })
+    }
+
+    /// Whether the result of a method is a stream.
+    pub(crate) fn streams(&self, method: usize) -> bool {
+        self.instance.describe().methods.get(method).is_some_and(|method| method.streams)
     }
 
     /// Counts a finished call, and says in which extension an error happened, whatever the guest says.

@@ -370,10 +370,11 @@ fn kind<'s>(scope: &mut v8::PinScope<'s, '_>, value: v8::Local<'s, v8::Value>) -
     }
 }
 
-/// Reads a list of arguments.
+/// Reads a list of arguments. `input` makes the one that stands for the call's stream.
 pub(crate) fn arguments<'s>(
     scope: &mut v8::PinScope<'s, '_>,
     payload: &[u8],
+    input: impl Fn(&mut v8::PinScope<'s, '_>) -> Option<v8::Local<'s, v8::Value>>,
 ) -> Result<Vec<v8::Local<'s, v8::Value>>, ConvertError> {
     let mut reader = Reader::new(payload);
     let Token::List(n) = reader.token()? else {
@@ -381,7 +382,12 @@ pub(crate) fn arguments<'s>(
     };
     let list = (0..n)
         .map(|index| {
-            decode(scope, &mut reader, Depth::default()).map_err(|error| error.at(|| format!("[{index}]")))
+            let argument = if reader.take_stream() {
+                input(scope).ok_or_else(|| ConvertError::new("no stream came with the call"))
+            } else {
+                decode(scope, &mut reader, Depth::default())
+            };
+            argument.map_err(|error| error.at(|| format!("[{index}]")))
         })
         .collect::<Result<Vec<_>, _>>()?;
     reader.finish()?;

@@ -8,30 +8,42 @@ use deno_core::{Extension, ExtensionFileSource, OpDecl, ascii_str_include, op2, 
 use deno_error::JsErrorBox;
 use quadriga_abi::msgpack::{Depth, Reader};
 use quadriga_abi::{Bytes, Error, ErrorCode};
-use quadriga_core::LogLevel;
+use quadriga_core::{BoxFuture, LogLevel};
 
 use crate::convert::{self, ConvertError};
-use crate::error;
-use crate::state::{Helpers, State, Waiting};
+use crate::state::{Helpers, Signal, State, Waiting};
+use crate::{error, stream};
 
 /// The ops and the script that hides them from the extension.
 pub(crate) fn extension() -> Extension {
     const OPS: &[OpDecl] = &[
         op_qx_call(),
         op_qx_cancelled(),
+        stream::op_qx_channel(),
+        stream::op_qx_close(),
         op_qx_config(),
         op_qx_decode(),
+        stream::op_qx_emit(),
+        stream::op_qx_finish(),
         op_qx_install(),
         op_qx_log(),
+        stream::op_qx_next(),
+        stream::op_qx_read(),
+        op_qx_set_signal(),
         op_qx_settle(),
+        op_qx_signal(),
         op_qx_unhandled(),
+        stream::op_qx_write(),
     ];
-    const SCRIPT: &[ExtensionFileSource] =
-        &[ExtensionFileSource::new("ext:quadriga/bootstrap.js", ascii_str_include!("js/bootstrap.js"))];
+    const SCRIPTS: &[ExtensionFileSource] = &[
+        ExtensionFileSource::new("ext:quadriga/events.js", ascii_str_include!("js/events.js")),
+        ExtensionFileSource::new("ext:quadriga/streams.js", ascii_str_include!("js/streams.js")),
+        ExtensionFileSource::new("ext:quadriga/bootstrap.js", ascii_str_include!("js/bootstrap.js")),
+    ];
     Extension {
         name: "quadriga",
         ops: Cow::Borrowed(OPS),
-        js_files: Cow::Borrowed(SCRIPT),
+        js_files: Cow::Borrowed(SCRIPTS),
         ..Extension::default()
     }
 }
@@ -45,6 +57,8 @@ fn op_qx_install(
     well_formed: v8::Local<'_, v8::Function>,
     timestamp: v8::Local<'_, v8::Function>,
     nanosecond: v8::Local<'_, v8::Function>,
+    drain: v8::Local<'_, v8::Function>,
+    input: v8::Local<'_, v8::Function>,
 ) {
     let helpers = Helpers {
         explain: v8::Global::new(scope, explain),
@@ -52,6 +66,8 @@ fn op_qx_install(
         well_formed: v8::Global::new(scope, well_formed),
         timestamp: v8::Global::new(scope, timestamp),
         nanosecond: v8::Global::new(scope, nanosecond),
+        drain: v8::Global::new(scope, drain),
+        input: v8::Global::new(scope, input),
     };
     let _ = State::current().helpers.set(helpers);
 }
@@ -88,13 +104,24 @@ fn begin<'s>(
     payload: Bytes,
     resolver: v8::Local<'s, v8::PromiseResolver>,
 ) {
+    let reply = state.bridge.call_detached(&state.context(scope), extension, method, payload);
+    wait(scope, state, resolver, false, reply);
+}
+
+/// Lets a promise wait for something. `item`: nothing at all stands for the end of a stream.
+pub(crate) fn wait<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    state: &Rc<State>,
+    resolver: v8::Local<'s, v8::PromiseResolver>,
+    item: bool,
+    reply: BoxFuture<'static, Result<Bytes, Error>>,
+) {
     let ticket = state.tickets.get();
     state.tickets.set(ticket.wrapping_add(1));
-    let reply = state.bridge.call_detached(&state.context(scope), extension, method, payload);
     let (abort, registration) = deno_core::futures::stream::AbortHandle::new_pair();
     let owner = State::owner(scope);
     let resolver = v8::Global::new(scope, resolver);
-    state.waiting.borrow_mut().insert(ticket, Waiting { resolver, owner, abort });
+    state.waiting.borrow_mut().insert(ticket, Waiting { resolver, owner, abort, item });
     state
         .host_calls
         .borrow_mut()
@@ -185,6 +212,33 @@ fn op_qx_config<'s>(scope: &mut v8::PinScope<'s, '_>) -> Result<v8::Local<'s, v8
     let config = State::current().bridge.config();
     convert::decode(scope, &mut Reader::new(&config), Depth::default())
         .map_err(|error| JsErrorBox::generic(error.to_string()))
+}
+
+/// The abort signal of the call that runs, if it has asked for one.
+#[op2]
+fn op_qx_signal<'s>(scope: &mut v8::PinScope<'s, '_>) -> v8::Local<'s, v8::Value> {
+    let state = State::current();
+    let owner = State::owner(scope);
+    let calls = state.calls.borrow();
+    match calls.get(&owner).and_then(|call| call.signal.as_ref()) {
+        Some(signal) => v8::Local::new(scope, &signal.object),
+        None => v8::undefined(scope).into(),
+    }
+}
+
+/// Keeps the abort signal of the call that runs, and what aborts it.
+#[op2(fast)]
+fn op_qx_set_signal<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    object: v8::Local<'s, v8::Value>,
+    abort: v8::Local<'s, v8::Function>,
+) {
+    let state = State::current();
+    let owner = State::owner(scope);
+    let signal = Signal { object: v8::Global::new(scope, object), abort: v8::Global::new(scope, abort) };
+    if let Some(call) = state.calls.borrow_mut().get_mut(&owner) {
+        call.signal = Some(signal);
+    }
 }
 
 #[op2(fast)]

@@ -1,5 +1,6 @@
 //! The thread of one isolate: it owns the engine and runs everything that enters it.
 
+use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,19 +9,25 @@ use std::time::{Duration, Instant};
 
 use deno_core::futures::StreamExt;
 use deno_core::{JsRuntime as Engine, PollEventLoopOptions, RuntimeOptions, v8};
-use quadriga_abi::msgpack::Depth;
+use quadriga_abi::msgpack::{Depth, Reader};
 use quadriga_abi::{Bytes, Error, ErrorCode};
 use quadriga_core::{Bridge, Call, CallContext, LogLevel, Unit};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use crate::buffers::{self, Budget};
 use crate::methods::Export;
 use crate::modules::PackageLoader;
-use crate::state::{End, Reply, Shared, State};
-use crate::{config, convert, error, host_call, limits, load};
+use crate::state::{End, InFlight, Reply, Shared, Signal, State};
+use crate::{config, convert, error, host_call, limits, load, stream};
 
 /// How often at most the memory in use is looked at. On QuickJS that walks the whole heap.
 const MEASURE: Duration = Duration::from_millis(if cfg!(feature = "quickjs") { 1000 } else { 50 });
+
+/// How long the thread waits for the next call before it sleeps: about as long as waking it takes.
+const LINGER: Duration = Duration::from_micros(20);
+
+/// How long the event loop may have to wait while calls keep coming.
+const SLICE: Duration = Duration::from_millis(1);
 
 /// An order to the isolate's thread.
 pub(crate) enum Command {
@@ -76,40 +83,64 @@ impl Isolate {
     /// Serves until told to stop.
     pub(crate) async fn serve(&mut self) -> Done {
         std::future::poll_fn(|cx| {
-            let turn = self.turn(cx);
+            let done = match self.linger(cx) {
+                ControlFlow::Break(done) => Poll::Ready(done),
+                ControlFlow::Continue(()) => self.turn(cx),
+            };
             self.report_unhandled();
-            turn
+            done
         })
         .await
     }
 
+    /// Takes calls and replies as long as they keep coming: the next one is often on its way when
+    /// one is answered, and to wait for it costs less than to sleep and be woken. Leaves the event
+    /// loop alone, so it stops when a call needs that, or when it has gone on for long enough.
+    fn linger(&mut self, cx: &mut Context<'_>) -> ControlFlow<Done> {
+        let begun = Instant::now();
+        let mut busy = None;
+        loop {
+            let mut worked = false;
+            while let Ok(command) = self.commands.try_recv() {
+                worked = true;
+                self.obey(command)?;
+            }
+            worked |= self.replies(cx)?;
+            let now = Instant::now();
+            if worked {
+                busy = Some(now);
+            }
+            let patient = busy.is_some_and(|busy| now - busy < LINGER);
+            if !patient || now - begun > SLICE || self.needs_event_loop() {
+                return ControlFlow::Continue(());
+            }
+            if !worked {
+                // The caller may be waiting for this very core.
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    /// Whether a call waits for something else than the reply of another extension.
+    fn needs_event_loop(&self) -> bool {
+        self.state.calls.borrow().len() > self.state.waiting.borrow().len()
+    }
+
     /// Does everything that can be done now.
     pub(crate) fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Done> {
+        match self.try_turn(cx) {
+            ControlFlow::Break(done) => Poll::Ready(done),
+            ControlFlow::Continue(()) => Poll::Pending,
+        }
+    }
+
+    fn try_turn(&mut self, cx: &mut Context<'_>) -> ControlFlow<Done> {
         loop {
             while let Poll::Ready(command) = self.commands.poll_recv(cx) {
-                match command {
-                    Some(Command::Call(call, reply)) => self.start(call, reply),
-                    Some(Command::Interrupt(call)) => {
-                        self.state.interrupts.update(|n| n + 1);
-                        self.give_up(call);
-                    }
-                    Some(Command::Wake) => {}
-                    None => return Poll::Ready(Done::Stopped),
-                }
-                if let Some(done) = self.recover() {
-                    return Poll::Ready(done);
-                }
+                let Some(command) = command else { return ControlFlow::Break(Done::Stopped) };
+                self.obey(command)?;
             }
-            loop {
-                let next = self.state.host_calls.borrow_mut().poll_next_unpin(cx);
-                let Poll::Ready(Some(finished)) = next else { break };
-                if let Ok((ticket, result)) = finished {
-                    self.resume(ticket, &result);
-                }
-                if let Some(done) = self.recover() {
-                    return Poll::Ready(done);
-                }
-            }
+            self.replies(cx)?;
             if let Poll::Ready(Err(failure)) =
                 self.engine.poll_event_loop(cx, PollEventLoopOptions::default())
                 && self.state.end.get().is_none()
@@ -117,15 +148,43 @@ impl Isolate {
             {
                 self.state.unhandled.borrow_mut().push(load::core_error(&failure));
             }
-            if let Some(done) = self.recover() {
-                return Poll::Ready(done);
-            }
+            self.go_on()?;
             if !self.state.fresh.replace(false) {
                 break;
             }
         }
         self.measure();
-        Poll::Pending
+        ControlFlow::Continue(())
+    }
+
+    fn obey(&mut self, command: Command) -> ControlFlow<Done> {
+        match command {
+            Command::Call(call, reply) => self.start(call, reply),
+            Command::Interrupt(call) => {
+                self.state.interrupts.update(|n| n + 1);
+                self.give_up(call);
+            }
+            Command::Wake => {}
+        }
+        self.go_on()
+    }
+
+    /// Hands out the replies that are there; tells whether there were any.
+    fn replies(&mut self, cx: &mut Context<'_>) -> ControlFlow<Done, bool> {
+        let mut some = false;
+        loop {
+            let next = self.state.host_calls.borrow_mut().poll_next_unpin(cx);
+            let Poll::Ready(Some(finished)) = next else { return ControlFlow::Continue(some) };
+            some = true;
+            if let Ok((ticket, result)) = finished {
+                self.resume(ticket, &result);
+            }
+            self.go_on()?;
+        }
+    }
+
+    fn go_on(&mut self) -> ControlFlow<Done> {
+        self.recover().map_or(ControlFlow::Continue(()), ControlFlow::Break)
     }
 
     /// Logs what no one caught. Not during a load, which fails of it.
@@ -138,7 +197,7 @@ impl Isolate {
     }
 
     /// Begins a call; answers it at once if it needs to wait for nothing.
-    fn start(&mut self, call: Call, reply: Reply) {
+    fn start(&mut self, mut call: Call, reply: Reply) {
         let context = call.context();
         let export = &self.exports[call.method];
         let name = &export.method.name;
@@ -148,7 +207,11 @@ impl Isolate {
         }
         let state = Rc::clone(&self.state);
         deno_core::scope!(scope, self.engine);
-        let arguments = match convert::arguments(scope, &call.envelope.payload) {
+        let input = call.streams.as_ref().is_some_and(|streams| streams.input.is_some());
+        let arguments = convert::arguments(scope, &call.envelope.payload, |scope| {
+            if input { stream::argument(scope, &state, context.id) } else { None }
+        });
+        let arguments = match arguments {
             Ok(arguments) if arguments.len() >= export.required => arguments,
             Ok(arguments) => {
                 let _ = reply.send(Err(too_few(export, arguments.len())));
@@ -162,7 +225,8 @@ impl Isolate {
         };
         let id = context.id;
         let method = call.method;
-        state.calls.borrow_mut().insert(id, crate::state::InFlight { context, method, reply });
+        let streams = call.streams.take();
+        state.calls.borrow_mut().insert(id, InFlight { context, method, reply, streams, signal: None });
         state.entered.set(id);
         let owner = v8::Number::new(scope, id as f64).into();
         scope.set_continuation_preserved_embedder_data(owner);
@@ -174,12 +238,38 @@ impl Isolate {
 
     /// Ends a call whose caller no longer waits, unless it is over.
     fn give_up(&mut self, call: u64) {
-        let context = self.state.calls.borrow().get(&call).map(|call| (call.context, call.method));
-        if let Some((context, method)) = context {
-            let name = &self.exports[method].method.name;
-            self.state.abandon(call);
-            self.state.answer(call, Err(limits::ended(&context, name)));
+        let found = self
+            .state
+            .calls
+            .borrow_mut()
+            .get_mut(&call)
+            .map(|call| (call.context, call.method, call.signal.take()));
+        let Some((context, method, signal)) = found else { return };
+        let ended = limits::ended(&context, &self.exports[method].method.name);
+        self.state.abandon(call);
+        self.state.answer(call, Err(ended.clone()));
+        if let Some(signal) = signal {
+            self.abort(call, &signal, &ended);
         }
+    }
+
+    /// Tells a guest that its call is over. What it does about it is on its own account.
+    fn abort(&mut self, call: u64, signal: &Signal, why: &Error) {
+        let state = Rc::clone(&self.state);
+        deno_core::scope!(scope, self.engine);
+        let owner = v8::Number::new(scope, call as f64).into();
+        scope.set_continuation_preserved_embedder_data(owner);
+        {
+            v8::tc_scope!(let scope, scope);
+            let (abort, undefined) = (v8::Local::new(scope, &signal.abort), v8::undefined(scope).into());
+            let why = error::to_exception(scope, why);
+            if abort.call(scope, undefined, &[why]).is_none() && state.end.get().is_none() {
+                scope.reset();
+            }
+            scope.perform_microtask_checkpoint();
+        }
+        let undefined = v8::undefined(scope).into();
+        scope.set_continuation_preserved_embedder_data(undefined);
     }
 
     /// Hands the reply of a host call to who waits for it, and runs what follows from that.
@@ -191,9 +281,12 @@ impl Isolate {
         deno_core::scope!(scope, self.engine);
         let resolver = v8::Local::new(scope, &waiting.resolver);
         let value = result.as_ref().map_err(Clone::clone).and_then(|bytes| {
-            let mut reader = quadriga_abi::msgpack::Reader::new(bytes);
-            convert::decode(scope, &mut reader, Depth::default())
-                .map_err(|refused| Error::new(ErrorCode::InvalidValue, refused.to_string()))
+            if waiting.item && bytes.is_empty() {
+                return Ok(v8::undefined(scope).into());
+            }
+            let value = convert::decode(scope, &mut Reader::new(bytes), Depth::default())
+                .map_err(|refused| Error::new(ErrorCode::InvalidValue, refused.to_string()))?;
+            Ok(if waiting.item { v8::Array::new_with_elements(scope, &[value]).into() } else { value })
         });
         let _ = match value {
             Ok(value) => resolver.resolve(scope, value),
@@ -271,6 +364,15 @@ fn run<'s>(
         scope.perform_microtask_checkpoint();
         return;
     };
+    if let Some(helpers) = state.helpers.get()
+        && state.calls.borrow().get(&call).is_some_and(InFlight::emits)
+    {
+        let id = v8::Number::new(scope, call as f64).into();
+        let drain = v8::Local::new(scope, &helpers.drain);
+        if let Some(drained) = drain.call(scope, undefined, &[value, id]) {
+            value = drained;
+        }
+    }
     // Most async functions that wait for nothing are over after this.
     scope.perform_microtask_checkpoint();
     if let Ok(promise) = v8::Local::<v8::Promise>::try_from(value) {
@@ -328,105 +430,5 @@ impl Drop for Isolate {
         self.engine.v8_isolate().cancel_terminate_execution();
         self.exports.clear();
         State::clear();
-    }
-}
-
-impl Shared {
-    /// Makes the isolate end, from any thread, whatever it is doing.
-    pub(crate) fn stop(&self) {
-        self.stop.store(true, Ordering::Release);
-        if let Some(handle) = self.handle.get() {
-            handle.terminate_execution();
-        }
-    }
-
-    /// Notes why the isolate is gone; the first reason stays.
-    pub(crate) fn bury(&self, death: Error) {
-        let _ = self.death.set(death);
-    }
-
-    /// Gives up the thread, which can never end: only a last resort against an engine that would
-    /// otherwise end the process.
-    pub(crate) fn strand(&self) {
-        self.stranded.store(true, Ordering::Release);
-        if let Some(done) = self.done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take() {
-            let _ = done.send(());
-        }
-    }
-
-    /// What a call answers that finds the isolate gone.
-    pub(crate) fn gone(&self) -> Error {
-        match self.death.get() {
-            Some(death) => Error::new(ErrorCode::ExtensionCrashed, format!("the extension is gone: {death}"))
-                .with_cause(death.clone()),
-            None => Error::new(ErrorCode::ExtensionStopped, "the extension was stopped"),
-        }
-    }
-}
-
-pub(crate) type Loaded = Result<Vec<quadriga_abi::Method>, Error>;
-
-/// The body of an isolate's thread.
-pub(crate) fn thread(
-    unit: &Unit,
-    bridge: Bridge,
-    shared: &Arc<Shared>,
-    commands: mpsc::UnboundedReceiver<Command>,
-    loaded: oneshot::Sender<Loaded>,
-) {
-    let body = || {
-        let executor = tokio::runtime::Builder::new_current_thread().enable_time().build();
-        let executor = match executor {
-            Ok(executor) => executor,
-            Err(error) => {
-                let _ = loaded.send(Err(Error::new(ErrorCode::Internal, error.to_string())));
-                return;
-            }
-        };
-        executor.block_on(live(unit, bridge, shared, commands, loaded));
-    };
-    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).is_err() {
-        shared.bury(Error::new(ErrorCode::Internal, "the JavaScript runtime panicked"));
-        State::clear();
-    }
-    if let Some(done) = shared.done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take() {
-        let _ = done.send(());
-    }
-}
-
-async fn live(
-    unit: &Unit,
-    bridge: Bridge,
-    shared: &Arc<Shared>,
-    commands: mpsc::UnboundedReceiver<Command>,
-    loaded: oneshot::Sender<Loaded>,
-) {
-    let loader = Rc::new(PackageLoader::new(&unit.root, &unit.entry));
-    let isolate = Isolate::new(unit, bridge, Arc::clone(shared), commands, Rc::clone(&loader));
-    let mut isolate = match isolate {
-        Ok(isolate) => isolate,
-        Err(error) => {
-            let _ = loaded.send(Err(error));
-            return;
-        }
-    };
-    match load::load(&mut isolate, unit, &loader).await {
-        Ok(methods) => {
-            isolate.measure();
-            if loaded.send(Ok(methods)).is_err() {
-                return;
-            }
-        }
-        Err(error) => {
-            let _ = loaded.send(Err(error));
-            return;
-        }
-    }
-    if let Done::Died(death) = isolate.serve().await {
-        shared.bury(death);
-        let calls: Vec<u64> = isolate.state.calls.borrow().keys().copied().collect();
-        for call in calls {
-            isolate.state.answer(call, Err(shared.gone()));
-        }
     }
 }

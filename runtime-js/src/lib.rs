@@ -22,6 +22,7 @@
 
 mod buffers;
 mod config;
+mod contract;
 mod convert;
 mod error;
 mod host_call;
@@ -34,6 +35,8 @@ mod modules;
 mod platform;
 mod runtime;
 mod state;
+mod stream;
+mod thread;
 mod typescript;
 
 pub use runtime::JsRuntime;

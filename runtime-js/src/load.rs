@@ -9,6 +9,7 @@ use deno_core::v8;
 use quadriga_abi::{Error, ErrorCode, Method};
 use quadriga_core::Unit;
 
+use crate::contract;
 use crate::error;
 use crate::isolate::{Done, Isolate};
 use crate::methods;
@@ -61,17 +62,18 @@ pub(crate) async fn load(
         return Err(load_failed(unhandled, loader));
     }
     loader.take_failure();
-    describe(isolate, unit, module)
+    describe(isolate, unit, loader.entry(), module)
 }
 
-fn describe(isolate: &mut Isolate, unit: &Unit, module: usize) -> Result<Vec<Method>, Error> {
+fn describe(isolate: &mut Isolate, unit: &Unit, entry: &str, module: usize) -> Result<Vec<Method>, Error> {
     let source = std::fs::read_to_string(&unit.entry).unwrap_or_default();
     let namespace = isolate.engine.get_module_namespace(module).map_err(|failure| core_error(&failure))?;
-    let exports = {
+    let mut exports = {
         deno_core::scope!(scope, isolate.engine);
         let namespace = v8::Local::new(scope, namespace);
         methods::exports(scope, namespace, &source)
     };
+    contract::describe(&unit.root, entry, exports.iter_mut().map(|export| &mut export.method));
     let methods = exports.iter().map(|export| export.method.clone()).collect();
     isolate.exports = exports;
     Ok(methods)

@@ -31,6 +31,7 @@ pub(crate) fn exports<'s>(
             continue;
         }
         let mut method = Method::named(&name);
+        method.streams = is_generator(&text);
         let mut required = length(scope, function);
         let (place, list) = match signature(source, &name) {
             Some((place, list)) => (place, Some(list)),
@@ -46,6 +47,12 @@ pub(crate) fn exports<'s>(
     // A namespace lists its names by the alphabet.
     exports.sort_by_key(|(place, _)| *place);
     exports.into_iter().map(|(_, export)| export).collect()
+}
+
+/// Whether the source of a function is that of a generator.
+fn is_generator(text: &str) -> bool {
+    let text = text.strip_prefix("async").map_or(text, str::trim_start);
+    text.strip_prefix("function").map_or(text, str::trim_start).starts_with('*')
 }
 
 fn length<'s>(scope: &mut v8::PinScope<'s, '_>, function: v8::Local<'s, v8::Function>) -> usize {

@@ -38,6 +38,11 @@ impl PackageLoader {
         Self { root: root.to_owned(), entry, paths: RefCell::default(), failure: RefCell::default() }
     }
 
+    /// The entry's path in the package.
+    pub(crate) fn entry(&self) -> &str {
+        &self.entry
+    }
+
     /// The entry's module URL.
     pub(crate) fn entry_url(&self) -> Result<ModuleSpecifier, Error> {
         self.url(&self.entry.clone())
@@ -142,7 +147,7 @@ impl ModuleLoader for PackageLoader {
 }
 
 /// The path that an import means, or `None` if it leaves the package.
-fn join(from: &str, specifier: &str) -> Option<String> {
+pub(crate) fn join(from: &str, specifier: &str) -> Option<String> {
     let mut parts: Vec<&str> = from.split('/').collect();
     parts.pop();
     for part in specifier.split('/') {

@@ -6,7 +6,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::instance::{JsInstance, Line};
 use crate::state::Shared;
-use crate::{config, isolate, load, platform};
+use crate::{config, load, platform, thread};
 
 /// Runs extensions of the kind `javascript`.
 #[derive(Debug, Default)]
@@ -45,13 +45,13 @@ impl Runtime for JsRuntime {
             let (done, finished) = oneshot::channel();
             let shared = Arc::new(Shared { done: Mutex::new(Some(done)), ..Shared::default() });
             let name = format!("js {}", bridge.extension().as_str());
-            let thread = {
+            let handle = {
                 let shared = Arc::clone(&shared);
-                let body = move || isolate::thread(&unit, bridge, &shared, incoming, loaded);
+                let body = move || thread::run(&unit, bridge, &shared, incoming, loaded);
                 platform::spawn(&name, Box::new(body))?
             };
             // From here on a dropped future ends the thread.
-            let line = Line { shared, commands, thread: Mutex::new(Some((finished, thread))) };
+            let line = Line { shared, commands, thread: Mutex::new(Some((finished, handle))) };
             let failure = match tokio::time::timeout_at(deadline.into(), answer).await {
                 Ok(Ok(Ok(methods))) => {
                     let description = Description::new(config::SDK, methods);

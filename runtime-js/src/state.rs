@@ -9,10 +9,11 @@ use std::sync::{Arc, Mutex, OnceLock};
 use deno_core::futures::stream::{AbortHandle, Abortable, FuturesUnordered};
 use deno_core::{ExternalOpsTracker, v8};
 use quadriga_abi::{Bytes, Error};
-use quadriga_core::{BoxFuture, Bridge, CallContext};
+use quadriga_core::{BoxFuture, Bridge, CallContext, Streams};
 use tokio::sync::oneshot;
 
 use crate::buffers::Budget;
+use crate::stream::Channel;
 
 /// Where the answer to a call goes.
 pub(crate) type Reply = oneshot::Sender<Result<Bytes, Error>>;
@@ -36,6 +37,8 @@ pub(crate) struct State {
     pub(crate) host_calls: RefCell<FuturesUnordered<HostCall>>,
     pub(crate) waiting: RefCell<HashMap<u32, Waiting>>,
     pub(crate) tickets: Cell<u32>,
+    /// The calls with streams that the guest makes, by ticket.
+    pub(crate) channels: RefCell<HashMap<u32, Channel>>,
     /// A host call was begun that has not been polled yet.
     pub(crate) fresh: Cell<bool>,
     /// Why the engine was told to stop what it runs.
@@ -75,6 +78,22 @@ pub(crate) struct InFlight {
     pub(crate) context: CallContext,
     pub(crate) method: usize,
     pub(crate) reply: Reply,
+    pub(crate) streams: Option<Box<Streams>>,
+    pub(crate) signal: Option<Signal>,
+}
+
+/// The abort signal of a call.
+pub(crate) struct Signal {
+    pub(crate) object: v8::Global<v8::Value>,
+    /// Aborts it, with the parts of an error as the reason.
+    pub(crate) abort: v8::Global<v8::Function>,
+}
+
+impl InFlight {
+    /// Whether its result is a stream.
+    pub(crate) fn emits(&self) -> bool {
+        self.streams.as_ref().is_some_and(|streams| streams.output.is_some())
+    }
 }
 
 /// A promise that settles when a host call does.
@@ -82,6 +101,8 @@ pub(crate) struct Waiting {
     pub(crate) resolver: v8::Global<v8::PromiseResolver>,
     pub(crate) owner: u64,
     pub(crate) abort: AbortHandle,
+    /// It gets an item of a stream, or the end.
+    pub(crate) item: bool,
 }
 
 /// Functions of the bootstrap script.
@@ -96,6 +117,10 @@ pub(crate) struct Helpers {
     pub(crate) timestamp: v8::Global<v8::Function>,
     /// The nanoseconds that a `Timestamp` has beside its milliseconds, 0 for a `Date`.
     pub(crate) nanosecond: v8::Global<v8::Function>,
+    /// Hands on the items of a generator.
+    pub(crate) drain: v8::Global<v8::Function>,
+    /// Makes the argument that stands for a call's stream.
+    pub(crate) input: v8::Global<v8::Function>,
 }
 
 /// Why the engine was told to stop what it runs.
@@ -119,6 +144,7 @@ impl State {
             host_calls: RefCell::default(),
             waiting: RefCell::default(),
             tickets: Cell::new(0),
+            channels: RefCell::default(),
             fresh: Cell::new(false),
             end: Cell::new(None),
             entered: Cell::new(0),
@@ -150,6 +176,7 @@ impl State {
             state.calls.borrow_mut().clear();
             state.host_calls.borrow_mut().clear();
             state.waiting.borrow_mut().clear();
+            state.channels.borrow_mut().clear();
         }
     }
 
@@ -167,11 +194,11 @@ impl State {
 
     /// Answers a call, unless it was answered before.
     pub(crate) fn answer(&self, call: u64, result: Result<Bytes, Error>) {
-        let call = self.calls.borrow_mut().remove(&call);
-        if let Some(call) = call {
-            // The caller may have gone; nothing to do about it.
-            let _ = call.reply.send(result);
-        }
+        let Some(call) = self.calls.borrow_mut().remove(&call) else { return };
+        // What it read or wrote goes with it.
+        self.channels.borrow_mut().retain(|_, channel| channel.owner != call.context.id);
+        // The caller may have gone; nothing to do about it.
+        let _ = call.reply.send(result);
     }
 
     /// Gives up the host calls made for a call: what waits for them never runs again.

@@ -12,6 +12,7 @@ use quadriga_abi::vtable::{HostCall, HostFunctions, HostFunctionsRef, Outcome, R
 use quadriga_abi::{Description, Error, ErrorCode};
 
 use crate::library::Library;
+use crate::stream;
 
 /// The method `echo` of an extension, without a dispatcher.
 pub struct Echo {
@@ -37,7 +38,23 @@ impl Echo {
             .map_err(|error| invalid(format!("the description cannot be read: {error}")))?;
         let method = description.methods.iter().zip(0..).find(|(method, _)| method.name == "echo");
         let (_, method) = method.ok_or_else(|| Error::new(ErrorCode::UnknownMethod, "there is no echo"))?;
-        let functions = HostFunctions { finish, release, call, log, config, cancelled }.leak_into_prefix();
+        // An echo asks for no streams.
+        let functions = HostFunctions {
+            finish,
+            release,
+            call,
+            log,
+            config,
+            cancelled,
+            emit: stream::emit,
+            next: stream::next,
+            start: stream::start,
+            read: stream::read,
+            write: stream::write,
+            finish_input: stream::finish_input,
+            drop_channel: stream::drop_channel,
+        }
+        .leak_into_prefix();
         Ok(Self { library, method, functions })
     }
 

@@ -10,15 +10,34 @@ use abi_stable::std_types::{RSlice, RStr, RVec};
 use parking_lot::Mutex;
 use quadriga_abi::vtable::{HostCall, HostFunctions, HostFunctionsRef, Outcome, ReplySink};
 use quadriga_abi::{Bytes, Error, ErrorCode};
-use quadriga_core::{Bridge, CallContext, LogLevel};
+use quadriga_core::{Bridge, Call, CallContext, LogLevel, Streams};
 
-static FUNCTIONS: LazyLock<HostFunctionsRef> =
-    LazyLock::new(|| HostFunctions { finish, release, call, log, config, cancelled }.leak_into_prefix());
+use crate::stream;
+
+static FUNCTIONS: LazyLock<HostFunctionsRef> = LazyLock::new(|| {
+    HostFunctions {
+        finish,
+        release,
+        call,
+        log,
+        config,
+        cancelled,
+        emit: stream::emit,
+        next: stream::next,
+        start: stream::start,
+        read: stream::read,
+        write: stream::write,
+        finish_input: stream::finish_input,
+        drop_channel: stream::drop_channel,
+    }
+    .leak_into_prefix()
+});
 
 /// A call that an extension holds.
 pub(crate) struct CallState {
-    bridge: Bridge,
-    context: CallContext,
+    pub(crate) bridge: Bridge,
+    pub(crate) context: CallContext,
+    pub(crate) streams: Option<Box<Streams>>,
     progress: Mutex<Progress>,
 }
 
@@ -31,8 +50,9 @@ enum Progress {
 }
 
 impl CallState {
-    pub(crate) fn new(bridge: Bridge, context: CallContext) -> Arc<Self> {
-        Arc::new(Self { bridge, context, progress: Mutex::new(Progress::Running(None)) })
+    pub(crate) fn new(bridge: Bridge, call: &mut Call) -> Arc<Self> {
+        let (context, streams) = (call.context(), call.streams.take());
+        Arc::new(Self { bridge, context, streams, progress: Mutex::new(Progress::Running(None)) })
     }
 
     pub(crate) fn id(&self) -> u64 {
@@ -97,7 +117,7 @@ impl CallState {
 /// # Safety
 /// `state` must come from `CallState::lend`, and not have been released.
 #[expect(unsafe_code, reason = "raw pointers cross the seam")]
-unsafe fn state<'a>(state: *const ()) -> &'a CallState {
+pub(crate) unsafe fn state<'a>(state: *const ()) -> &'a CallState {
     // SAFETY: the caller's promise.
     unsafe { &*state.cast::<CallState>() }
 }
@@ -109,6 +129,7 @@ unsafe extern "C" fn finish(call: *const (), outcome: Outcome, bytes: RVec<u8>) 
     call.end(|| match outcome {
         Outcome::Reply => Ok(Bytes::from_owner(bytes)),
         Outcome::Error => Err(Error::from_bytes(&bytes)),
+        Outcome::End => Err(let_go()),
     });
 }
 

@@ -40,11 +40,11 @@ impl Instance for NativeInstance {
         &self.description
     }
 
-    fn call(&self, call: Call) -> Outcome {
+    fn call(&self, mut call: Call) -> Outcome {
         let Ok(method) = u32::try_from(call.method) else {
             return Error::new(ErrorCode::UnknownMethod, "there is no such method").into();
         };
-        let mut state = CallState::new(self.bridge.clone(), call.context());
+        let mut state = CallState::new(self.bridge.clone(), &mut call);
         self.library.module.call()(method, call.envelope.payload[..].into(), state.lend());
         match state.ended() {
             Some(result) => Outcome::Ready(result),

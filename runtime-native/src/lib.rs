@@ -11,5 +11,6 @@ mod host_call;
 mod instance;
 mod library;
 mod runtime;
+mod stream;
 
 pub use runtime::NativeRuntime;

@@ -12,7 +12,7 @@ use quadriga_abi::{Error, ErrorCode};
 use crate::host_call::Orphan;
 use crate::limits::{self, Interrupter};
 
-/// The interpreter, and the functions of `python/guest.py`.
+/// The interpreter, and the functions of `python/`.
 pub(crate) struct Engine {
     pub(crate) interrupter: Interrupter,
     /// What calls that are out of time are ended with.
@@ -22,6 +22,8 @@ pub(crate) struct Engine {
     pub(crate) compile_entry: Py<PyAny>,
     pub(crate) load: Py<PyAny>,
     pub(crate) run: Py<PyAny>,
+    pub(crate) drain: Py<PyAny>,
+    pub(crate) next_elsewhere: Py<PyAny>,
     /// `sys._current_frames`.
     pub(crate) current_frames: Py<PyAny>,
     /// The folder of the standard library.
@@ -31,6 +33,8 @@ pub(crate) struct Engine {
     pub(crate) report: Py<PyAny>,
     /// The SDK's `Timestamp`, one for all extensions.
     pub(crate) timestamp: Py<PyAny>,
+    /// The value that stands for an object, of `python/objects.py`.
+    pub(crate) plain: Py<PyAny>,
     /// The sources of the SDK, by module.
     pub(crate) sdk: Py<PyDict>,
 }
@@ -79,6 +83,10 @@ fn build(py: Python<'_>, interrupter: Interrupter) -> PyResult<Engine> {
     let code = ffi::c_str!(include_str!("python/spaces.py"));
     let spaces = module(code, c"<quadriga>/spaces.py", c"_quadriga_spaces")?;
     spaces.call_method0("install")?;
+    let code = ffi::c_str!(include_str!("python/shapes.py"));
+    module(code, c"<quadriga>/shapes.py", c"_quadriga_shapes")?;
+    let code = ffi::c_str!(include_str!("python/objects.py"));
+    let objects = module(code, c"<quadriga>/objects.py", c"_quadriga_objects")?;
     let code = ffi::c_str!(include_str!("python/guest.py"));
     let guest = module(code, c"<quadriga>/guest.py", c"_quadriga_guest")?;
     guest.call_method1("redirect", (Orphan,))?;
@@ -98,12 +106,15 @@ fn build(py: Python<'_>, interrupter: Interrupter) -> PyResult<Engine> {
         compile_entry: get("compile_entry")?,
         load: get("load")?,
         run: get("run")?,
+        drain: get("drain")?,
+        next_elsewhere: get("next_elsewhere")?,
         current_frames: py.import("sys")?.getattr("_current_frames")?.unbind(),
         standard_library: os.rsplit_once("os.py").unwrap_or_default().0.to_owned(),
         cancel: get("cancel")?,
         fits: get("fits")?,
         report: get("report")?,
         timestamp: timestamp.getattr("Timestamp")?.unbind(),
+        plain: objects.getattr("plain")?.unbind(),
         sdk: sdk.unbind(),
     })
 }

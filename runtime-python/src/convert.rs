@@ -11,7 +11,7 @@ use pyo3::types::{
 use quadriga_abi::msgpack::{Depth, Reader, Token, write};
 use quadriga_abi::{Error, ErrorCode, Timestamp, ValueError};
 
-use crate::config;
+use crate::config::{self, engine};
 
 const DAY: i64 = 86_400;
 
@@ -24,7 +24,7 @@ pub(crate) struct Misfit {
 }
 
 impl Misfit {
-    fn new(what: impl Into<String>) -> Self {
+    pub(crate) fn new(what: impl Into<String>) -> Self {
         Self { what: what.into(), path: Vec::new() }
     }
 
@@ -67,15 +67,20 @@ impl From<PyErr> for Misfit {
     }
 }
 
-/// Reads the arguments of a call.
-pub(crate) fn arguments<'py>(py: Python<'py>, payload: &[u8]) -> Result<Bound<'py, PyTuple>, Error> {
+/// Reads the arguments of a call. `input` makes the one that stands for its stream.
+pub(crate) fn arguments<'py>(
+    py: Python<'py>,
+    payload: &[u8],
+    mut input: impl FnMut() -> Result<Bound<'py, PyAny>, Misfit>,
+) -> Result<Bound<'py, PyTuple>, Error> {
     let mut reader = Reader::new(payload);
     let Ok(Token::List(count)) = reader.token() else {
         return Err(Error::new(ErrorCode::InvalidArguments, "the arguments are not a list"));
     };
     let mut read = || -> Result<Bound<'py, PyTuple>, Misfit> {
         let items = (0..count).map(|n| {
-            read(py, &mut reader, Depth::default()).map_err(|misfit| misfit.at(format!("argument {}", n + 1)))
+            let item = if reader.take_stream() { input() } else { read(py, &mut reader, Depth::default()) };
+            item.map_err(|misfit| misfit.at(format!("argument {}", n + 1)))
         });
         let items = items.collect::<Result<Vec<_>, _>>()?;
         reader.finish()?;
@@ -115,12 +120,12 @@ pub(crate) fn encode(out: &mut Vec<u8>, value: &Bound<'_, PyAny>, depth: Depth) 
     } else if let Ok(tuple) = value.cast::<PyTuple>() {
         items(out, tuple.len(), tuple.iter(), depth)?;
     } else {
-        return rare(out, value);
+        return rare(out, value, depth);
     }
     Ok(())
 }
 
-fn rare(out: &mut Vec<u8>, value: &Bound<'_, PyAny>) -> Result<(), Misfit> {
+fn rare(out: &mut Vec<u8>, value: &Bound<'_, PyAny>, depth: Depth) -> Result<(), Misfit> {
     if let Ok(bytes) = value.cast::<PyByteArray>() {
         write(out, Token::Bytes(&bytes.to_vec()))?;
     } else if value.is_instance_of::<PyMemoryView>() {
@@ -128,18 +133,28 @@ fn rare(out: &mut Vec<u8>, value: &Bound<'_, PyAny>) -> Result<(), Misfit> {
         write(out, Token::Bytes(bytes.cast::<PyBytes>().map_err(PyErr::from)?.as_bytes()))?;
     } else if let Ok(time) = value.cast::<PyDateTime>() {
         write(out, Token::Timestamp(timestamp(time)?))?;
+    } else if let Some(plain) = plain(value)? {
+        // A level of its own: what stands for an object may be another, without end.
+        encode(out, &plain, depth.enter()?)?;
     } else {
         let name = value.get_type().fully_qualified_name()?;
         return Err(Misfit::new(format!(
             "an object of type {} has no place among values",
-            plain(&name.to_string())
+            own_name(&name.to_string())
         )));
     }
     Ok(())
 }
 
+/// The value that stands for a dataclass, an enum's member or the like.
+fn plain<'py>(value: &Bound<'py, PyAny>) -> Result<Option<Bound<'py, PyAny>>, Misfit> {
+    let engine = engine().map_err(|error| Misfit::new(error.message))?;
+    let plain: Option<(Bound<'py, PyAny>,)> = engine.plain.bind(value.py()).call1((value,))?.extract()?;
+    Ok(plain.map(|(value,)| value))
+}
+
 /// Without the prefix of the module space.
-fn plain(name: &str) -> &str {
+fn own_name(name: &str) -> &str {
     if name.starts_with('@') { name.split_once('.').map_or(name, |(_, rest)| rest) } else { name }
 }
 

@@ -4,19 +4,20 @@ use std::sync::OnceLock;
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
-use quadriga_abi::Error;
-use quadriga_abi::msgpack::{Depth, Token, write};
+use pyo3::types::{PyIterator, PyTuple};
+use quadriga_abi::msgpack::{Depth, STREAM, Token, write};
+use quadriga_abi::{Bytes, Error, ErrorCode};
 use quadriga_core::{Bridge, CallContext, LogLevel};
 
 use crate::config;
 use crate::convert::{self, Misfit};
 use crate::limits::Running;
+use crate::stream::{self, Items};
 
 /// The module `quadriga._host` of one extension.
 #[pyclass(frozen)]
 pub(crate) struct Host {
-    bridge: Bridge,
+    pub(crate) bridge: Bridge,
     space: u64,
     /// Makes a QuadrigaError of this extension's SDK.
     error: OnceLock<Py<PyAny>>,
@@ -28,11 +29,43 @@ impl Host {
     }
 
     /// The call that this thread runs for this extension; a call of its own for other threads.
-    fn context(&self) -> CallContext {
+    pub(crate) fn context(&self) -> CallContext {
         Running::current(self.space).map(|running| running.context).unwrap_or_default()
     }
 
-    fn raise(&self, py: Python<'_>, error: &Error) -> PyErr {
+    /// Waits for others, without the interpreter's lock.
+    pub(crate) fn away<T: Send>(&self, py: Python<'_>, wait: impl FnOnce() -> T + Send) -> PyResult<T> {
+        let Some(running) = Running::current(self.space) else { return Ok(py.detach(wait)) };
+        running.leave(py)?;
+        let result = py.detach(wait);
+        running.come_back(py)?;
+        Ok(result)
+    }
+
+    pub(crate) fn decode<'py>(
+        &self,
+        py: Python<'py>,
+        bytes: &[u8],
+        what: &str,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        convert::decode(py, bytes).map_err(|misfit| self.raise(py, &misfit.error(what)))
+    }
+
+    /// The arguments of a call, and the iterator among them if one is to be sent as a stream.
+    fn encode<'py>(
+        &self,
+        py: Python<'py>,
+        extension: &str,
+        method: &str,
+        arguments: &Bound<'py, PyTuple>,
+    ) -> PyResult<(Bytes, Option<Bound<'py, PyAny>>)> {
+        let encoded = encode_all(arguments);
+        let (bytes, feed) = encoded
+            .map_err(|misfit| self.raise(py, &misfit.error(&format!("the call of {extension}/{method}"))))?;
+        Ok((bytes.into(), feed))
+    }
+
+    pub(crate) fn raise(&self, py: Python<'_>, error: &Error) -> PyErr {
         match self.exception(py, error) {
             Ok(exception) => PyErr::from_value(exception),
             Err(error) => error,
@@ -70,20 +103,31 @@ impl Host {
         method: &str,
         arguments: &Bound<'py, PyTuple>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let running = Running::current(self.space);
-        let context = running.as_ref().map(|running| running.context).unwrap_or_default();
-        let arguments = encode_all(arguments)
-            .map_err(|misfit| self.raise(py, &misfit.error(&format!("the call of {extension}/{method}"))))?;
-        if let Some(running) = &running {
-            running.leave(py)?;
-        }
-        let result = py.detach(|| self.bridge.call(&context, extension, method, arguments.into()).wait());
-        if let Some(running) = &running {
-            running.come_back(py)?;
-        }
+        let context = self.context();
+        let (arguments, feed) = self.encode(py, extension, method, arguments)?;
+        let result = match feed {
+            None => self.away(py, || self.bridge.call(&context, extension, method, arguments).wait())?,
+            Some(items) => stream::feed(self, py, (extension, method, arguments), &items)?,
+        };
         let reply = result.map_err(|error| self.raise(py, &error))?;
-        convert::decode(py, &reply)
-            .map_err(|misfit| self.raise(py, &misfit.error(&format!("the reply of {extension}/{method}"))))
+        self.decode(py, &reply, &format!("the reply of {extension}/{method}"))
+    }
+
+    /// Begins a call whose items are read while it runs.
+    fn stream<'py>(
+        slf: &Bound<'py, Self>,
+        extension: &str,
+        method: &str,
+        arguments: &Bound<'py, PyTuple>,
+    ) -> PyResult<Items> {
+        let (py, host) = (slf.py(), slf.get());
+        let (arguments, feed) = host.encode(py, extension, method, arguments)?;
+        if feed.is_some() {
+            let message = "host.stream reads a stream; only host.call can send one";
+            return Err(host.raise(py, &Error::new(ErrorCode::InvalidArguments, message)));
+        }
+        let items = host.bridge.start(&host.context(), extension, method, arguments, None, true);
+        Ok(Items::new(slf.clone().unbind(), items))
     }
 
     fn config<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
@@ -114,14 +158,23 @@ impl Orphan {
     }
 }
 
-fn encode_all(arguments: &Bound<'_, PyTuple>) -> Result<Vec<u8>, Misfit> {
+fn encode_all<'py>(arguments: &Bound<'py, PyTuple>) -> Result<(Vec<u8>, Option<Bound<'py, PyAny>>), Misfit> {
     let mut out = Vec::with_capacity(64);
+    let mut feed = None;
     write(&mut out, Token::List(arguments.len()))?;
     for (index, argument) in arguments.iter_borrowed().enumerate() {
-        convert::encode(&mut out, &argument, Depth::default())
-            .map_err(|misfit| misfit.at(format!("argument {}", index + 1)))?;
+        let at = |misfit: Misfit| misfit.at(format!("argument {}", index + 1));
+        if argument.is_instance_of::<PyIterator>() {
+            if feed.is_some() {
+                return Err(at(Misfit::new("a call takes one stream at most")));
+            }
+            out.extend_from_slice(STREAM);
+            feed = Some(argument.to_owned());
+        } else {
+            convert::encode(&mut out, &argument, Depth::default()).map_err(at)?;
+        }
     }
-    Ok(out)
+    Ok((out, feed))
 }
 
 fn level_of(level: &str) -> LogLevel {

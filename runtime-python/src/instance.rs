@@ -15,7 +15,9 @@ use quadriga_core::{BoxFuture, Call, Instance, Outcome, Usage};
 
 use crate::config::Engine;
 use crate::error::{Phase, from_exception};
+use crate::host_call::Host;
 use crate::limits::{Calls, Running};
+use crate::stream::{self, Emitter};
 use crate::{convert, thread};
 
 /// How long a shutdown waits for calls that it has interrupted.
@@ -32,6 +34,7 @@ struct Inner {
     engine: &'static Engine,
     number: u64,
     space: Py<PyAny>,
+    host: Py<Host>,
     calls: Calls,
     closed: AtomicBool,
     /// By their place in the description. Emptied by the shutdown, so that the modules can go.
@@ -45,6 +48,7 @@ impl PythonInstance {
         engine: &'static Engine,
         number: u64,
         space: Py<PyAny>,
+        host: Py<Host>,
         functions: Vec<Py<PyAny>>,
     ) -> Self {
         let inner = Inner {
@@ -53,6 +57,7 @@ impl PythonInstance {
             engine,
             number,
             space,
+            host,
             calls: Calls::default(),
             closed: AtomicBool::new(false),
             functions: Mutex::new(functions.into()),
@@ -108,9 +113,21 @@ impl Inner {
                 Error::new(ErrorCode::UnknownMethod, format!("there is no method {}", call.name()))
             });
         };
-        let arguments = convert::arguments(py, &call.envelope.payload)?;
+        let (output, input) = match &call.streams {
+            Some(streams) => (streams.output.as_ref(), streams.input.as_ref()),
+            None => (None, None),
+        };
+        let input = || stream::argument(py, &self.host, input.cloned());
+        let arguments = convert::arguments(py, &call.envelope.payload, input)?;
         let result = self.calls.run(py, self.number, call.context(), |running| {
-            let result = function.bind(py).call1(&arguments)?;
+            let mut result = function.bind(py).call1(&arguments)?;
+            if let Some(output) = output {
+                let emitter = Emitter::new(self.host.clone_ref(py), output.clone());
+                match stream::drain(&result, emitter)? {
+                    Some(coroutine) => result = coroutine,
+                    None => return Ok(py.None().into_bound(py)),
+                }
+            }
             if is_coroutine(&result) { self.run_coroutine(&result, running) } else { Ok(result) }
         })?;
         match result {

@@ -18,6 +18,7 @@ mod host_call;
 mod instance;
 mod limits;
 mod runtime;
+mod stream;
 mod thread;
 
 pub use runtime::PythonRuntime;

@@ -25,7 +25,16 @@ const GRACE: Duration = Duration::from_millis(500);
 pub struct PythonRuntime(());
 
 /// What `load` in `python/guest.py` says of a method.
-type Described = (String, Py<PyAny>, String, Vec<(String, Option<String>, bool)>, Option<String>);
+type Described = (
+    String,
+    Py<PyAny>,
+    String,
+    Vec<(String, Option<String>, bool)>,
+    Option<String>,
+    bool,
+    Option<String>,
+    Option<String>,
+);
 
 impl PythonRuntime {
     /// A runtime. The interpreter starts with the first extension.
@@ -106,7 +115,7 @@ fn load(
     }
     thread::attach(|py| {
         let host = Py::new(py, Host::new(bridge, number)).map_err(|error| unopened(py, &error))?;
-        let space = engine.open_space.bind(py).call1((&extension, root, entry, host, &engine.sdk));
+        let space = engine.open_space.bind(py).call1((&extension, root, entry, &host, &engine.sdk));
         let space = space.map_err(|error| unopened(py, &error))?.unbind();
         let context = CallContext { deadline: Some(unit.deadline), ..CallContext::default() };
         let running = Running::start(py, number, context);
@@ -115,7 +124,7 @@ fn load(
         let described = running.finish(py).map_err(timely).and(described);
         *progress.lock() = None;
         match described {
-            Ok(methods) => Ok(instance(&extension, engine, number, space, methods)),
+            Ok(methods) => Ok(instance(&extension, engine, number, space, host, methods)),
             Err(error) => {
                 if let Err(error) = engine.close_space.bind(py).call1((&space,)) {
                     tracing::warn!(extension, "its modules could not be removed: {error}");
@@ -142,18 +151,22 @@ fn instance(
     engine: &'static Engine,
     number: u64,
     space: Py<PyAny>,
+    host: Py<Host>,
     described: Vec<Described>,
 ) -> PythonInstance {
     let (mut methods, mut functions) = (Vec::new(), Vec::new());
-    for (name, function, doc, parameters, returns) in described {
+    // What json.dumps wrote reads back.
+    let schema = |text: Option<String>| text.and_then(|text| serde_json::from_str(&text).ok());
+    for (name, function, doc, parameters, returns, streams, input, output) in described {
         let parameter = |(name, ty, optional)| Parameter { name, ty, optional };
         let parameters = parameters.into_iter().map(parameter).collect();
-        methods.push(Method { name, doc, parameters, returns });
+        let (input, output) = (schema(input), schema(output));
+        methods.push(Method { name, doc, parameters, returns, streams, input, output });
         functions.push(function);
     }
     let sdk = format!("quadriga-python {} on {}", env!("CARGO_PKG_VERSION"), version());
     let description = Description::new(sdk, methods);
-    PythonInstance::new(extension.to_owned(), description, engine, number, space, functions)
+    PythonInstance::new(extension.to_owned(), description, engine, number, space, host, functions)
 }
 
 fn path(path: &Path) -> Result<&str, Error> {

@@ -15,6 +15,9 @@ use crate::{host_call, wasi};
 /// How often a running guest is asked whether it should go on, and makes way for other work.
 pub(crate) const TICK: Duration = Duration::from_millis(5);
 
+/// How long a guest may go on when its call must end, to see that and clean up.
+pub(crate) const GRACE: Duration = Duration::from_millis(25);
+
 /// How deep a guest may recurse.
 const GUEST_STACK: usize = 512 << 10;
 

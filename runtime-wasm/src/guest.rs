@@ -1,13 +1,15 @@
 //! What one store holds, and how a call runs in it.
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use quadriga_core::CallContext;
+use quadriga_core::{CallContext, Streams};
 use wasmtime::component::ResourceTable;
 use wasmtime::{Store, UpdateDeadline};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use crate::bindings::Extension;
+use crate::config::GRACE;
 use crate::host_call::Desk;
 use crate::limits::{Share, Watch};
 use crate::output::Output;
@@ -16,6 +18,10 @@ use crate::output::Output;
 pub(crate) struct Guest {
     pub(crate) watch: Watch,
     pub(crate) desk: Arc<Desk>,
+    /// Since when the call must end.
+    pub(crate) stopping: Option<Instant>,
+    /// Those of the call that runs.
+    pub(crate) streams: Option<Box<Streams>>,
     pub(crate) share: Share,
     pub(crate) output: Arc<Output>,
     pub(crate) wasi: WasiCtx,
@@ -39,17 +45,25 @@ impl Guest {
     pub(crate) fn into_store(self, engine: &wasmtime::Engine) -> Store<Self> {
         let mut store = Store::new(engine, self);
         store.limiter(|guest| &mut guest.share);
-        store.epoch_deadline_callback(|store| match store.data().watch.stop() {
-            Some(stop) => Err(stop.into()),
-            None => Ok(UpdateDeadline::Yield(1)),
+        store.epoch_deadline_callback(|mut store| {
+            let guest = store.data_mut();
+            if let Some(stop) = guest.watch.stop() {
+                let since = *guest.stopping.get_or_insert_with(Instant::now);
+                if since.elapsed() >= GRACE {
+                    return Err(stop.into());
+                }
+            }
+            Ok(UpdateDeadline::Yield(1))
         });
         store
     }
 
     /// What happens from now on belongs to another call.
-    pub(crate) fn begin(&mut self, context: CallContext) {
+    pub(crate) fn begin(&mut self, context: CallContext, streams: Option<Box<Streams>>) {
         self.watch.context = context;
+        self.stopping = None;
+        self.streams = streams;
         self.share.refused = false;
-        self.output.begin(context.id);
+        self.output.begin(context);
     }
 }

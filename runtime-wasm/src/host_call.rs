@@ -1,19 +1,22 @@
 //! What guests call on their host.
 
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 
 use parking_lot::Mutex;
 use quadriga_abi::{Bytes, Error};
 use quadriga_core::{LogLevel, Outcome};
+use tokio::time::Sleep;
 use wasmtime::component::{HasSelf, Linker};
 
 use crate::bindings::quadriga::extension::host::{self, Level};
 use crate::bindings::quadriga::extension::types;
+use crate::config::GRACE;
 use crate::convert;
 use crate::guest::Guest;
 use crate::limits::{Stop, Watch};
+use crate::stream;
 
 pub(crate) fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     host::add_to_linker::<Guest, HasSelf<Guest>>(linker, |guest| guest)
@@ -75,10 +78,12 @@ impl Desk {
     }
 }
 
-/// Runs `guest`, and makes the calls that it leaves on its desk. Ends early when the call must.
+/// Runs `guest`, and makes the calls that it leaves on its desk. When the call must end, what the
+/// guest waits for fails, and a little later the guest is left where it is.
 pub(crate) async fn serve<T>(guest: impl Future<Output = T>, desk: &Desk, watch: &Watch) -> Result<T, Stop> {
     let mut guest = pin!(guest);
     let mut stopped = pin!(watch.stopped());
+    let mut stopping: Option<(Stop, Pin<Box<Sleep>>)> = None;
     let mut nested = None;
     poll_fn(|context| {
         loop {
@@ -101,7 +106,18 @@ pub(crate) async fn serve<T>(guest: impl Future<Output = T>, desk: &Desk, watch:
                 Outcome::Pending(call) => nested = Some(call),
             }
         }
-        stopped.as_mut().poll(context).map(Err)
+        if let Some((stop, grace)) = &mut stopping {
+            return grace.as_mut().poll(context).map(|()| Err(*stop));
+        }
+        let Poll::Ready(stop) = stopped.as_mut().poll(context) else { return Poll::Pending };
+        let _entered = watch.hub.executor.enter();
+        stopping = Some((stop, Box::pin(tokio::time::sleep(GRACE))));
+        if nested.take().is_some() {
+            desk.reply(Err(stop.into()));
+        }
+        // Once more, for the guest's sake and the timer's.
+        context.waker().wake_by_ref();
+        Poll::Pending
     })
     .await
 }
@@ -136,5 +152,13 @@ impl host::Host for Guest {
 
     fn cancelled(&mut self) -> bool {
         self.watch.stop().is_some()
+    }
+
+    async fn emit(&mut self, item: Vec<u8>) -> Result<(), types::Error> {
+        stream::emit(self.streams.as_deref(), item).await.map_err(convert::error_to_guest)
+    }
+
+    async fn next(&mut self) -> Result<Option<Vec<u8>>, types::Error> {
+        stream::next(self.streams.as_deref()).await.map_err(convert::error_to_guest)
     }
 }

@@ -19,6 +19,7 @@ mod limits;
 mod output;
 mod pool;
 mod runtime;
+mod stream;
 mod wasi;
 
 pub use runtime::WasmRuntime;

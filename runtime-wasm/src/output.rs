@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -24,7 +24,7 @@ const TAIL: usize = 4 << 10;
 pub(crate) struct Output {
     hub: Arc<Hub>,
     /// The call that prints.
-    call: AtomicU64,
+    call: Mutex<CallContext>,
     /// Whether anything was printed, so that calls that print nothing need no lock.
     printed: AtomicBool,
     state: Mutex<State>,
@@ -47,15 +47,15 @@ impl Output {
     pub(crate) fn new(hub: &Arc<Hub>) -> Arc<Self> {
         Arc::new(Self {
             hub: Arc::clone(hub),
-            call: AtomicU64::new(0),
+            call: Mutex::default(),
             printed: AtomicBool::new(false),
             state: Mutex::default(),
         })
     }
 
     /// What is printed from now on belongs to another call.
-    pub(crate) fn begin(&self, call: u64) {
-        self.call.store(call, Ordering::Relaxed);
+    pub(crate) fn begin(&self, call: CallContext) {
+        *self.call.lock() = call;
     }
 
     /// Logs what stands there without a line's end, and returns the last of stderr.
@@ -98,7 +98,7 @@ impl Output {
             Stream::Stdout => LogLevel::Info,
             Stream::Stderr => LogLevel::Warn,
         };
-        let context = CallContext { id: self.call.load(Ordering::Relaxed), ..CallContext::default() };
+        let context = *self.call.lock();
         self.hub.bridge.log(&context, level, line);
         if let Stream::Stderr = stream {
             state.tail.push_str(line);

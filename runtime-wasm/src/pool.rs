@@ -53,7 +53,7 @@ impl Pool {
     }
 
     /// Runs one call in an instance that is free, or in a new one.
-    pub(crate) async fn call(self: Arc<Self>, call: Call) -> Result<Bytes, Error> {
+    pub(crate) async fn call(self: Arc<Self>, mut call: Call) -> Result<Bytes, Error> {
         let context = call.context();
         let watch = self.watch(context);
         let idle = self.idle.lock().pop();
@@ -63,7 +63,7 @@ impl Pool {
                 Some(live) => live,
                 None => self.instantiate(&desk, context).await?,
             };
-            live.store.data_mut().begin(context);
+            live.store.data_mut().begin(context, call.streams.take());
             let guest = live.exports.quadriga_extension_guest();
             let reply = guest.call_call(&mut live.store, call.name(), &call.envelope.payload).await;
             let reply = self.settle(live, reply)?;
@@ -74,13 +74,14 @@ impl Pool {
 
     async fn instantiate(&self, desk: &Arc<Desk>, context: CallContext) -> Result<Live, Error> {
         let output = Output::new(&self.hub);
-        output.begin(context.id);
+        output.begin(context);
         let share = Share::new(Arc::clone(&self.memory));
         let wasi = self.grants.context(&output).map_err(|error| self.ended(&error, "", None))?;
         let desk = Arc::clone(desk);
         let (watch, mut table) = (self.watch(context), ResourceTable::new());
         table.set_max_capacity(HANDLES);
-        let mut store = Guest { watch, desk, share, output, wasi, table }.into_store(self.pre.engine());
+        let guest = Guest { watch, desk, stopping: None, streams: None, share, output, wasi, table };
+        let mut store = guest.into_store(self.pre.engine());
         match self.pre.instantiate_async(&mut store).await {
             Ok(exports) => Ok(Live { store, exports }),
             Err(error) => Err(self.trapped(store.data(), &error)),

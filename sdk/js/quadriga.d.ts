@@ -19,6 +19,12 @@ export type Value =
   | { readonly [key: string]: Value }
   | ReadonlyMap<Value, Value>;
 
+/**
+ * What `host.call` sends as a stream, until the callee has heard enough: an async iterable, or an
+ * iterator such as a generator. The callee gets an async iterable.
+ */
+export type Stream = AsyncIterable<Value> | IterableIterator<Value>;
+
 /** What an extension may ask of its host. */
 export interface Host {
   /**
@@ -27,11 +33,23 @@ export interface Host {
    *
    * @throws {QuadrigaError} The other extension's error, or why it could not be called.
    */
-  call<R = any>(extension: string, method: string, ...args: Value[]): Promise<R>;
+  call<R = any>(extension: string, method: string, ...args: (Value | Stream)[]): Promise<R>;
+  /**
+   * Calls a method of another extension and reads its result item by item, while it runs:
+   * `for await (const row of host.stream("acme.files", "rows")) ...`. To stop reading gives the
+   * call up. A method that does not stream gives its one result.
+   */
+  stream<T = any>(extension: string, method: string, ...args: Value[]): AsyncIterableIterator<T>;
   /** Writes to the host's log. */
   readonly log: Log;
   /** The extension's settings: the manifest's defaults with the host's changes. */
   config<C = Record<string, any>>(): C;
+  /**
+   * The signal of the call that runs. It aborts when the caller no longer waits: for `fetch`, for
+   * listeners that clean up, for whatever takes an `AbortSignal`. Nothing that waits for the host
+   * goes on after that.
+   */
+  readonly signal: AbortSignal;
   /** Whether the caller no longer waits: long work should look now and then, and stop. */
   cancelled(): boolean;
 }

@@ -5,7 +5,7 @@ use serde::de::{
     MapAccess, SeqAccess, Unexpected, VariantAccess, Visitor,
 };
 
-use crate::msgpack::{Depth, Reader, Token};
+use crate::msgpack::{Depth, Reader, STREAM_KIND, TIMESTAMP, Token};
 use crate::value::EXTENSION;
 use crate::{Timestamp, ValueError};
 
@@ -198,6 +198,9 @@ impl<'de> Deserializer<'de> for &mut Decoder<'de> {
         if name != EXTENSION {
             return visitor.visit_newtype_struct(self);
         }
+        if self.reader.take_stream() {
+            return visitor.visit_newtype_struct(Parts::stream());
+        }
         match self.reader.token()? {
             Token::Timestamp(timestamp) => visitor.visit_newtype_struct(Parts::new(timestamp)),
             token => Err(DecodeError::invalid_type(unexpected(token), &visitor)),
@@ -350,8 +353,10 @@ impl<'de> VariantAccess<'de> for &mut Nested<'_, 'de> {
     }
 }
 
-/// A timestamp the way that it passes through serde: the type of the extension, and its bytes.
+/// A timestamp, or what stands for a stream, the way that it passes through serde: the type of the
+/// extension, and its bytes.
 struct Parts {
+    kind: i8,
     data: [u8; 12],
     len: usize,
     taken: u8,
@@ -360,7 +365,11 @@ struct Parts {
 impl Parts {
     fn new(timestamp: Timestamp) -> Self {
         let (data, len) = timestamp.to_extension();
-        Self { data, len, taken: 0 }
+        Self { kind: TIMESTAMP, data, len, taken: 0 }
+    }
+
+    fn stream() -> Self {
+        Self { kind: STREAM_KIND, data: [0; 12], len: 0, taken: 0 }
     }
 }
 
@@ -386,7 +395,7 @@ impl<'de> SeqAccess<'de> for Parts {
     ) -> Result<Option<T::Value>, DecodeError> {
         self.taken += 1;
         match self.taken {
-            1 => seed.deserialize((-1_i8).into_deserializer()).map(Some),
+            1 => seed.deserialize(self.kind.into_deserializer()).map(Some),
             2 => seed.deserialize(de::value::BytesDeserializer::new(&self.data[..self.len])).map(Some),
             _ => Ok(None),
         }

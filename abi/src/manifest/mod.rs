@@ -3,11 +3,13 @@
 //! Reading is strict. An unknown key, a malformed value, a duplicate or an entry outside the
 //! package is an error with file, line and column, and what was expected.
 
+mod contract;
 mod error;
 mod fields;
 
 use std::collections::BTreeMap;
 
+pub use contract::{Check, Contract, Dependency, NeededMethod};
 pub use error::ManifestError;
 pub use fields::{EntryPath, Hint, License, UniqueList, Version, VersionReq};
 use schemars::JsonSchema;
@@ -33,12 +35,12 @@ pub struct Manifest {
     /// The hosts that it works in.
     #[serde(default)]
     pub host: Host,
-    /// Extensions that it needs, by id, each with a range of versions.
+    /// Extensions that it needs, by id, each with a range of versions and perhaps a contract.
     #[serde(default)]
-    pub dependencies: BTreeMap<ExtensionId, VersionReq>,
+    pub dependencies: BTreeMap<ExtensionId, Dependency>,
     /// Extensions that it uses when they are there.
     #[serde(default)]
-    pub optional_dependencies: BTreeMap<ExtensionId, VersionReq>,
+    pub optional_dependencies: BTreeMap<ExtensionId, Dependency>,
     /// What it offers to others and needs from any of them.
     #[serde(default)]
     pub capabilities: Capabilities,
@@ -54,6 +56,9 @@ pub struct Manifest {
     /// The host APIs that it extends: by API, then by function.
     #[serde(default)]
     pub api: BTreeMap<String, BTreeMap<String, ApiFunction>>,
+    /// How far its own contract is kept to.
+    #[serde(default)]
+    pub contract: Contract,
     /// Its settings.
     #[serde(default)]
     pub config: Config,
@@ -150,6 +155,9 @@ pub struct Capabilities {
     pub provides: UniqueList,
     /// `name@range`, such as `"tokenizer@^1"`.
     pub requires: UniqueList,
+    /// Contract files in the package, by the name of the required capability: what provides it
+    /// has to have the methods in them.
+    pub contracts: BTreeMap<String, EntryPath>,
 }
 
 /// `[hooks.NAME]`: how the extension answers a hook point.
@@ -231,6 +239,12 @@ impl Manifest {
         for required in self.capabilities.requires.iter() {
             fields::capability::<semver::VersionReq>(required)
                 .map_err(|message| (vec!["capabilities", "requires"], message))?;
+        }
+        let required: Vec<&str> = self.requires().map(|(name, _)| name).collect();
+        if let Some(name) = self.capabilities.contracts.keys().find(|name| !required.contains(&name.as_str()))
+        {
+            let message = format!("{name:?} is not among the capabilities that are required");
+            return Err((vec!["capabilities", "contracts", name], message));
         }
         if let Some(share) = self.limits.cpu_share
             && !(share > 0.0 && share.is_finite())

@@ -1,4 +1,4 @@
-use super::{Manifest, ManifestError};
+use super::{Check, Manifest, ManifestError};
 
 const GOOD: &str = r#"
 [extension]
@@ -27,6 +27,7 @@ max = "1.0.0"
 
 [dependencies]
 "acme.base" = "^1"
+"acme.words" = { version = "^2", contract = "contracts/acme.words.json" }
 
 [optional-dependencies]
 "acme.extra" = ">=1, <3"
@@ -34,6 +35,7 @@ max = "1.0.0"
 [capabilities]
 provides = ["greeter@1.0.0"]
 requires = ["tokenizer@^1"]
+contracts = { tokenizer = "contracts/tokenizer.json" }
 
 [permissions]
 call = ["acme.base/*"]
@@ -56,6 +58,9 @@ priority = -5
 method = "analyse"
 description = "Looks at a plan"
 
+[contract]
+check = "both"
+
 [config]
 schema = { type = "object" }
 defaults = { greeting = "hello" }
@@ -74,6 +79,9 @@ fn reads_every_section() {
     assert_eq!(manifest.api["plan"]["analyse"].method, "analyse");
     assert_eq!(manifest.config.defaults["greeting"].as_str(), Some("hello"));
     assert_eq!(manifest.requires().next().unwrap().0, "tokenizer");
+    let words = &manifest.dependencies["acme.words"];
+    assert_eq!(words.contract.as_ref().unwrap().to_string(), "contracts/acme.words.json");
+    assert_eq!(manifest.contract.check, Check::Both);
 }
 
 #[test]
@@ -109,6 +117,12 @@ fn errors_name_place_and_expectation() {
         (r#"max = "1.0.0""#, r#"max = "0.0.1""#, 7, "older than min"),
         (r#""acme.base" = "^1""#, r#""acme.hello" = "^1""#, 16, "depends on itself"),
         (r#""acme.extra" = ">=1, <3""#, r#""acme.base" = "1""#, 15, "is a duplicate"),
+        (r#"version = "^2","#, r#"version = "two","#, 28, "expected a range of semantic versions"),
+        (r#"version = "^2","#, r#"versions = "^2","#, 18, "unknown field `versions`"),
+        (r#"contract = "contracts/acme.words.json""#, r#"contract = "../x.json""#, 45, "leaves the package"),
+        (r#""acme.base" = "^1""#, r#""acme.base" = 1"#, 15, "expected a range of versions, or a table"),
+        (r#"contracts = { tokenizer ="#, r#"contracts = { stemmer ="#, 25, "not among the capabilities"),
+        (r#"check = "both""#, r#"check = "all""#, 9, "unknown variant `all`, expected one of `none`"),
         (r#"provides = ["greeter@1.0.0"]"#, r#"provides = ["greeter"]"#, 12, "expected name@version"),
         (r#"requires = ["tokenizer@^1"]"#, r#"requires = ["tokenizer@one"]"#, 12, "expected name@version"),
         (r#"call = ["acme.base/*"]"#, r#"call = ["acme"]"#, 8, "no call permission"),
@@ -153,6 +167,32 @@ fn schema_accepts_what_the_parser_names() {
         assert!(properties.contains_key(section), "{section}");
     }
     assert_eq!(schema["additionalProperties"], false);
+}
+
+#[test]
+fn dependencies_name_methods_and_shapes() {
+    let text = r#"
+        extension = { id = "a.b", version = "1.0.0" }
+        runtime = { kind = "x", entry = "x" }
+        [dependencies."a.c"]
+        version = "1"
+        methods.split = { output = { type = "array", items = { type = "string" } } }
+    "#;
+    let manifest = parse(text).unwrap();
+    let needed = &manifest.dependencies["a.c"].methods["split"];
+    assert_eq!(needed.output.as_ref().unwrap()["items"]["type"], "string");
+    let json = serde_json::to_value(&manifest).unwrap();
+    assert_eq!(serde_json::from_value::<Manifest>(json).unwrap(), manifest);
+}
+
+#[test]
+fn either_may_ask_for_checks() {
+    use Check::{Arguments, Both, None, Results};
+    for (a, b, both) in
+        [(None, None, None), (None, Results, Results), (Arguments, Results, Both), (Both, None, Both)]
+    {
+        assert_eq!((a.or(b), b.or(a)), (both, both));
+    }
 }
 
 proptest::proptest! {

@@ -11,7 +11,9 @@
     op_qx_decode,
     op_qx_install,
     op_qx_log,
+    op_qx_set_signal,
     op_qx_settle,
+    op_qx_signal,
     op_qx_unhandled,
   } = core.ops;
   const { cancelTimer, createTimer, encode, getAsyncContext, isNativeError, setAsyncContext } = core;
@@ -19,6 +21,7 @@
     primordials;
   const { Array, ArrayBuffer, Date, Error, Math, Object, RangeError, Reflect, String, TypeError, Uint8Array } = globalThis;
 
+  const { __quadriga_events: makeEvents, __quadriga_streams: makeStreams } = globalThis;
   delete globalThis.Deno;
   for (const name of Object.getOwnPropertyNames(globalThis)) {
     if (name.startsWith("__")) delete globalThis[name];
@@ -121,12 +124,23 @@
     return true;
   }
 
+  // What a host function answered, as an exception thrown by `from`.
+  function failed(parts, from) {
+    const cause = received(parts);
+    const error = new QuadrigaError(secret, [cause.code, cause.message, cause.hint, , cause.extension, cause]);
+    ErrorCaptureStackTrace(error, from);
+    return error;
+  }
+
+  const { drain, feed, input, isStream, stream } = makeStreams({ ops: core.ops, failed });
   op_qx_install(
     explain,
     watch,
     (text) => StringPrototypeIsWellFormed(text),
     (time, nanosecond) => new Timestamp(time, nanosecond),
     (date) => Timestamp.nanosecond(date),
+    drain,
+    input,
   );
   core.setUnhandledPromiseRejectionHandler(unhandled);
   core.setReportExceptionCallback(op_qx_unhandled);
@@ -137,13 +151,16 @@
     if (typeof extension !== "string" || typeof method !== "string") {
       throw new TypeError("host.call takes the id of an extension, the name of a method, and arguments");
     }
+    let sent = -1;
+    for (let i = 0; i < args.length; i++) {
+      if (!isStream(args[i])) continue;
+      if (sent >= 0) throw new TypeError("a call takes one stream at most");
+      sent = i;
+    }
     try {
-      return await op_qx_call(extension, method, args);
+      return await (sent < 0 ? op_qx_call(extension, method, args) : feed(extension, method, args, sent));
     } catch (parts) {
-      const cause = received(parts);
-      const error = new QuadrigaError(secret, [cause.code, cause.message, cause.hint, , cause.extension, cause]);
-      ErrorCaptureStackTrace(error, call);
-      throw error;
+      throw sent < 0 || Array.isArray(parts) ? failed(parts, call) : parts;
     }
   }
 
@@ -151,9 +168,22 @@
     return (...values) => op_qx_log(level, line(values));
   }
 
+  // The signal of the call that runs, which aborts when its caller no longer waits.
+  function signal() {
+    const known = op_qx_signal();
+    if (known !== undefined) return known;
+    const controller = new AbortController();
+    op_qx_set_signal(controller.signal, (parts) => controller.abort(received(parts)));
+    return controller.signal;
+  }
+
   const host = ObjectFreeze({
     __proto__: null,
     call,
+    stream,
+    get signal() {
+      return signal();
+    },
     log: ObjectFreeze({
       __proto__: null,
       trace: logger(0),
@@ -321,6 +351,13 @@
     delete timers[id];
     cancelTimer(timer);
   }
+
+  const events = makeEvents({
+    report: op_qx_unhandled,
+    setTimeout: (callback, delay) => setTimer(callback, delay, [], false),
+  });
+  const { AbortController } = events;
+  for (const name in events) expose(name, events[name]);
 
   expose("setTimeout", (callback, delay, ...args) => setTimer(callback, delay, args, false));
   expose("setInterval", (callback, delay, ...args) => setTimer(callback, delay, args, true));

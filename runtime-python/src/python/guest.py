@@ -12,6 +12,8 @@ import sys
 import threading
 import traceback
 
+import _quadriga_objects as objects
+import _quadriga_shapes as shapes
 from _quadriga_spaces import Space, current
 
 _MAX_LINE = 64 * 1024
@@ -28,7 +30,11 @@ def compile_entry(entry):
 
 
 def load(space, entry):
-    """Runs the entry module. Returns its methods: name, function, doc, parameters, return type."""
+    """Runs the entry module.
+
+    Returns its methods: name, function, doc, parameters, return type, whether it is a generator, and
+    the schemas of arguments and result as JSON.
+    """
     name = space.prefix + os.path.basename(entry).removesuffix(".py")
     module = importlib.import_module(name)
     return [_describe(space, name, function) for name, function in _exports(module)]
@@ -56,7 +62,7 @@ def _describe(space, name, function):
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
-        return name, function, inspect.getdoc(function) or "", [], None
+        return name, function, inspect.getdoc(function) or "", [], None, False, None, None
     parameters = [
         (
             ("*" if p.kind is p.VAR_POSITIONAL else "") + p.name,
@@ -67,13 +73,51 @@ def _describe(space, name, function):
         if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL)
     ]
     returns = _annotation(space, signature.return_annotation)
-    return name, function, inspect.getdoc(function) or "", parameters, returns
+    annotations = shapes.hints(function)
+    schemas = shapes.of_function(signature, annotations)
+    called = objects.reading(name, function, signature, annotations, fits)
+    return name, called, inspect.getdoc(function) or "", parameters, returns, _streams(function), *schemas
 
 
 def _annotation(space, annotation):
     if annotation is inspect.Signature.empty:
         return None
     return annotation if isinstance(annotation, str) else space.strip(inspect.formatannotation(annotation))
+
+
+def _streams(function):
+    function = inspect.unwrap(function)
+    return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+
+
+def drain(generator, emit):
+    """Hands on the items of a generator. Those of an async one by the coroutine that is returned."""
+    if inspect.isasyncgen(generator):
+        return _drain_async(generator, emit)
+    try:
+        for item in generator:
+            emit(item)
+    finally:
+        generator.close()
+
+
+async def _drain_async(generator, emit):
+    try:
+        async for item in generator:
+            emit(item)
+    finally:
+        await generator.aclose()
+
+
+_END = object()
+
+
+async def next_elsewhere(iterator):
+    """The next item of an iterator that blocks, waited for on another thread."""
+    item = await asyncio.to_thread(next, iterator, _END)
+    if item is _END:
+        raise StopAsyncIteration
+    return item
 
 
 def run(coroutine, started):
@@ -118,6 +162,8 @@ def report(space, error):
 
     The kind is the code of a QuadrigaError, or `syntax`, `exit` or `exception`.
     """
+    if isinstance(error, objects.Unfit):
+        return "invalid_arguments", space.strip(str(error)), None, None, None, None
     stack, cause = _stack(space, error), _cause(error)
     quadriga_error = getattr(sys.modules.get(space.prefix + "quadriga"), "QuadrigaError", ())
     if isinstance(error, quadriga_error):

@@ -80,6 +80,8 @@ mod tests {
         ],
         required: 1,
         returns: "String",
+        streams: false,
+        schemas: |_| {},
         run: |mut arguments: Arguments<'_>, out| {
             let (text, times): (&str, Option<usize>) = (arguments.take(0)?, arguments.take(1)?);
             Returned(text.repeat(times.unwrap_or(2))).reply(out)

@@ -21,7 +21,11 @@
 //! Every `pub fn` is a method. Parameters and results are whatever serde can read and write, and
 //! travel as docs/values.md says: structs as maps, `Vec<u8>` and `&[u8]` as bytes, [`Timestamp`] as
 //! a point in time, [`Value`] as anything. A `Result` with any error fails the call; a panic fails
-//! it with `extension_panicked`.
+//! it with `extension_panicked`. A [`Stream`] goes to its consumer item by item.
+//!
+//! A type that derives [`JsonSchema`] beside serde's traits becomes part of the extension's
+//! contract: `#[schemars(crate = "quadriga_sdk::schemars")]` on it needs no other dependency.
+//! Callers can be shown that shape, and held to it. A type without it still works.
 
 mod decode;
 mod error;
@@ -29,13 +33,17 @@ pub mod host;
 mod method;
 #[cfg(not(target_family = "wasm"))]
 mod native;
+mod schema;
+mod stream;
 #[cfg(target_family = "wasm")]
 mod wasm;
 
 pub use error::{Error, Result};
 pub use quadriga_abi::{ErrorCode, Timestamp, Value};
 pub use quadriga_sdk_macros::extension;
+pub use schemars::{self, JsonSchema};
 pub use serde;
+pub use stream::{Input, Items, Stream};
 
 /// What the attribute macro writes, and nothing else, may use.
 #[doc(hidden)]
@@ -46,6 +54,7 @@ pub mod __private {
     pub use crate::method::{Extension, Method, Parameter, ReplyWithValue, Returned};
     #[cfg(not(target_family = "wasm"))]
     pub use crate::native::{LibHeader, header};
+    pub use crate::schema::{NoSchema, NotResult, Schemas, Shape, ShapeOf};
     #[cfg(target_family = "wasm")]
     pub use crate::wasm::{bindings, call, describe};
 }

@@ -1,7 +1,9 @@
 use quadriga_abi::{Description, Error, ErrorCode, codec};
 use serde::Serialize;
 
+use crate::Stream;
 use crate::decode::Arguments;
+use crate::schema::Schemas;
 
 /// What the attribute macro makes of a module.
 pub trait Extension: 'static {
@@ -17,6 +19,8 @@ pub struct Method {
     pub parameters: &'static [Parameter],
     pub required: usize,
     pub returns: &'static str,
+    pub streams: bool,
+    pub schemas: fn(&mut Schemas),
     pub run: fn(Arguments<'_>, &mut Vec<u8>) -> Result<(), Error>,
 }
 
@@ -45,6 +49,24 @@ impl<T, E> Returned<Result<T, E>> {
     }
 }
 
+impl<T: Serialize> Returned<Stream<T>> {
+    /// Hands the items on; the reply itself is nil.
+    pub fn stream(self, out: &mut Vec<u8>) -> Result<(), Error> {
+        self.0.emit()?;
+        encode_reply(&(), out)
+    }
+}
+
+impl<T: Serialize, E: Into<crate::Error>> Returned<Result<Stream<T>, E>> {
+    /// Hands the items on, or fails with the `Err`.
+    pub fn stream(self, out: &mut Vec<u8>) -> Result<(), Error> {
+        match self.0 {
+            Ok(stream) => Returned(stream).stream(out),
+            Err(error) => Err(error.into().into_wire()),
+        }
+    }
+}
+
 /// The `reply` of everything else.
 pub trait ReplyWithValue {
     /// Encodes the value.
@@ -59,19 +81,25 @@ impl<T: Serialize> ReplyWithValue for Returned<T> {
 
 /// What the extension says of itself.
 pub(crate) fn describe<E: Extension>() -> Description {
-    let methods = E::METHODS.iter().map(|method| quadriga_abi::Method {
-        name: method.name.to_owned(),
-        doc: method.doc.to_owned(),
-        parameters: method
-            .parameters
-            .iter()
-            .map(|parameter| quadriga_abi::Parameter {
-                name: parameter.name.to_owned(),
-                ty: Some(parameter.ty.to_owned()),
-                optional: parameter.optional,
-            })
-            .collect(),
-        returns: Some(method.returns.to_owned()),
+    let methods = E::METHODS.iter().map(|method| {
+        let (input, output) = Schemas::of(method);
+        quadriga_abi::Method {
+            name: method.name.to_owned(),
+            doc: method.doc.to_owned(),
+            parameters: method
+                .parameters
+                .iter()
+                .map(|parameter| quadriga_abi::Parameter {
+                    name: parameter.name.to_owned(),
+                    ty: Some(parameter.ty.to_owned()),
+                    optional: parameter.optional,
+                })
+                .collect(),
+            returns: Some(method.returns.to_owned()),
+            streams: method.streams,
+            input,
+            output,
+        }
     });
     Description::new(concat!("quadriga-sdk ", env!("CARGO_PKG_VERSION"), " for Rust"), methods.collect())
 }

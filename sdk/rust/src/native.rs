@@ -12,7 +12,7 @@ pub use abi_stable::library::LibHeader;
 use abi_stable::library::{CheckTypeLayout, RootModuleResult};
 use abi_stable::prefix_type::PrefixTypeTrait;
 use abi_stable::std_types::{RSlice, RVec};
-use quadriga_abi::vtable::{ExtensionModule, ExtensionModuleRef, HostCall, Outcome};
+use quadriga_abi::vtable::{self, ExtensionModule, ExtensionModuleRef, HostCall, Outcome};
 use quadriga_abi::{Error, ErrorCode};
 
 use crate::method::{self, Extension};
@@ -109,10 +109,56 @@ pub(crate) fn call_other<T>(
 ) -> Result<T, Error> {
     let read = |outcome, bytes: &[u8]| match outcome {
         Outcome::Reply => read(Ok(bytes)),
-        Outcome::Error => read(Err(Error::from_bytes(bytes))),
+        Outcome::Error | Outcome::End => read(Err(Error::from_bytes(bytes))),
     };
-    with_current(|call| call.call(extension, method, arguments, read))?
-        .unwrap_or_else(|| Err(Error::new(ErrorCode::ProtocolViolation, "the host gave no result")))
+    with_current(|call| call.call(extension, method, arguments, read))?.unwrap_or_else(no_answer)
+}
+
+pub(crate) fn emit(item: &[u8]) -> Result<(), Error> {
+    with_current(|call| call.emit(item, received))?.unwrap_or_else(no_answer).map(drop)
+}
+
+pub(crate) fn next() -> Result<Option<Vec<u8>>, Error> {
+    with_current(|call| call.next(received))?.unwrap_or_else(no_answer)
+}
+
+/// A call with streams.
+pub(crate) struct Channel(vtable::Channel);
+
+pub(crate) fn start(
+    extension: &str,
+    method: &str,
+    arguments: &[u8],
+    input: bool,
+    output: bool,
+) -> Result<Channel, Error> {
+    with_current(|call| Channel(call.start(extension, method, arguments, input, output)))
+}
+
+impl Channel {
+    pub(crate) fn read(&mut self) -> Result<Option<Vec<u8>>, Error> {
+        self.0.read(received).unwrap_or_else(no_answer)
+    }
+
+    pub(crate) fn write(&mut self, item: &[u8]) -> Result<(), Error> {
+        self.0.write(item, received).unwrap_or_else(no_answer).map(drop)
+    }
+
+    pub(crate) fn finish(&mut self) {
+        self.0.finish();
+    }
+}
+
+fn received(outcome: Outcome, bytes: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+    match outcome {
+        Outcome::Reply => Ok(Some(bytes.to_vec())),
+        Outcome::End => Ok(None),
+        Outcome::Error => Err(Error::from_bytes(bytes)),
+    }
+}
+
+fn no_answer<T>() -> Result<T, Error> {
+    Err(Error::new(ErrorCode::ProtocolViolation, "the host gave no result"))
 }
 
 pub(crate) fn log(level: u8, message: &str) {

@@ -52,6 +52,9 @@ pub fn describe<E: Extension>() -> guest::Description {
         doc: method.doc,
         parameters: method.parameters.into_iter().map(parameter).collect(),
         returns: method.returns,
+        streams: method.streams,
+        input: method.input.map(|schema| schema.to_string()),
+        output: method.output.map(|schema| schema.to_string()),
     });
     guest::Description {
         protocol: description.protocol.to_string(),
@@ -83,14 +86,53 @@ pub(crate) fn call_other<T>(
 ) -> Result<T, Error> {
     match host::call(extension, method, arguments) {
         Ok(reply) => read(Ok(&reply)),
-        Err(error) => read(Err(Error {
-            code: ErrorCode::from_text(&error.code),
-            message: error.message,
-            hint: error.hint,
-            extension: error.extension,
-            stack: error.stack,
-            cause: error.cause.map(|cause| Box::new(Error::from_bytes(&cause))),
-        })),
+        Err(error) => read(Err(received(error))),
+    }
+}
+
+fn received(error: types::Error) -> Error {
+    Error {
+        code: ErrorCode::from_text(&error.code),
+        message: error.message,
+        hint: error.hint,
+        extension: error.extension,
+        stack: error.stack,
+        cause: error.cause.map(|cause| Box::new(Error::from_bytes(&cause))),
+    }
+}
+
+pub(crate) fn emit(item: &[u8]) -> Result<(), Error> {
+    host::emit(item).map_err(received)
+}
+
+pub(crate) fn next() -> Result<Option<Vec<u8>>, Error> {
+    host::next().map_err(received)
+}
+
+/// A call with streams.
+pub(crate) struct Channel(host::Channel);
+
+pub(crate) fn start(
+    extension: &str,
+    method: &str,
+    arguments: &[u8],
+    input: bool,
+    output: bool,
+) -> Result<Channel, Error> {
+    Ok(Channel(host::Channel::new(extension, method, arguments, input, output)))
+}
+
+impl Channel {
+    pub(crate) fn read(&mut self) -> Result<Option<Vec<u8>>, Error> {
+        self.0.read().map_err(received)
+    }
+
+    pub(crate) fn write(&mut self, item: &[u8]) -> Result<(), Error> {
+        self.0.write(item).map_err(received)
+    }
+
+    pub(crate) fn finish(&mut self) {
+        self.0.finish();
     }
 }
 

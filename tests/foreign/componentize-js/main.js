@@ -32,6 +32,9 @@ const describeMethod = (name, parameters) => ({
   doc: "",
   parameters: parameters.map((parameter) => ({ name: parameter, ty: undefined, optional: false })),
   returns: undefined,
+  streams: false,
+  input: undefined,
+  output: undefined,
 });
 
 export const guest = {

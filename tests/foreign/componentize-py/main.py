@@ -40,6 +40,9 @@ class Guest(exports.Guest):
                 doc=function.__doc__ or "",
                 parameters=[Parameter(name=parameter, ty=None, optional=False) for parameter in parameters],
                 returns=None,
+                streams=False,
+                input=None,
+                output=None,
             )
             for name, (function, parameters) in METHODS.items()
         ]

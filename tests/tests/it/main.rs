@@ -3,8 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
+mod cancel;
+#[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
 mod cli;
 mod conformance;
+#[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
+mod contracts;
 #[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
 mod demo;
 #[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
@@ -17,5 +21,11 @@ mod native;
 mod python;
 #[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
 mod readme;
+#[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
+mod spans;
+#[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
+mod state;
+#[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
+mod streams;
 #[cfg(feature = "wasm")]
 mod wasm;

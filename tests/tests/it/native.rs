@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use quadriga::abi::{Error, ErrorCode, Timestamp, Value};
 use quadriga::{CallOptions, Dispatcher};
@@ -99,6 +100,22 @@ async fn bad_libraries_are_refused() {
     for (case, library, code, words) in cases {
         check(&host, case, library, code, words).await;
     }
+}
+
+#[tokio::test]
+async fn a_load_that_hangs_is_given_up() {
+    let host = loaded().await;
+    let good = fs::read(library(&guest("bad", "native"))).unwrap();
+    let package = package("bad.library", &patched(good, b"constructor: go!", 13, b"no"));
+    let manifest = package.path().join("quadriga.toml");
+    let text = fs::read_to_string(&manifest).unwrap() + "[limits]\nload-timeout = \"200ms\"\n";
+    fs::write(&manifest, text).unwrap();
+    let started = Instant::now();
+    let error = host.load(package.path(), granted()).await.unwrap_err();
+    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+    expect("hang", &error, ErrorCode::DeadlineExceeded, &["did not return from its load", "lost until"]);
+    let sum: i64 = host.invoke("relay.native", "add", &(2, 3)).await.unwrap();
+    assert_eq!(sum, 5);
 }
 
 /// As if it were a relocatable object: `ET_REL` in the header.

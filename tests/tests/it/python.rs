@@ -2,6 +2,7 @@
 
 mod bad;
 mod calls;
+mod contracts;
 mod modules;
 mod time;
 

@@ -2,18 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, AsyncIterator, Iterator, Protocol
 
 from . import _host
+
+
+class Items(Protocol):
+    """The items of a stream, read with `for` or with `async for`."""
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+    def __next__(self) -> Any: ...
+
+    def __aiter__(self) -> AsyncIterator[Any]: ...
+
+    async def __anext__(self) -> Any: ...
+
+    def close(self) -> None:
+        """Gives the call up."""
 
 
 def call(extension: str, method: str, *args: Any) -> Any:
     """Calls a method of another extension and waits for its result.
 
+    An iterator among the arguments, such as a generator, is sent as a stream, until the callee has
+    heard enough. What streams comes back as a list.
+
     Raises QuadrigaError, with the code `permission_denied` unless the manifest asks for the call
     under `[permissions]` and the host granted it.
     """
     return _host.call(extension, method, args)
+
+
+def stream(extension: str, method: str, *args: Any) -> Items:
+    """Calls a method of another extension and iterates over its result while it runs.
+
+    Works with `for` and with `async for`. A method that does not stream gives its one result.
+    """
+    return _host.stream(extension, method, args)
 
 
 def config() -> dict[str, Any]:

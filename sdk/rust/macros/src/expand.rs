@@ -1,8 +1,10 @@
-use proc_macro2::{Span, TokenStream};
+use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{Attribute, Error, FnArg, GenericParam, Item, ItemFn, ItemMod, Pat, PatType, ReturnType, Type};
-use syn::{Visibility, parse2};
+use syn::{
+    Attribute, Error, FnArg, GenericArgument, GenericParam, Item, ItemFn, ItemMod, Pat, PatType,
+    PathArguments, ReturnType, Type, Visibility, parse2,
+};
 
 use crate::text;
 
@@ -79,20 +81,27 @@ fn method(module: &ItemMod, function: &ItemFn) -> Result<TokenStream, Error> {
     let taken = parameters.iter().enumerate().map(|(index, (_, ty))| {
         quote_spanned! {ty.span()=> arguments.take(#index)? }
     });
+    let item = match &signature.output {
+        ReturnType::Default => None,
+        ReturnType::Type(_, ty) => streamed(ty),
+    };
     let returns = match &signature.output {
         ReturnType::Default => quote! { "()" },
-        ReturnType::Type(_, ty) => text::of_type(ty).into_token_stream(),
+        ReturnType::Type(_, ty) => text::of_type(item.unwrap_or(ty)).into_token_stream(),
     };
+    let streams = item.is_some();
+    let reply = if streams { format_ident!("stream") } else { format_ident!("reply") };
     let reply_span = match &signature.output {
         ReturnType::Default => signature.ident.span(),
         ReturnType::Type(_, ty) => ty.span(),
     };
     let (path, ident) = (&module.ident, &signature.ident);
+    let schemas = schemas(path, ident, parameters.len());
     let name = text::of_ident(ident);
     let doc = text::of_doc(&function.attrs);
     let cfg = function.attrs.iter().filter(|attribute| attribute.path().is_ident("cfg"));
     let run = format_ident!("run");
-    let body = quote_spanned! {reply_span=> q::Returned(#path::#ident(#(#taken),*)).reply(out) };
+    let body = quote_spanned! {reply_span=> q::Returned(#path::#ident(#(#taken),*)).#reply(out) };
     Ok(quote! {
         #(#cfg)*
         q::Method {
@@ -101,6 +110,8 @@ fn method(module: &ItemMod, function: &ItemFn) -> Result<TokenStream, Error> {
             parameters: &[#(#listed),*],
             required: #required,
             returns: #returns,
+            streams: #streams,
+            schemas: #schemas,
             run: {
                 #[allow(unused_mut, unused_imports, unused_variables)]
                 fn #run(mut arguments: q::Arguments<'_>, out: &mut Vec<u8>) -> Result<(), q::Failure> {
@@ -111,6 +122,28 @@ fn method(module: &ItemMod, function: &ItemFn) -> Result<TokenStream, Error> {
             },
         }
     })
+}
+
+/// A function that finds the schemas of a method's types. The types may be private to the module,
+/// so they are inferred from the function and never named.
+fn schemas(path: &Ident, ident: &Ident, count: usize) -> TokenStream {
+    let types: Vec<_> = (0..count).map(|index| format_ident!("A{index}")).collect();
+    let shapes: Vec<_> = (0..count).map(|index| format_ident!("a{index}")).collect();
+    quote! {{
+        #[allow(unused_imports, non_snake_case)]
+        fn schemas(out: &mut q::Schemas) {
+            use q::{NoSchema as _, NotResult as _};
+
+            fn infer<#(#types,)* R>(_: fn(#(#types),*) -> R) -> (#(q::Shape<#types>,)* q::ShapeOf<R>) {
+                (#(q::Shape::<#types>::new(),)* q::ShapeOf::<R>::new())
+            }
+            let (#(#shapes,)* returns) = infer(#path::#ident);
+            #(let schema = #shapes.schema(out.takes()); out.parameter(schema);)*
+            let schema = returns.value().schema(out.gives());
+            out.result(schema);
+        }
+        schemas
+    }}
 }
 
 fn check_signature(function: &ItemFn) -> Result<(), Error> {
@@ -183,6 +216,27 @@ fn is_option(ty: &Type) -> bool {
     matches!(ty, Type::Path(path) if path.path.segments.last().is_some_and(|last| last.ident == "Option"))
 }
 
+/// The type of the items if a method returns a `Stream` of them, or a `Result` of one.
+fn streamed(ty: &Type) -> Option<&Type> {
+    let (name, first) = generic(ty)?;
+    match name.to_string().as_str() {
+        "Stream" => Some(first),
+        "Result" => generic(first).filter(|(name, _)| *name == "Stream").map(|(_, item)| item),
+        _ => None,
+    }
+}
+
+/// The name of a generic type, and its first argument.
+fn generic(ty: &Type) -> Option<(&Ident, &Type)> {
+    let Type::Path(path) = ty else { return None };
+    let last = path.path.segments.last()?;
+    let PathArguments::AngleBracketed(arguments) = &last.arguments else { return None };
+    match arguments.args.first()? {
+        GenericArgument::Type(first) => Some((&last.ident, first)),
+        _ => None,
+    }
+}
+
 /// Where the item starts, behind its attributes.
 fn first_span(item: &TokenStream) -> Span {
     struct Attributes(TokenStream);
@@ -244,6 +298,7 @@ mod tests {
                 pub fn greet(name: &str, _times: Option<u8>) -> Vec<u8> {}
                 fn helper() {}
                 pub fn r#type(value: Option<bool>, other: i64) {}
+                pub fn rows() -> Result<Stream<Row>, Error> {}
             }
         };
         let text = extension(quote! {}, item).unwrap().to_string();
@@ -255,6 +310,7 @@ mod tests {
             r#"name : "type" , doc : """#,
             r#"name : "value" , ty : "Option<bool>" , optional : false"#,
             r#"returns : "()""#,
+            r#"returns : "Row" , streams : true"#,
         ];
         for part in expected {
             assert!(text.contains(part), "{part} is not in {text}");

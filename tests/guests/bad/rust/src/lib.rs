@@ -31,6 +31,22 @@ static HEADER: LibHeader =
     // SAFETY: `construct` makes an `OtherModuleRef`.
     unsafe { LibHeader::from_constructor::<OtherModuleRef>(construct, CheckTypeLayout::Yes) };
 
+/// A copy of the library in which a test writes `no` in place of `go` is stuck when it is loaded.
+static LOAD: [u8; 16] = *b"constructor: go!";
+
+/// Runs before anyone can look at what the library is.
+#[expect(unsafe_code, reason = "the section of functions that the system's loader calls")]
+#[used]
+#[unsafe(link_section = ".init_array")]
+static CONSTRUCTOR: extern "C" fn() = stall;
+
+extern "C" fn stall() {
+    if std::hint::black_box(&LOAD).ends_with(b"no!") {
+        // Longer than the host waits, but not for ever.
+        std::thread::sleep(std::time::Duration::from_secs(5));
+    }
+}
+
 extern "C" fn construct() -> RootModuleResult {
     abi_stable::library::__call_root_module_loader(|| OtherModule { next }.leak_into_prefix())
 }

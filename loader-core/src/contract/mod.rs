@@ -1,0 +1,10 @@
+//! Contracts that are kept: values compared with schemas at each call, and contracts with each
+//! other at load time.
+
+mod check;
+mod compare;
+mod need;
+mod view;
+
+pub(crate) use check::Checks;
+pub(crate) use need::{Needs, still_fits};

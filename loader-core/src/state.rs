@@ -1,0 +1,58 @@
+//! The state that an extension hands to the one that takes its place: what its method `snapshot`
+//! returns is what `restore` of the next generation gets, before that takes its first call.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use quadriga_abi::msgpack::{Token, write};
+use quadriga_abi::{Bytes, Error, ErrorCode};
+
+use crate::CallOptions;
+use crate::dispatcher::Core;
+use crate::route::Slot;
+
+/// Returns the state.
+const SNAPSHOT: &str = "snapshot";
+
+/// Takes the state over.
+const RESTORE: &str = "restore";
+
+/// Whether a method is for the host alone.
+pub(crate) fn is_reserved(method: &str) -> bool {
+    method == SNAPSHOT || method == RESTORE
+}
+
+impl Core {
+    /// Hands the state of one generation to the next, if the one gives it and the other takes it.
+    pub(crate) async fn hand_over(
+        self: &Arc<Self>,
+        old: &Arc<Slot>,
+        new: &Arc<Slot>,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        if !(old.methods.contains_key(SNAPSHOT) && new.methods.contains_key(RESTORE)) {
+            return Ok(());
+        }
+        let state = self.ask(old, SNAPSHOT, Bytes::from_static(&[0x90]), deadline).await?;
+        let mut arguments = Vec::with_capacity(state.len() + 1);
+        write(&mut arguments, Token::List(1))
+            .map_err(|error| Error::new(ErrorCode::Internal, error.to_string()))?;
+        arguments.extend_from_slice(&state);
+        self.ask(new, RESTORE, arguments.into(), deadline).await.map(drop)
+    }
+
+    async fn ask(
+        self: &Arc<Self>,
+        slot: &Arc<Slot>,
+        method: &str,
+        arguments: Bytes,
+        deadline: Instant,
+    ) -> Result<Bytes, Error> {
+        let closed = || Error::new(ErrorCode::ExtensionStopped, format!("{} is being unloaded", slot.id));
+        let before = slot.gate.enter().ok_or_else(closed)?;
+        let options = CallOptions::default().deadline(deadline);
+        let slot = Arc::clone(slot);
+        let admitted = self.admit_to(slot, before, Instant::now(), method, arguments, options)?;
+        self.detach(admitted).await
+    }
+}

@@ -1,0 +1,422 @@
+//! Streams: what flows between a producer and a consumer while a call runs, with back-pressure.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use futures_util::Stream;
+use parking_lot::Mutex;
+use quadriga_abi::msgpack::{Token, write};
+use quadriga_abi::{Bytes, Error, ErrorCode};
+
+use crate::BoxFuture;
+
+/// How many bytes may lie between a producer and its consumer. One item may be larger.
+pub const WINDOW: usize = 64 << 10;
+
+/// What an item counts for beside its bytes, so that the number of empty ones is bounded too.
+const OVERHEAD: usize = 32;
+
+/// The streams of one call, for its guest: where its items go, and where its input comes from.
+#[derive(Clone, Debug)]
+pub struct Streams {
+    /// Where the items go that the guest emits; `None` if its method does not stream and nobody
+    /// asked for a stream.
+    pub output: Option<Output>,
+    /// The stream among the arguments, if there is one.
+    pub input: Option<Input>,
+}
+
+/// Takes the items that a guest emits in the course of a call. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Output(Sink);
+
+#[derive(Clone, Debug)]
+enum Sink {
+    /// Someone reads along.
+    Pipe(Arc<Pipe>),
+    /// The caller wants them all at once, as a list.
+    List(Arc<Mutex<Collected>>),
+}
+
+/// The stream among the arguments of a call, or what a stream of results comes from. Cheap to
+/// clone; the clones read the same stream. When the last is gone, the producer is told.
+#[derive(Clone, Debug)]
+pub struct Input(Arc<Reader>);
+
+/// The producer's end of a stream that is passed as an argument. Ends the stream when dropped.
+#[derive(Debug)]
+pub struct Feed {
+    pipe: Arc<Pipe>,
+    finished: bool,
+}
+
+/// What a streaming call gives: its items, in order, then the end or the error it ended with.
+/// Dropped, it gives the call up.
+pub struct Items {
+    /// `None` if the caller wants the result as a whole.
+    input: Option<Input>,
+    /// `None` once the call has ended.
+    call: Option<BoxFuture<'static, Result<Bytes, Error>>>,
+    /// The call's own result counts as an item: the method does not stream, or is not asked to.
+    single: bool,
+    last: Option<Result<Bytes, Error>>,
+}
+
+#[derive(Debug)]
+struct Reader(Arc<Pipe>);
+
+#[derive(Debug, Default)]
+struct Pipe(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    items: VecDeque<Bytes>,
+    /// What they count for.
+    size: usize,
+    /// No more items come; those that are there are still read.
+    end: Option<Result<(), Error>>,
+    /// Nobody reads any more.
+    abandoned: bool,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Collected {
+    items: usize,
+    bytes: Vec<u8>,
+    most: usize,
+}
+
+impl Streams {
+    /// Ends the streams of a call that is over, and returns its result, which may be what the guest
+    /// has emitted.
+    pub(crate) fn close(&self, result: Result<Bytes, Error>) -> Result<Bytes, Error> {
+        let result = match (result, &self.output) {
+            (Ok(reply), Some(output)) => output.collected().unwrap_or(Ok(reply)),
+            (result, _) => result,
+        };
+        if let Some(output) = &self.output {
+            output.end(result.as_ref().map(drop).map_err(Error::clone));
+        }
+        if let Some(input) = &self.input {
+            input.cut(Error::new(ErrorCode::Cancelled, "the call is over"));
+        }
+        result
+    }
+
+    /// Wakes a guest that waits for a stream, because its call must end.
+    pub(crate) fn cut(&self, why: &Error) {
+        if let Some(output) = &self.output {
+            output.end(Err(why.clone()));
+        }
+        if let Some(input) = &self.input {
+            input.cut(why.clone());
+        }
+    }
+}
+
+/// Both ends of a new stream.
+pub(crate) fn pipe() -> (Output, Input) {
+    let pipe = Arc::<Pipe>::default();
+    (Output(Sink::Pipe(Arc::clone(&pipe))), Input(Arc::new(Reader(pipe))))
+}
+
+impl Pipe {
+    fn poll_write(&self, item: &Bytes, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let mut state = self.0.lock();
+        if state.abandoned {
+            return Poll::Ready(Err(Error::new(ErrorCode::Cancelled, "nobody reads the stream any more")));
+        }
+        if let Some(end) = &state.end {
+            let over = || Error::new(ErrorCode::ProtocolViolation, "the stream has ended");
+            return Poll::Ready(Err(end.clone().err().unwrap_or_else(over)));
+        }
+        let size = item.len() + OVERHEAD;
+        if !state.items.is_empty() && state.size + size > WINDOW {
+            state.writer = Some(context.waker().clone());
+            return Poll::Pending;
+        }
+        state.size += size;
+        state.items.push_back(item.clone());
+        let reader = state.reader.take();
+        drop(state);
+        wake(reader);
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_read(&self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
+        let mut state = self.0.lock();
+        if let Some(item) = state.items.pop_front() {
+            state.size -= item.len() + OVERHEAD;
+            // Not for each item: who is woken should have room for more than one.
+            let writer = if state.size <= WINDOW / 2 { state.writer.take() } else { None };
+            drop(state);
+            wake(writer);
+            return Poll::Ready(Some(Ok(item)));
+        }
+        match &mut state.end {
+            Some(end) => Poll::Ready(std::mem::replace(end, Ok(())).err().map(Err)),
+            None => {
+                state.reader = Some(context.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Only the first end counts.
+    fn end(&self, end: Result<(), Error>) {
+        let mut state = self.0.lock();
+        state.end.get_or_insert(end);
+        let (reader, writer) = (state.reader.take(), state.writer.take());
+        drop(state);
+        wake(reader);
+        wake(writer);
+    }
+
+    fn abandon(&self) {
+        let mut state = self.0.lock();
+        state.abandoned = true;
+        state.items.clear();
+        state.size = 0;
+        let writer = state.writer.take();
+        drop(state);
+        wake(writer);
+    }
+}
+
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+impl Output {
+    /// Collects the items of a call whose caller wants one result.
+    pub(crate) fn list(most: usize) -> Self {
+        Self(Sink::List(Arc::new(Mutex::new(Collected { most, ..Collected::default() }))))
+    }
+
+    /// Hands one item on; pending while the consumer has enough to read.
+    ///
+    /// # Errors
+    /// If nobody reads any more, the call must end, or the items are more than one result may hold.
+    pub fn poll_emit(&self, item: &Bytes, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        match &self.0 {
+            Sink::Pipe(pipe) => pipe.poll_write(item, context),
+            Sink::List(collected) => Poll::Ready(collected.lock().push(item)),
+        }
+    }
+
+    /// Hands one item on, and waits on the calling thread while the consumer has enough to read.
+    ///
+    /// # Errors
+    /// As for [`Output::poll_emit`].
+    pub fn emit(&self, item: &Bytes) -> Result<(), Error> {
+        pollster::block_on(poll_fn(|context| self.poll_emit(item, context)))
+    }
+
+    /// Hands one item on, if that needs no waiting.
+    pub fn try_emit(&self, item: &Bytes) -> Option<Result<(), Error>> {
+        match self.poll_emit(item, &mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(emitted) => Some(emitted),
+            Poll::Pending => None,
+        }
+    }
+
+    /// Hands one item on without waiting on the thread.
+    ///
+    /// # Errors
+    /// As for [`Output::poll_emit`].
+    pub async fn emit_later(self, item: Bytes) -> Result<(), Error> {
+        poll_fn(|context| self.poll_emit(&item, context)).await
+    }
+
+    pub(crate) fn end(&self, end: Result<(), Error>) {
+        if let Sink::Pipe(pipe) = &self.0 {
+            pipe.end(end);
+        }
+    }
+
+    /// The items as one list, where they were collected.
+    pub(crate) fn collected(&self) -> Option<Result<Bytes, Error>> {
+        match &self.0 {
+            Sink::Pipe(_) => None,
+            Sink::List(collected) => Some(collected.lock().take()),
+        }
+    }
+}
+
+impl Collected {
+    fn push(&mut self, item: &Bytes) -> Result<(), Error> {
+        if self.bytes.len() + item.len() > self.most {
+            let message = format!("the items have more than {} bytes together", self.most);
+            let hint = "read the stream item by item, or raise [limits] message-size";
+            return Err(Error::new(ErrorCode::MessageTooLarge, message).with_hint(hint));
+        }
+        self.items += 1;
+        self.bytes.extend_from_slice(item);
+        Ok(())
+    }
+
+    fn take(&mut self) -> Result<Bytes, Error> {
+        let mut list = Vec::with_capacity(self.bytes.len() + 5);
+        write(&mut list, Token::List(self.items))
+            .map_err(|error| Error::new(ErrorCode::MessageTooLarge, error.to_string()))?;
+        list.append(&mut self.bytes);
+        Ok(list.into())
+    }
+}
+
+impl Input {
+    /// The next item; `None` at the end.
+    pub fn poll_next(&self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
+        self.0.0.poll_read(context)
+    }
+
+    /// The next item, waited for on the calling thread.
+    pub fn next(&self) -> Option<Result<Bytes, Error>> {
+        pollster::block_on(poll_fn(|context| self.poll_next(context)))
+    }
+
+    /// The next item, without waiting on the thread.
+    pub async fn next_later(self) -> Option<Result<Bytes, Error>> {
+        poll_fn(|context| self.poll_next(context)).await
+    }
+
+    /// Ends it for its reader, at once, because its call is over.
+    pub(crate) fn cut(&self, why: Error) {
+        let pipe = &self.0.0;
+        pipe.abandon();
+        pipe.end(Err(why));
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}
+
+impl Feed {
+    /// The producer's end of a new stream, and the consumer's.
+    pub fn new() -> (Self, Input) {
+        let pipe = Arc::<Pipe>::default();
+        (Self { pipe: Arc::clone(&pipe), finished: false }, Input(Arc::new(Reader(pipe))))
+    }
+
+    /// Hands one item on; pending while the consumer has enough to read.
+    ///
+    /// # Errors
+    /// If nobody reads any more.
+    pub fn poll_send(&self, item: &Bytes, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.pipe.poll_write(item, context)
+    }
+
+    /// Hands one item on, without waiting on the thread.
+    ///
+    /// # Errors
+    /// If nobody reads any more.
+    pub async fn send(&self, item: impl Into<Bytes>) -> Result<(), Error> {
+        let item = item.into();
+        poll_fn(|context| self.poll_send(&item, context)).await
+    }
+
+    /// Says that no more items come.
+    pub fn finish(mut self) {
+        self.finished = true;
+        self.pipe.end(Ok(()));
+    }
+
+    /// Says that the producer failed: the consumer gets the error after the items so far.
+    pub fn fail(mut self, error: Error) {
+        self.finished = true;
+        self.pipe.end(Err(error));
+    }
+}
+
+/// A producer that goes away without a word has not finished.
+impl Drop for Feed {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.pipe.end(Err(Error::new(ErrorCode::Cancelled, "the producer of the stream went away")));
+        }
+    }
+}
+
+impl Items {
+    pub(crate) fn new(
+        input: Option<Input>,
+        call: BoxFuture<'static, Result<Bytes, Error>>,
+        single: bool,
+    ) -> Self {
+        Self { input, call: Some(call), single, last: None }
+    }
+
+    /// The next item, waited for on the calling thread: not for threads of an async executor.
+    pub fn next_blocking(&mut self) -> Option<Result<Bytes, Error>> {
+        pollster::block_on(poll_fn(|context| self.poll(context)))
+    }
+
+    /// The next item; `None` at the end.
+    pub async fn next(&mut self) -> Option<Result<Bytes, Error>> {
+        poll_fn(|context| self.poll(context)).await
+    }
+
+    /// Waits for something else, such as room for the next item of the input, while the call goes on.
+    pub async fn alongside<T>(&mut self, other: impl Future<Output = T>) -> T {
+        let mut other = pin!(other);
+        poll_fn(|context| {
+            let done = other.as_mut().poll(context);
+            if done.is_pending() {
+                self.advance(context);
+            }
+            done
+        })
+        .await
+    }
+
+    /// As [`Items::alongside`], on the calling thread.
+    pub fn alongside_blocking<T>(&mut self, other: impl Future<Output = T>) -> T {
+        pollster::block_on(self.alongside(other))
+    }
+
+    fn advance(&mut self, context: &mut Context<'_>) {
+        if let Some(call) = &mut self.call
+            && let Poll::Ready(result) = call.as_mut().poll(context)
+        {
+            self.call = None;
+            match result {
+                Ok(_) if !self.single => {}
+                result => self.last = Some(result),
+            }
+        }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
+        self.advance(context);
+        match self.input.as_ref().map(|input| input.poll_next(context)) {
+            Some(Poll::Ready(Some(Ok(item)))) => Poll::Ready(Some(Ok(item))),
+            // The call reports its end more fully than its stream does.
+            _ if self.call.is_some() => Poll::Pending,
+            _ => Poll::Ready(self.last.take()),
+        }
+    }
+}
+
+impl Stream for Items {
+    type Item = Result<Bytes, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.poll(context)
+    }
+}
+
+impl std::fmt::Debug for Items {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Items").field("running", &self.call.is_some()).finish_non_exhaustive()
+    }
+}
