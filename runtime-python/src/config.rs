@@ -23,7 +23,14 @@ pub(crate) struct Engine {
     pub(crate) load: Py<PyAny>,
     pub(crate) run: Py<PyAny>,
     pub(crate) drain: Py<PyAny>,
-    pub(crate) next_elsewhere: Py<PyAny>,
+    /// `loops.py`: the loop of an extension, and what runs on it.
+    pub(crate) new_loop: Py<PyAny>,
+    pub(crate) current_task: Py<PyAny>,
+    pub(crate) cancel_task: Py<PyAny>,
+    pub(crate) wait: Py<PyAny>,
+    pub(crate) next_of: Py<PyAny>,
+    pub(crate) feed: Py<PyAny>,
+    pub(crate) settle: Py<PyAny>,
     /// `sys._current_frames`.
     pub(crate) current_frames: Py<PyAny>,
     /// The folder of the standard library.
@@ -96,6 +103,9 @@ fn build(py: Python<'_>, interrupter: Interrupter) -> PyResult<Engine> {
     for (name, source) in SDK {
         sdk.set_item(name, source)?;
     }
+    let code = ffi::c_str!(include_str!("python/loops.py"));
+    let loops = module(code, c"<quadriga>/loops.py", c"_quadriga_loops")?;
+    let on_loops = |name: &str| loops.getattr(name).map(Bound::unbind);
     let get = |name: &str| guest.getattr(name).map(Bound::unbind);
     let os: String = py.import("os")?.getattr("__file__")?.extract()?;
     Ok(Engine {
@@ -107,7 +117,13 @@ fn build(py: Python<'_>, interrupter: Interrupter) -> PyResult<Engine> {
         load: get("load")?,
         run: get("run")?,
         drain: get("drain")?,
-        next_elsewhere: get("next_elsewhere")?,
+        new_loop: on_loops("Loop")?,
+        current_task: on_loops("current")?,
+        cancel_task: on_loops("cancel")?,
+        wait: on_loops("wait")?,
+        next_of: on_loops("next_of")?,
+        feed: on_loops("feed")?,
+        settle: on_loops("settle")?,
         current_frames: py.import("sys")?.getattr("_current_frames")?.unbind(),
         standard_library: os.rsplit_once("os.py").unwrap_or_default().0.to_owned(),
         cancel: get("cancel")?,

@@ -1,18 +1,22 @@
 //! What guests call: the object behind the SDK's `quadriga.host`.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use pyo3::exceptions::PyRuntimeError;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyTuple};
 use quadriga_abi::msgpack::{Depth, STREAM, Token, write};
 use quadriga_abi::{Bytes, Error, ErrorCode};
 use quadriga_core::{Bridge, CallContext, LogLevel};
+use tokio::runtime::Handle;
 
 use crate::config;
 use crate::convert::{self, Misfit};
 use crate::limits::Running;
 use crate::stream::{self, Items};
+use crate::waiting;
 
 /// The module `quadriga._host` of one extension.
 #[pyclass(frozen)]
@@ -21,23 +25,31 @@ pub(crate) struct Host {
     space: u64,
     /// Makes a QuadrigaError of this extension's SDK.
     error: OnceLock<Py<PyAny>>,
+    /// Polls what coroutines wait for.
+    pub(crate) executor: Handle,
+    /// How many calls hold up the extension's event loop, because they wait on its thread.
+    pub(crate) blocking: AtomicU32,
 }
 
 impl Host {
-    pub(crate) fn new(bridge: Bridge, space: u64) -> Self {
-        Self { bridge, space, error: OnceLock::new() }
+    pub(crate) fn new(bridge: Bridge, space: u64, executor: Handle) -> Self {
+        let (error, blocking) = (OnceLock::new(), AtomicU32::new(0));
+        Self { bridge, space, error, executor, blocking }
     }
 
     /// The call that this thread runs for this extension; a call of its own for other threads.
-    pub(crate) fn context(&self) -> CallContext {
-        Running::current(self.space).map(|running| running.context).unwrap_or_default()
+    pub(crate) fn context(&self, py: Python<'_>) -> CallContext {
+        Running::current(py, self.space).map(|running| running.context).unwrap_or_default()
     }
 
     /// Waits for others, without the interpreter's lock.
     pub(crate) fn away<T: Send>(&self, py: Python<'_>, wait: impl FnOnce() -> T + Send) -> PyResult<T> {
-        let Some(running) = Running::current(self.space) else { return Ok(py.detach(wait)) };
+        let Some(running) = Running::current(py, self.space) else { return Ok(py.detach(wait)) };
         running.leave(py)?;
+        let blocks = u32::from(running.is_task());
+        self.blocking.fetch_add(blocks, Relaxed);
         let result = py.detach(wait);
+        self.blocking.fetch_sub(blocks, Relaxed);
         running.come_back(py)?;
         Ok(result)
     }
@@ -103,7 +115,7 @@ impl Host {
         method: &str,
         arguments: &Bound<'py, PyTuple>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let context = self.context();
+        let context = self.context(py);
         let (arguments, feed) = self.encode(py, extension, method, arguments)?;
         let result = match feed {
             None => self.away(py, || self.bridge.call(&context, extension, method, arguments).wait())?,
@@ -111,6 +123,25 @@ impl Host {
         };
         let reply = result.map_err(|error| self.raise(py, &error))?;
         self.decode(py, &reply, &format!("the reply of {extension}/{method}"))
+    }
+
+    /// A coroutine that calls and waits without holding up its event loop.
+    fn call_async<'py>(
+        slf: &Bound<'py, Self>,
+        extension: &str,
+        method: &str,
+        arguments: &Bound<'py, PyTuple>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (py, host) = (slf.py(), slf.get());
+        let (arguments, feed) = host.encode(py, extension, method, arguments)?;
+        let context = host.context(py);
+        if let Some(items) = feed {
+            let call = (extension, method, arguments);
+            return stream::feed_later(slf, &context, call, &items);
+        }
+        let reply = host.bridge.call_detached(&context, extension, method, arguments);
+        let reply = async move { reply.await.map(Some) };
+        waiting::whole(slf, reply, format!("the reply of {extension}/{method}"))
     }
 
     /// Begins a call whose items are read while it runs.
@@ -126,7 +157,7 @@ impl Host {
             let message = "host.stream reads a stream; only host.call can send one";
             return Err(host.raise(py, &Error::new(ErrorCode::InvalidArguments, message)));
         }
-        let items = host.bridge.start(&host.context(), extension, method, arguments, None, true);
+        let items = host.bridge.start(&host.context(py), extension, method, arguments, None, true);
         Ok(Items::new(slf.clone().unbind(), items))
     }
 
@@ -135,13 +166,13 @@ impl Host {
         convert::decode(py, &config).map_err(|misfit| self.raise(py, &misfit.error("the configuration")))
     }
 
-    fn cancelled(&self) -> bool {
-        self.bridge.cancelled(&self.context())
+    fn cancelled(&self, py: Python<'_>) -> bool {
+        self.bridge.cancelled(&self.context(py))
     }
 
     fn log(&self, py: Python<'_>, level: &str, message: &str) {
         let level = level_of(level);
-        let context = self.context();
+        let context = self.context(py);
         // Whoever subscribes to the log may wait for a lock.
         py.detach(|| self.bridge.log(&context, level, message));
     }
@@ -164,7 +195,7 @@ fn encode_all<'py>(arguments: &Bound<'py, PyTuple>) -> Result<(Vec<u8>, Option<B
     write(&mut out, Token::List(arguments.len()))?;
     for (index, argument) in arguments.iter_borrowed().enumerate() {
         let at = |misfit: Misfit| misfit.at(format!("argument {}", index + 1));
-        if argument.is_instance_of::<PyIterator>() {
+        if argument.is_instance_of::<PyIterator>() || argument.hasattr(intern!(argument.py(), "__anext__"))? {
             if feed.is_some() {
                 return Err(at(Misfit::new("a call takes one stream at most")));
             }

@@ -20,5 +20,6 @@ mod limits;
 mod runtime;
 mod stream;
 mod thread;
+mod waiting;
 
 pub use runtime::PythonRuntime;

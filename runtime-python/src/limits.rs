@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 use std::ffi::c_long;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, Sender, channel as queue};
 use std::time::{Duration, Instant};
 
@@ -44,7 +44,8 @@ pub(crate) struct Running {
     pub(crate) context: CallContext,
     /// The extension, by the number that the runtime gave it.
     space: u64,
-    thread: c_long,
+    /// Where it runs; for a task once it has begun.
+    thread: AtomicI64,
     /// Its own code is on top of its thread's stack, no callee's.
     on_top: AtomicBool,
     done: AtomicBool,
@@ -53,8 +54,33 @@ pub(crate) struct Running {
     pause: AtomicU32,
     /// Ticks on which it could not be raised.
     missed: AtomicU32,
-    /// The event loop that its coroutine runs on.
+    /// The event loop that its coroutine runs on, alone.
     event_loop: Mutex<Option<Py<PyAny>>>,
+    /// The loop of its extension and its task there, if it runs among others.
+    task: Mutex<Option<(Py<PyAny>, Py<PyAny>)>>,
+    /// It runs, or will run, as a task.
+    is_task: bool,
+}
+
+/// A call that runs as a task, for the Python code that runs it.
+#[pyclass(frozen)]
+pub(crate) struct Task(pub(crate) Arc<Running>);
+
+#[pymethods]
+impl Task {
+    /// The task begins; not if its caller has gone.
+    fn enter(&self, event_loop: Py<PyAny>, task: Py<PyAny>) -> bool {
+        self.0.thread.store(thread_ident(), Relaxed);
+        *self.0.task.lock() = Some((event_loop, task));
+        !self.0.interrupted.load(Relaxed)
+    }
+
+    /// The task is over: from now on nothing ends it.
+    fn leave(&self, py: Python<'_>) {
+        self.0.done.store(true, Relaxed);
+        self.0.clear(py);
+        *self.0.task.lock() = None;
+    }
 }
 
 /// The calls of one instance that can be interrupted: few, so that a list is quicker than a map.
@@ -114,39 +140,62 @@ impl Calls {
         let running = Running::start(py, space, context);
         self.0.lock().push(Arc::clone(&running));
         let result = f(&running);
-        self.0.lock().retain(|other| !Arc::ptr_eq(other, &running));
+        self.remove(&running);
         running.finish(py).map(|()| result)
+    }
+
+    /// A call that will run as a task, until [`Calls::remove`].
+    pub(crate) fn task(&self, space: u64, context: CallContext) -> Arc<Running> {
+        let running = Arc::new(Running::new(space, context, true));
+        self.0.lock().push(Arc::clone(&running));
+        running
+    }
+
+    pub(crate) fn remove(&self, running: &Arc<Running>) {
+        self.0.lock().retain(|other| !Arc::ptr_eq(other, running));
     }
 }
 
 impl Running {
     /// Starts a call on this thread, on top of those that run there.
-    #[expect(unsafe_code, reason = "pyo3 does not wrap the thread's identity")]
     pub(crate) fn start(_py: Python<'_>, space: u64, context: CallContext) -> Arc<Self> {
-        let running = Arc::new(Self {
+        let running = Arc::new(Self::new(space, context, false));
+        running.thread.store(thread_ident(), Relaxed);
+        STACK.with_borrow_mut(|stack| stack.push(Arc::clone(&running)));
+        running
+    }
+
+    fn new(space: u64, context: CallContext, is_task: bool) -> Self {
+        Self {
             context,
             space,
-            // SAFETY: no precondition.
-            thread: unsafe { ffi::PyThread_get_thread_ident() } as c_long,
+            thread: AtomicI64::new(0),
             on_top: AtomicBool::new(true),
             done: AtomicBool::new(false),
             interrupted: AtomicBool::new(false),
             pause: AtomicU32::new(0),
             missed: AtomicU32::new(0),
             event_loop: Mutex::new(None),
-        });
-        STACK.with_borrow_mut(|stack| stack.push(Arc::clone(&running)));
-        running
+            task: Mutex::new(None),
+            is_task,
+        }
     }
 
     /// Ends the call. The error says that it was interrupted.
     pub(crate) fn finish(&self, py: Python<'_>) -> Result<(), Error> {
         STACK.with_borrow_mut(Vec::pop);
         self.done.store(true, Relaxed);
+        if self.interrupted.load(Relaxed) {
+            self.clear(py);
+        }
+        self.verdict()
+    }
+
+    /// Whether it was interrupted, and why.
+    pub(crate) fn verdict(&self) -> Result<(), Error> {
         if !self.interrupted.load(Relaxed) {
             return Ok(());
         }
-        self.clear(py);
         let late = self.context.deadline.is_some_and(|deadline| deadline <= Instant::now());
         Err(if late {
             Error::new(ErrorCode::DeadlineExceeded, "the deadline passed")
@@ -155,10 +204,20 @@ impl Running {
         })
     }
 
-    /// The call of this extension that this thread is running.
-    pub(crate) fn current(space: u64) -> Option<Arc<Self>> {
+    /// The call of this extension that this thread is running, or for whose task it runs.
+    pub(crate) fn current(py: Python<'_>, space: u64) -> Option<Arc<Self>> {
         let top = STACK.with_borrow(|stack| stack.last().cloned());
+        let task = || {
+            let task = engine().ok()?.current_task.bind(py).call0().ok()?;
+            Some(Arc::clone(&task.cast::<Task>().ok()?.get().0))
+        };
         top.filter(|running| running.space == space)
+            .or_else(|| task().filter(|running| running.space == space && !running.done.load(Relaxed)))
+    }
+
+    /// Whether it shares its thread with others.
+    pub(crate) fn is_task(&self) -> bool {
+        self.is_task
     }
 
     /// Asks for the end of this call. Never waits.
@@ -214,6 +273,16 @@ impl Running {
             let _ = engine.cancel.call1(py, (event_loop,));
             self.pause.store(AGAIN, Relaxed);
         }
+        let task = self.task.lock().as_ref().map(|(on, task)| (on.clone_ref(py), task.clone_ref(py)));
+        if self.is_task {
+            let Some(task) = task else { return true };
+            self.pause.store(AGAIN, Relaxed);
+            match engine.cancel_task.call1(py, task).and_then(|running| running.extract(py)) {
+                Ok(Some(true)) => {}
+                Ok(Some(false)) | Err(_) => return true,
+                Ok(None) => return false,
+            }
+        }
         let there = self.in_own_code(py, engine).unwrap_or_default();
         // The loop's Python code may have let the call finish or leave; what came after did not.
         if self.done.load(Relaxed) || !self.on_top.load(Relaxed) {
@@ -231,7 +300,7 @@ impl Running {
     /// Python code, so that the answer holds for as long as the interpreter's lock does.
     fn in_own_code(&self, py: Python<'_>, engine: &Engine) -> PyResult<bool> {
         let frames = engine.current_frames.bind(py).call0()?;
-        let frame = frames.get_item(self.thread)?;
+        let frame = frames.get_item(self.thread.load(Relaxed))?;
         if frame.getattr(intern!(py, "f_builtins"))?.contains(intern!(py, "__quadriga__"))? {
             return Ok(true);
         }
@@ -249,6 +318,12 @@ impl Running {
     #[expect(unsafe_code, reason = "pyo3 does not wrap asynchronous exceptions")]
     fn set_exception(&self, exception: *mut ffi::PyObject) {
         // SAFETY: the callers hold the interpreter's lock, and the class lives as long as it.
-        unsafe { ffi::PyThreadState_SetAsyncExc(self.thread, exception) };
+        unsafe { ffi::PyThreadState_SetAsyncExc(self.thread.load(Relaxed) as c_long, exception) };
     }
+}
+
+#[expect(unsafe_code, reason = "pyo3 does not wrap the thread's identity")]
+fn thread_ident() -> i64 {
+    // SAFETY: no precondition.
+    unsafe { ffi::PyThread_get_thread_ident() as i64 }
 }

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use pyo3::prelude::*;
 use quadriga_abi::{Description, Error, ErrorCode, Isolation, Method, Parameter, RuntimeKind};
 use quadriga_core::{BoxFuture, Bridge, CallContext, Instance, Runtime, Support, Unit};
+use tokio::runtime::Handle;
 
 use crate::config::{Engine, engine, version};
 use crate::error::{Phase, from_exception};
@@ -31,6 +32,7 @@ type Described = (
     String,
     Vec<(String, Option<String>, bool)>,
     Option<String>,
+    bool,
     bool,
     Option<String>,
     Option<String>,
@@ -60,7 +62,8 @@ impl Runtime for PythonRuntime {
         Box::pin(async move {
             let progress = Progress::default();
             let (deadline, started) = (unit.deadline, Arc::clone(&progress.0));
-            let mut work = tokio::task::spawn_blocking(move || load(&unit, bridge, &started));
+            let executor = Handle::current();
+            let mut work = tokio::task::spawn_blocking(move || load(&unit, bridge, executor, &started));
             let timer = tokio::time::sleep_until(deadline.into());
             let finished = tokio::select! {
                 finished = &mut work => finished,
@@ -99,6 +102,7 @@ impl Drop for Progress {
 fn load(
     unit: &Unit,
     bridge: Bridge,
+    executor: Handle,
     progress: &Mutex<Option<Arc<Running>>>,
 ) -> Result<PythonInstance, Error> {
     static NUMBERS: AtomicU64 = AtomicU64::new(1);
@@ -114,7 +118,7 @@ fn load(
         return Err(Error::new(ErrorCode::EntryInvalid, message));
     }
     thread::attach(|py| {
-        let host = Py::new(py, Host::new(bridge, number)).map_err(|error| unopened(py, &error))?;
+        let host = Py::new(py, Host::new(bridge, number, executor)).map_err(|error| unopened(py, &error))?;
         let space = engine.open_space.bind(py).call1((&extension, root, entry, &host, &engine.sdk));
         let space = space.map_err(|error| unopened(py, &error))?.unbind();
         let context = CallContext { deadline: Some(unit.deadline), ..CallContext::default() };
@@ -154,19 +158,29 @@ fn instance(
     host: Py<Host>,
     described: Vec<Described>,
 ) -> PythonInstance {
-    let (mut methods, mut functions) = (Vec::new(), Vec::new());
+    let (mut methods, mut functions, mut asynchronous) = (Vec::new(), Vec::new(), Vec::new());
     // What json.dumps wrote reads back.
     let schema = |text: Option<String>| text.and_then(|text| serde_json::from_str(&text).ok());
-    for (name, function, doc, parameters, returns, streams, input, output) in described {
+    for (name, function, doc, parameters, returns, streams, waits, input, output) in described {
         let parameter = |(name, ty, optional)| Parameter { name, ty, optional };
         let parameters = parameters.into_iter().map(parameter).collect();
         let (input, output) = (schema(input), schema(output));
         methods.push(Method { name, doc, parameters, returns, streams, input, output });
         functions.push(function);
+        asynchronous.push(waits);
     }
     let sdk = format!("quadriga-python {} on {}", env!("CARGO_PKG_VERSION"), version());
     let description = Description::new(sdk, methods);
-    PythonInstance::new(extension.to_owned(), description, engine, number, space, host, functions)
+    PythonInstance::new(
+        extension.to_owned(),
+        description,
+        engine,
+        number,
+        space,
+        host,
+        functions,
+        asynchronous,
+    )
 }
 
 fn path(path: &Path) -> Result<&str, Error> {

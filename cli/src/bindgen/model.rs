@@ -234,7 +234,7 @@ impl Reader {
         source.known.push((reference.to_owned(), wanted.clone()));
         let kind = self.kind(source, schema, &wanted, depth + 1);
         let read = Named { name: wanted.clone(), doc: doc(schema), kind };
-        if self.types.iter().any(|known| *known == read) {
+        if self.types.contains(&read) {
             return Type::Named(wanted);
         }
         let suffixed = if source.gives { format!("{wanted}Result") } else { format!("{wanted}Argument") };

@@ -12,6 +12,8 @@ const OURS: [&str; 26] = [
     "Dispatcher",
     "Err",
     "Error",
+    "Items",
+    "Iterator",
     "Literal",
     "Map",
     "None",

@@ -175,7 +175,7 @@ impl Writer {
             parameters.push(format!("{name}: {ty}"));
         }
         let required = function.parameters.iter().filter(|parameter| !parameter.optional).count();
-        let _ = write!(out, "{open} {own}({}) -> {result} {{\n", parameters.join(", "));
+        let _ = writeln!(out, "{open} {own}({}) -> {result} {{", parameters.join(", "));
         // What is left out at the end is not passed; what is left out before it is nil.
         for count in (required..names.len()).rev() {
             let _ = write!(
@@ -185,7 +185,7 @@ impl Writer {
                 call(&tuple(&names[..=count]))
             );
         }
-        let _ = write!(out, "    {}\n}}\n", call(&tuple(&names[..required])));
+        let _ = writeln!(out, "    {}\n}}", call(&tuple(&names[..required])));
         out
     }
 

@@ -172,13 +172,16 @@ fn arguments(payload: &[u8]) -> Result<Value, ValueError> {
     Ok(Value::List(arguments))
 }
 
-/// Whether a value fits a part of a schema.
-pub(super) fn is_valid(root: &Json, part: &Json, value: &Json) -> bool {
+/// The first of some values that does not fit a part of a schema.
+pub(super) fn first_misfit<'a>(root: &Json, part: &Json, values: &[&'a Json]) -> Option<&'a Json> {
     let mut schema = part.clone();
     if let (Json::Object(schema), Some(definitions)) = (&mut schema, root.get("$defs")) {
         schema.insert("$defs".to_owned(), definitions.clone());
     }
-    Schema::compile(&schema).is_ok_and(|schema| schema.validator.is_valid(value))
+    match Schema::compile(&schema) {
+        Ok(schema) => values.iter().find(|value| !schema.validator.is_valid(value)).copied(),
+        Err(_) => values.first().copied(),
+    }
 }
 
 /// The value as a message repeats it.

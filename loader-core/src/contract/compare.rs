@@ -10,7 +10,7 @@ use std::collections::HashSet;
 use quadriga_abi::contract::{BYTES, TIMESTAMP, definition, shape};
 use serde_json::{Map, Value as Json};
 
-use super::check::is_valid;
+use super::check::first_misfit;
 
 mod list;
 mod map;
@@ -100,7 +100,7 @@ impl<'a> Comparison<'a> {
             return if alone || first.is_ok() { first } else { self.types(keywords, sent, taken) };
         }
         if let Some(values) = values(keywords) {
-            let wrong = values.iter().find(|value| !is_valid(self.roots.taken, taken, value));
+            let wrong = first_misfit(self.roots.taken, taken, &values);
             return wrong
                 .map_or(Ok(()), |value| Err(Misfit { sent: value.to_string(), ..self.misfit(sent, taken) }));
         }

@@ -16,6 +16,8 @@ const LONGEST_CHAIN: usize = 16;
 
 /// What is declared of a function.
 pub(super) struct Signature {
+    /// The author's words about it.
+    pub(super) doc: String,
     pub(super) file: Rc<File>,
     pub(super) parameters: Vec<Parameter>,
     pub(super) returns: Option<Box<TsType>>,
@@ -134,11 +136,12 @@ fn signature(file: &Rc<File>, parts: &Parts<'_>, at: BytePos) -> Signature {
     let returns = returns.or_else(|| parse_type(doc.returns.as_ref()?));
     let is_script = !(file.path.ends_with(".ts") || file.path.ends_with(".mts"));
     Signature {
+        is_typed: !is_script || doc.returns.is_some() || !doc.parameters.is_empty(),
+        doc: doc.text,
         file: Rc::clone(file),
         parameters,
         returns: returns.and_then(|ty| if parts.is_generator { item(&ty) } else { Some(settled(ty)) }),
         hidden: parts.generics.into_iter().flat_map(names).collect(),
-        is_typed: !is_script || doc.returns.is_some() || !doc.parameters.is_empty(),
     }
 }
 

@@ -6,6 +6,8 @@ use swc_common::comments::{Comment, CommentKind, Comments as _, SingleThreadedCo
 /// What a comment says of a function.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Doc {
+    /// What stands before the tags.
+    pub(super) text: String,
     pub(super) parameters: Vec<Told>,
     pub(super) returns: Option<String>,
 }
@@ -37,7 +39,7 @@ fn is_doc(comment: &Comment) -> bool {
 }
 
 fn read(comment: &str) -> Doc {
-    let mut doc = Doc::default();
+    let mut doc = Doc { text: text(comment), ..Doc::default() };
     let mut named = Vec::new();
     for (tag, rest) in tags(comment) {
         match tag {
@@ -48,6 +50,13 @@ fn read(comment: &str) -> Doc {
     }
     doc.parameters = gathered(named);
     doc
+}
+
+/// The author's words, without the stars and the tags.
+fn text(comment: &str) -> String {
+    let lines = comment.lines().map(|line| line.trim_start_matches([' ', '\t', '*']).trim_end());
+    let lines: Vec<_> = lines.take_while(|line| !line.starts_with('@')).collect();
+    lines.join("\n").trim().to_owned()
 }
 
 fn typedef(comment: &str) -> Option<(String, String)> {
@@ -186,6 +195,7 @@ mod tests {
             (
                 "* Adds.\n * @param {number} a - one\n * @param {number} [b=1] other\n * @returns {number}\n",
                 Doc {
+                    text: "Adds.".to_owned(),
                     parameters: vec![told("a", "number", false), told("b", "number", true)],
                     returns: Some("number".to_owned()),
                 },
@@ -195,17 +205,22 @@ mod tests {
                 Doc {
                     parameters: vec![told("a", "(string) | null", false), told("b", "any", false)],
                     returns: None,
+                    ..Doc::default()
                 },
             ),
             (
                 "* @param {{\n *   a: string,\n *   b?: number\n * }} options\n",
-                Doc { parameters: vec![told("options", "{ a: string, b?: number }", false)], returns: None },
+                Doc {
+                    parameters: vec![told("options", "{ a: string, b?: number }", false)],
+                    ..Doc::default()
+                },
             ),
             (
                 "* @param {Object} o\n * @param {string} o.name\n * @param {string[]} [o.tags]\n",
                 Doc {
                     parameters: vec![told("o", "{ \"name\": string; \"tags\"?: string[] }", false)],
                     returns: None,
+                    ..Doc::default()
                 },
             ),
             (
@@ -216,6 +231,7 @@ mod tests {
                         told("b", "Record<string, number>", false),
                     ],
                     returns: None,
+                    ..Doc::default()
                 },
             ),
             ("* @param name\n * @return nothing", Doc::default()),

@@ -16,12 +16,14 @@ use files::Files;
 use functions::Signature;
 use types::Schemas;
 
-/// Adds to each method the schemas of its arguments and its result, where the source tells them.
+/// Adds to each method its comment and the schemas of its arguments and its result, where the source
+/// tells them.
 /// `entry` is relative to `root`, with forward slashes.
 pub(crate) fn describe<'a>(root: &Path, entry: &str, methods: impl Iterator<Item = &'a mut Method>) {
     let files = Files::new(root);
     for method in methods {
         if let Some(signature) = functions::exported(&files, entry, &method.name) {
+            method.doc = signature.doc.clone();
             (method.input, method.output) = (input(&files, &signature, method), output(&files, &signature));
         }
     }
@@ -47,7 +49,8 @@ fn input(files: &Files, signature: &Signature, method: &Method) -> Option<Json> 
         items.push(types::with(schema, "title", name.as_str().into()));
     }
     let told = signature.parameters.iter().any(|parameter| parameter.ty.is_some());
-    if !told && !(signature.is_typed && signature.parameters.is_empty()) {
+    let has_none = signature.is_typed && signature.parameters.is_empty();
+    if !(told || has_none) {
         return None;
     }
     let input = match items.is_empty() {

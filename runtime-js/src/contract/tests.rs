@@ -191,6 +191,12 @@ fn comments_are_read_in_scripts() {
     for (source, expected) in cases {
         check("main.js", source, expected);
     }
+    let method = methods(
+        &[("main.ts", "/**\n * Does it.\n *\n * Twice.\n * @internal\n */\nexport function f() {}")],
+        &["f"],
+    )
+    .remove(0);
+    assert_eq!(method.doc, "Does it.\n\nTwice.");
     let files = [
         ("main.js", "/** @param {import('./types.js').P} p */\nexport function f(p) {}"),
         ("types.js", "/** @typedef {{ name: string }} P */\nexport {};"),

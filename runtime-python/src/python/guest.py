@@ -32,8 +32,8 @@ def compile_entry(entry):
 def load(space, entry):
     """Runs the entry module.
 
-    Returns its methods: name, function, doc, parameters, return type, whether it is a generator, and
-    the schemas of arguments and result as JSON.
+    Returns its methods: name, function, doc, parameters, return type, whether it is a generator,
+    whether it is asynchronous, and the schemas of arguments and result as JSON.
     """
     name = space.prefix + os.path.basename(entry).removesuffix(".py")
     module = importlib.import_module(name)
@@ -62,7 +62,7 @@ def _describe(space, name, function):
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
-        return name, function, inspect.getdoc(function) or "", [], None, False, None, None
+        return name, function, inspect.getdoc(function) or "", [], None, False, False, None, None
     parameters = [
         (
             ("*" if p.kind is p.VAR_POSITIONAL else "") + p.name,
@@ -76,7 +76,8 @@ def _describe(space, name, function):
     annotations = shapes.hints(function)
     schemas = shapes.of_function(signature, annotations)
     called = objects.reading(name, function, signature, annotations, fits)
-    return name, called, inspect.getdoc(function) or "", parameters, returns, _streams(function), *schemas
+    kinds = _streams(function), _waits(function)
+    return name, called, inspect.getdoc(function) or "", parameters, returns, *kinds, *schemas
 
 
 def _annotation(space, annotation):
@@ -88,6 +89,12 @@ def _annotation(space, annotation):
 def _streams(function):
     function = inspect.unwrap(function)
     return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+
+
+def _waits(function):
+    """Whether calls of a function run on the event loop of its extension."""
+    function = inspect.unwrap(function)
+    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
 
 
 def drain(generator, emit):
@@ -107,17 +114,6 @@ async def _drain_async(generator, emit):
             emit(item)
     finally:
         await generator.aclose()
-
-
-_END = object()
-
-
-async def next_elsewhere(iterator):
-    """The next item of an iterator that blocks, waited for on another thread."""
-    item = await asyncio.to_thread(next, iterator, _END)
-    if item is _END:
-        raise StopAsyncIteration
-    return item
 
 
 def run(coroutine, started):

@@ -5,6 +5,7 @@ mod calls;
 mod contracts;
 mod modules;
 mod time;
+mod together;
 
 use std::fs;
 use std::path::Path;

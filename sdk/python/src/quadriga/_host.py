@@ -16,6 +16,10 @@ def call(extension: str, method: str, args: tuple[Any, ...]) -> Any:
     raise RuntimeError(f"there is no host to call {extension}/{method}")
 
 
+def call_async(extension: str, method: str, args: tuple[Any, ...]) -> Any:
+    raise RuntimeError(f"there is no host to call {extension}/{method}")
+
+
 def stream(extension: str, method: str, args: tuple[Any, ...]) -> Any:
     raise RuntimeError(f"there is no host to stream {extension}/{method}")
 

@@ -34,6 +34,14 @@ def call(extension: str, method: str, *args: Any) -> Any:
     return _host.call(extension, method, args)
 
 
+async def call_async(extension: str, method: str, *args: Any) -> Any:
+    """The same for coroutines: others of the extension go on while it waits.
+
+    A stream that it sends may be an async iterator too.
+    """
+    return await _host.call_async(extension, method, args)
+
+
 def stream(extension: str, method: str, *args: Any) -> Items:
     """Calls a method of another extension and iterates over its result while it runs.
 

@@ -62,8 +62,13 @@ async def first(extension: str, n: int) -> list[int]:
     return items
 
 
-def send(extension: str, n: int) -> int:
-    return host.call(extension, "sum", count(n))
+async def numbers(n: int) -> AsyncIterator[int]:
+    for number in range(n):
+        yield number
+
+
+async def send(extension: str, n: int) -> int:
+    return await host.call_async(extension, "sum", numbers(n))
 
 
 def send_endless(extension: str, n: int) -> int:

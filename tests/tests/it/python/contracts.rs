@@ -93,7 +93,7 @@ async fn hints_become_schemas() {
         "lists(a: [any], b: [int], c: [text], d: [int, text], e: [int]) -> [bytes]",
         "maps(a: {[text]: any}, b: {[text]: int}, c: {[int]: bool}) -> {[text]: any}",
         "classes(a: Person, b: {tag: text, note?: text}, c: [number, number], d?: \"red\" | \"blue\") -> Person",
-        "unread(a: Missing, b: Iterator[int], c: object) -> Gone",
+        "unread(a: Missing, b: collections.abc.Iterator[int], c: object) -> Gone",
         "partly(a, b: int)",
         "many(*a?: int) -> stream of int",
         "nothing()",
