@@ -74,7 +74,7 @@ def naive():
     return [datetime.datetime(2020, 1, 1)]
 
 def generator():
-    yield 1
+    return (n for n in [1])
 
 def cyclic():
     x = []
