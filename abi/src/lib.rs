@@ -4,6 +4,7 @@
 //! Hosts and extensions both depend on this crate, so what it defines is frozen per released
 //! version of the contract: see `wit/since-v0.1/` and [`PROTOCOL`].
 
+pub mod codec;
 pub mod contract;
 mod describe;
 mod envelope;

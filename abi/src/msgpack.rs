@@ -12,7 +12,13 @@ use crate::{Timestamp, ValueError};
 /// How deep lists and maps may be nested. A scalar has depth 0.
 pub const MAX_DEPTH: usize = 128;
 
-const TIMESTAMP: i8 = -1;
+pub(crate) const TIMESTAMP: i8 = -1;
+
+pub(crate) const STREAM_KIND: i8 = 1;
+
+/// There are many NaNs, and engines do not keep them apart. This one stands for all: quiet, without
+/// sign and payload.
+const NAN: f64 = f64::from_bits(0x7ff8_0000_0000_0000);
 
 /// What stands among the arguments of a call for the stream that comes with it: an empty extension
 /// of type 1. It is no value, so it has no place inside of one, nor in a result.
@@ -82,8 +88,8 @@ impl<'a> Reader<'a> {
             Marker::I16 => Token::Int(i16::from_be_bytes(self.number()?).into()),
             Marker::I32 => Token::Int(i32::from_be_bytes(self.number()?).into()),
             Marker::I64 => Token::Int(i64::from_be_bytes(self.number()?)),
-            Marker::F32 => Token::Float(f32::from_be_bytes(self.number()?).into()),
-            Marker::F64 => Token::Float(f64::from_be_bytes(self.number()?)),
+            Marker::F32 => float(f32::from_be_bytes(self.number()?).into()),
+            Marker::F64 => float(f64::from_be_bytes(self.number()?)),
             Marker::FixStr(n) => self.text(n.into())?,
             Marker::Str8 => {
                 let n = self.length::<1>()?;
@@ -209,6 +215,10 @@ impl<'a> Reader<'a> {
     }
 }
 
+fn float(x: f64) -> Token<'static> {
+    Token::Float(if x.is_nan() { NAN } else { x })
+}
+
 /// Appends a token in its shortest form.
 pub fn write(out: &mut Vec<u8>, token: Token<'_>) -> Result<(), ValueError> {
     // Writing into a Vec fails only where a length exceeds 32 bits.
@@ -217,7 +227,9 @@ pub fn write(out: &mut Vec<u8>, token: Token<'_>) -> Result<(), ValueError> {
         Token::Bool(b) => encode::write_bool(out, b).map_err(|_| ValueError::TooLarge)?,
         Token::Int(n) => encode::write_sint(out, n).map(|_| ()).map_err(|_| ValueError::TooLarge)?,
         Token::UInt(n) => encode::write_uint(out, n).map(|_| ()).map_err(|_| ValueError::TooLarge)?,
-        Token::Float(x) => encode::write_f64(out, x).map_err(|_| ValueError::TooLarge)?,
+        Token::Float(x) => {
+            encode::write_f64(out, if x.is_nan() { NAN } else { x }).map_err(|_| ValueError::TooLarge)?
+        }
         Token::Text(text) => {
             length(text.len())?;
             encode::write_str(out, text).map_err(|_| ValueError::TooLarge)?;
@@ -247,12 +259,27 @@ fn length(n: usize) -> Result<u32, ValueError> {
 }
 
 /// Counts how deep the reader or writer stands, and refuses to go beyond [`MAX_DEPTH`].
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Depth(usize);
+#[derive(Debug, Clone, Copy)]
+pub struct Depth {
+    left: usize,
+}
 
 impl Depth {
+    /// Where a list of arguments begins: each of them is a value, and the list no level of its own.
+    pub fn arguments() -> Self {
+        Self { left: MAX_DEPTH + 1 }
+    }
+
     /// One level down.
     pub fn enter(self) -> Result<Self, ValueError> {
-        if self.0 == MAX_DEPTH { Err(ValueError::TooDeep) } else { Ok(Self(self.0 + 1)) }
+        let left = self.left.checked_sub(1).ok_or(ValueError::TooDeep)?;
+        Ok(Self { left })
+    }
+}
+
+impl Default for Depth {
+    /// Where a value begins.
+    fn default() -> Self {
+        Self { left: MAX_DEPTH }
     }
 }

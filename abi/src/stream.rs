@@ -8,9 +8,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StreamMark;
 
-const KIND: i8 = 1;
+const KIND: i8 = crate::msgpack::STREAM_KIND;
 
-const EXTENSION: &str = rmp_serde::MSGPACK_EXT_STRUCT_NAME;
+const EXTENSION: &str = crate::value::EXTENSION;
 
 impl Serialize for StreamMark {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -56,6 +56,10 @@ mod tests {
         assert!(reader.rest().starts_with(STREAM));
         assert!(reader.take_stream() && !reader.take_stream());
         assert_eq!(reader.token().unwrap(), Token::Int(7));
+        assert_eq!(crate::codec::arguments(&(StreamMark, 7)).unwrap(), bytes);
+        let back: (StreamMark, i64) = crate::codec::from_arguments(&bytes).unwrap();
+        assert_eq!(back, (StreamMark, 7));
+        assert!(crate::codec::from_bytes::<crate::Value>(STREAM).is_err());
         let back: (StreamMark, i64) = rmp_serde::from_slice(&bytes).unwrap();
         assert_eq!(back, (StreamMark, 7));
         assert!(rmp_serde::from_slice::<StreamMark>(&[0xc7, 0, 2]).is_err());

@@ -1,6 +1,7 @@
-use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, Deserialize, DeserializeOwned, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
+use crate::codec;
 use crate::msgpack::{Depth, Reader, Token, write};
 
 /// Any value that can cross between languages. docs/values.md says what each becomes where.
@@ -79,6 +80,23 @@ impl Value {
         let mut out = Vec::new();
         self.write(&mut out, Depth::default())?;
         Ok(out)
+    }
+
+    /// What a Rust value is as a value of the table.
+    ///
+    /// # Errors
+    /// If it has no place in the table.
+    pub fn of<T: Serialize + ?Sized>(value: &T) -> Result<Self, codec::EncodeError> {
+        let bytes = codec::to_bytes(value)?;
+        Self::from_bytes(&bytes).map_err(serde::ser::Error::custom)
+    }
+
+    /// The value as a Rust type.
+    ///
+    /// # Errors
+    /// If it does not fit the type.
+    pub fn to<T: DeserializeOwned>(&self) -> Result<T, codec::DecodeError> {
+        codec::from_bytes(&self.to_bytes()?)
     }
 
     fn read(reader: &mut Reader<'_>, depth: Depth) -> Result<Self, ValueError> {
@@ -238,7 +256,7 @@ impl Timestamp {
 }
 
 /// The name by which rmp-serde passes MessagePack extension types through serde.
-const EXTENSION: &str = rmp_serde::MSGPACK_EXT_STRUCT_NAME;
+pub(crate) const EXTENSION: &str = rmp_serde::MSGPACK_EXT_STRUCT_NAME;
 
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -394,6 +412,8 @@ mod tests {
         fn values_read_back(value in any_value()) {
             let bytes = value.to_bytes().unwrap();
             prop_assert_eq!(&Value::from_bytes(&bytes).unwrap(), &value);
+            prop_assert_eq!(&crate::codec::from_bytes::<Value>(&bytes).unwrap(), &value);
+            prop_assert_eq!(&crate::codec::to_bytes(&value).unwrap(), &bytes);
             prop_assert_eq!(&rmp_serde::from_slice::<Value>(&bytes).unwrap(), &value);
             prop_assert_eq!(rmp_serde::to_vec(&value).unwrap(), bytes);
         }

@@ -4,9 +4,14 @@
 //! This crate composes: it re-exports the dispatcher and registers the runtimes whose features are
 //! on.
 
+/// What a runtime of one's own is made of, and one for tests that needs no engine.
+pub use quadriga_core::{
+    BoxFuture, Bridge, Call, CallContext, Instance, LogLevel, MockRuntime, Outcome, Runtime, Support, Unit,
+    Usage,
+};
 pub use quadriga_core::{
     Builder, CallOptions, Dispatcher, Feed, Grant, Input, Items, LoadOptions, Metrics, Policy, Provided,
-    Runtime, State, Status, abi,
+    State, Status, abi,
 };
 
 /// A builder with every runtime of this build.

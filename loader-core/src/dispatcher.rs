@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use quadriga_abi::{Bytes, Envelope, Error, ErrorCode, ExtensionId, Kind, RuntimeKind, Target, TraceContext};
+use quadriga_abi::{
+    Bytes, Envelope, Error, ErrorCode, ExtensionId, Kind, RuntimeKind, Target, TraceContext, codec,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::runtime::Handle;
@@ -193,11 +195,10 @@ impl Dispatcher {
         method: &str,
         arguments: &impl Serialize,
     ) -> Result<R, Error> {
-        let mut arguments = encode(arguments)?;
-        if arguments == NIL {
-            // Serde takes `()` for nothing rather than for an empty tuple.
-            arguments = NO_ARGUMENTS.to_vec();
-        }
+        let arguments = codec::arguments(arguments).map_err(|error| {
+            let message = format!("the arguments for {extension}/{method} cannot be sent: {error}");
+            Error::new(ErrorCode::InvalidValue, message)
+        })?;
         let reply = self.call(extension, method, arguments, CallOptions::default()).await?;
         decode(&reply)
     }
@@ -225,24 +226,9 @@ impl Dispatcher {
     }
 }
 
-const NIL: &[u8] = &[0xc0];
-const NO_ARGUMENTS: &[u8] = &[0x90];
-
-/// Encodes arguments or a result. `Vec<u8>` and the like become bytes.
-pub(crate) fn encode(value: &impl Serialize) -> Result<Vec<u8>, Error> {
-    let mut out = Vec::new();
-    let mut serializer = rmp_serde::Serializer::new(&mut out)
-        .with_struct_map()
-        .with_bytes(rmp_serde::config::BytesMode::ForceIterables);
-    value.serialize(&mut serializer).map_err(|error| {
-        Error::new(ErrorCode::InvalidValue, format!("the value cannot be encoded: {error}"))
-    })?;
-    Ok(out)
-}
-
 /// Decodes a result.
-pub(crate) fn decode<R: DeserializeOwned>(bytes: &[u8]) -> Result<R, Error> {
-    rmp_serde::from_slice(bytes).map_err(|error| {
+fn decode<R: DeserializeOwned>(bytes: &[u8]) -> Result<R, Error> {
+    codec::from_bytes(bytes).map_err(|error| {
         let wanted = std::any::type_name::<R>();
         Error::new(ErrorCode::InvalidValue, format!("the value does not decode as {wanted}: {error}"))
     })

@@ -1,9 +1,8 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use quadriga_abi::{Bytes, Description, Error, ErrorCode, ExtensionId, Method, NameError};
+use quadriga_abi::{Bytes, Description, Error, ErrorCode, ExtensionId, Method, NameError, codec};
 
-use crate::dispatcher::{decode, encode};
 use crate::{BoxFuture, Call, CallContext, Instance, Outcome, Usage};
 
 type Function = Box<dyn Fn(&CallContext, Bytes) -> Result<Bytes, Error> + Send + Sync>;
@@ -44,10 +43,12 @@ impl Provided {
         let id = self.id.clone();
         let method = name.to_owned();
         self.raw(name, move |_, arguments| {
-            let arguments = decode(&arguments).map_err(|error: Error| {
-                Error::new(ErrorCode::InvalidArguments, format!("{id}/{method}: {error}"))
+            let arguments = codec::from_arguments(&arguments).map_err(|error| {
+                Error::new(ErrorCode::InvalidArguments, format!("{id}/{method}: the arguments: {error}"))
             })?;
-            encode(&function(arguments)?).map(Bytes::from)
+            codec::to_bytes(&function(arguments)?).map(Bytes::from).map_err(|error| {
+                Error::new(ErrorCode::InvalidValue, format!("{id}/{method}: the result: {error}"))
+            })
         })
     }
 

@@ -6,13 +6,16 @@ use deno_core::v8;
 use quadriga_abi::msgpack::{Depth, Reader, Token, write};
 use quadriga_abi::{Timestamp, ValueError};
 
-use crate::state::State;
+use crate::state::{Helpers, State};
 
 /// The largest integer that a JS number holds exactly.
 const MAX_SAFE: i64 = (1 << 53) - 1;
 
 /// The most milliseconds from 1970 that a `Date` holds.
 const MAX_DATE: f64 = 8.64e15;
+
+/// In nanoseconds.
+const MILLISECOND: u32 = 1_000_000;
 
 /// Why a value did not cross.
 #[derive(Debug)]
@@ -63,7 +66,18 @@ pub(crate) fn decode<'s>(
     reader: &mut Reader<'_>,
     depth: Depth,
 ) -> Result<v8::Local<'s, v8::Value>, ConvertError> {
-    Ok(match reader.token()? {
+    let token = reader.token()?;
+    rest(scope, token, reader, depth)
+}
+
+/// Reads what follows a token.
+fn rest<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    token: Token<'_>,
+    reader: &mut Reader<'_>,
+    depth: Depth,
+) -> Result<v8::Local<'s, v8::Value>, ConvertError> {
+    Ok(match token {
         Token::Nil => v8::null(scope).into(),
         Token::Bool(b) => v8::Boolean::new(scope, b).into(),
         Token::Int(n) => match i32::try_from(n) {
@@ -75,48 +89,81 @@ pub(crate) fn decode<'s>(
         Token::Float(x) => v8::Number::new(scope, x).into(),
         Token::Text(text) => string(scope, text)?.into(),
         Token::Bytes(bytes) => uint8_array(scope, bytes)?.into(),
-        Token::Timestamp(time) => {
-            let ms = time.seconds() as f64 * 1e3 + f64::from(time.nanos() / 1_000_000);
-            if ms.abs() > MAX_DATE {
-                return Err(ConvertError::new("the timestamp is outside of what a Date holds"));
-            }
-            v8::Date::new(scope, ms).ok_or(ConvertError::Threw)?.into()
-        }
+        Token::Timestamp(time) => timestamp(scope, time)?,
         Token::List(n) => {
             let depth = depth.enter()?;
             let items = (0..n).map(|_| decode(scope, reader, depth)).collect::<Result<Vec<_>, _>>()?;
             v8::Array::new_with_elements(scope, &items).into()
         }
-        Token::Map(n) => {
-            let depth = depth.enter()?;
-            let mut pairs = Vec::with_capacity(n);
-            for _ in 0..n {
-                pairs.push((decode(scope, reader, depth)?, decode(scope, reader, depth)?));
-            }
-            map(scope, &pairs)?
-        }
+        Token::Map(n) => map(scope, n, reader, depth.enter()?)?,
     })
 }
 
 /// A plain object if every key is text, else a `Map`.
 fn map<'s>(
     scope: &mut v8::PinScope<'s, '_>,
-    pairs: &[(v8::Local<'s, v8::Value>, v8::Local<'s, v8::Value>)],
+    n: usize,
+    reader: &mut Reader<'_>,
+    depth: Depth,
 ) -> Result<v8::Local<'s, v8::Value>, ConvertError> {
-    if pairs.iter().all(|(key, _)| key.is_string()) {
+    let mut names = Vec::with_capacity(n);
+    let mut pairs = Vec::with_capacity(n);
+    for _ in 0..n {
+        let token = reader.token()?;
+        if let Token::Text(name) = token {
+            names.push(name);
+        }
+        pairs.push((rest(scope, token, reader, depth)?, decode(scope, reader, depth)?));
+    }
+    let twice = || ConvertError::new("two keys of a map are equal in JavaScript");
+    if names.len() == n {
+        names.sort_unstable();
+        if names.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err(twice());
+        }
         let object = v8::Object::new(scope);
         for (key, value) in pairs {
             let key = key.cast::<v8::Name>();
             // Not `set`: a key such as `__proto__` must stay data.
-            object.create_data_property(scope, key, *value).ok_or(ConvertError::Threw)?;
+            object.create_data_property(scope, key, value).ok_or(ConvertError::Threw)?;
         }
         return Ok(object.into());
     }
     let map = v8::Map::new(scope);
     for (key, value) in pairs {
-        map.set(scope, *key, *value).ok_or(ConvertError::Threw)?;
+        map.set(scope, key, value).ok_or(ConvertError::Threw)?;
     }
-    Ok(map.into())
+    if map.size() < n { Err(twice()) } else { Ok(map.into()) }
+}
+
+/// A `Date` where its milliseconds are enough, else a `Timestamp`.
+fn timestamp<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    time: Timestamp,
+) -> Result<v8::Local<'s, v8::Value>, ConvertError> {
+    let ms = time.seconds() as f64 * 1e3 + f64::from(time.nanos() / MILLISECOND);
+    let rest = time.nanos() % MILLISECOND;
+    if ms.abs() > MAX_DATE || (ms == MAX_DATE && rest > 0) {
+        return Err(ConvertError::new("the timestamp is outside of what a Date holds"));
+    }
+    if rest == 0 {
+        return Ok(v8::Date::new(scope, ms).ok_or(ConvertError::Threw)?.into());
+    }
+    let arguments = [v8::Number::new(scope, ms).into(), v8::Integer::new_from_unsigned(scope, rest).into()];
+    helper(scope, |helpers| &helpers.timestamp, &arguments)
+}
+
+/// Calls a function of the bootstrap script.
+fn helper<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    which: impl FnOnce(&Helpers) -> &v8::Global<v8::Function>,
+    arguments: &[v8::Local<'s, v8::Value>],
+) -> Result<v8::Local<'s, v8::Value>, ConvertError> {
+    let state = State::current();
+    let helpers = state.helpers.get().ok_or(ConvertError::Threw)?;
+    let function = v8::Local::new(scope, which(helpers));
+    let undefined = v8::undefined(scope).into();
+    function.call(scope, undefined, arguments).ok_or(ConvertError::Threw)
 }
 
 /// A JS string.
@@ -156,21 +203,37 @@ pub(crate) fn encode<'s>(
         write(out, big_int(value.cast())?)?;
     } else if value.is_array() {
         list(scope, value.cast(), out, depth.enter()?)?;
-    } else if value.is_uint8_array() {
-        let view = value.cast::<v8::Uint8Array>();
-        let mut bytes = vec![0; view.byte_length()];
-        let copied = view.copy_contents(&mut bytes);
-        write(out, Token::Bytes(&bytes[..copied]))?;
+    } else if value.is_uint8_array() || value.is_uint8_clamped_array() || value.is_data_view() {
+        view(value.cast(), out)?;
     } else if value.is_map() {
         entries(scope, value.cast(), out, depth.enter()?)?;
     } else if value.is_date() {
-        write(out, Token::Timestamp(date(value.cast())?))?;
+        let nanos = helper(scope, |helpers| &helpers.nanosecond, &[value])?.cast::<v8::Number>().value();
+        write(out, Token::Timestamp(date(value.cast(), nanos as u32)?))?;
     } else if is_plain(scope, value)? {
         properties(scope, value.cast(), out, depth.enter()?)?;
+    } else if value.is_array_buffer() {
+        let buffer = value.cast::<v8::ArrayBuffer>();
+        let bytes = v8::Uint8Array::new(scope, buffer, 0, buffer.byte_length()).ok_or(ConvertError::Threw)?;
+        view(bytes.into(), out)?;
     } else {
-        return Err(ConvertError::new(format!("{} has no place in the value table", kind(scope, value))));
+        let instead = if value.is_typed_array() {
+            "; send its numbers, `Array.from(x)`, or its bytes, `x.buffer`"
+        } else if value.is_set() {
+            "; send a list, `[...x]`"
+        } else {
+            ""
+        };
+        let kind = kind(scope, value);
+        return Err(ConvertError::new(format!("{kind} has no place in the value table{instead}")));
     }
     Ok(())
+}
+
+fn view(view: v8::Local<'_, v8::ArrayBufferView>, out: &mut Vec<u8>) -> Result<(), ConvertError> {
+    let mut bytes = vec![0; view.byte_length()];
+    let copied = view.copy_contents(&mut bytes);
+    Ok(write(out, Token::Bytes(&bytes[..copied]))?)
 }
 
 /// An integer where the number is one exactly.
@@ -203,11 +266,7 @@ fn text<'s>(
 
 /// Whether a string is Unicode text. Asks the guest's engine, the only one to know on QuickJS.
 fn is_well_formed<'s>(scope: &mut v8::PinScope<'s, '_>, value: v8::Local<'s, v8::String>) -> bool {
-    let state = State::current();
-    let Some(helpers) = state.helpers.get() else { return false };
-    let function = v8::Local::new(scope, &helpers.well_formed);
-    let undefined = v8::undefined(scope).into();
-    function.call(scope, undefined, &[value.into()]).is_some_and(|answer| answer.is_true())
+    helper(scope, |helpers| &helpers.well_formed, &[value.into()]).is_ok_and(|answer| answer.is_true())
 }
 
 fn list<'s>(
@@ -267,14 +326,14 @@ fn properties<'s>(
     Ok(())
 }
 
-fn date(value: v8::Local<'_, v8::Date>) -> Result<Timestamp, ConvertError> {
+fn date(value: v8::Local<'_, v8::Date>, nanos: u32) -> Result<Timestamp, ConvertError> {
     let ms = value.value_of();
     if ms.is_nan() {
         return Err(ConvertError::new("an invalid Date has no place in the value table"));
     }
     // A Date is a whole number of milliseconds, within 8.64e15.
     let ms = ms as i64;
-    Ok(Timestamp::new(ms.div_euclid(1000), ms.rem_euclid(1000) as u32 * 1_000_000)?)
+    Ok(Timestamp::new(ms.div_euclid(1000), ms.rem_euclid(1000) as u32 * MILLISECOND + nanos)?)
 }
 
 /// Whether it is an object that a literal could have made: nothing else has a meaning elsewhere.
@@ -321,13 +380,12 @@ pub(crate) fn arguments<'s>(
     let Token::List(n) = reader.token()? else {
         return Err(ConvertError::new("the arguments are not a list"));
     };
-    let depth = Depth::default().enter()?;
     let list = (0..n)
         .map(|index| {
             let argument = if reader.take_stream() {
                 input(scope).ok_or_else(|| ConvertError::new("no stream came with the call"))
             } else {
-                decode(scope, &mut reader, depth)
+                decode(scope, &mut reader, Depth::default())
             };
             argument.map_err(|error| error.at(|| format!("[{index}]")))
         })

@@ -55,6 +55,8 @@ fn op_qx_install(
     explain: v8::Local<'_, v8::Function>,
     watch: v8::Local<'_, v8::Function>,
     well_formed: v8::Local<'_, v8::Function>,
+    timestamp: v8::Local<'_, v8::Function>,
+    nanosecond: v8::Local<'_, v8::Function>,
     drain: v8::Local<'_, v8::Function>,
     input: v8::Local<'_, v8::Function>,
 ) {
@@ -62,6 +64,8 @@ fn op_qx_install(
         explain: v8::Global::new(scope, explain),
         watch: v8::Global::new(scope, watch),
         well_formed: v8::Global::new(scope, well_formed),
+        timestamp: v8::Global::new(scope, timestamp),
+        nanosecond: v8::Global::new(scope, nanosecond),
         drain: v8::Global::new(scope, drain),
         input: v8::Global::new(scope, input),
     };
@@ -82,7 +86,7 @@ fn op_qx_call<'s>(
     let resolver = v8::PromiseResolver::new(scope).ok_or_else(lost)?;
     let promise = resolver.get_promise(scope);
     let mut payload = Vec::new();
-    match encode_guarded(scope, &state, arguments, &mut payload) {
+    match encode_guarded(scope, &state, arguments, &mut payload, Depth::arguments()) {
         Ok(()) => begin(scope, &state, &extension, &method, payload.into(), resolver),
         Err(refused) => {
             let refused = error::to_exception(scope, &refused);
@@ -134,9 +138,10 @@ pub(crate) fn encode_guarded<'s>(
     state: &State,
     value: v8::Local<'s, v8::Value>,
     out: &mut Vec<u8>,
+    depth: Depth,
 ) -> Result<(), Error> {
     v8::tc_scope!(let scope, scope);
-    match convert::encode(scope, value, out, Depth::default()) {
+    match convert::encode(scope, value, out, depth) {
         Ok(()) => Ok(()),
         Err(refused @ ConvertError::NoPlace { .. }) => {
             Err(Error::new(ErrorCode::InvalidValue, refused.to_string()))
@@ -166,7 +171,7 @@ fn op_qx_settle<'s>(
     }
     let result = if fulfilled {
         let mut out = Vec::new();
-        encode_guarded(scope, &state, value, &mut out).map(|()| out.into())
+        encode_guarded(scope, &state, value, &mut out, Depth::default()).map(|()| out.into())
     } else {
         v8::tc_scope!(let scope, scope);
         Err(error::from_exception(scope, &state, value))

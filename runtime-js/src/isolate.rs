@@ -387,7 +387,8 @@ fn run<'s>(
         }
     }
     let mut out = Vec::new();
-    let result = host_call::encode_guarded(scope, state, value, &mut out).map(|()| out.into());
+    let result =
+        host_call::encode_guarded(scope, state, value, &mut out, Depth::default()).map(|()| out.into());
     if state.end.get().is_none() {
         state.answer(call, result);
     }

@@ -113,6 +113,10 @@ pub(crate) struct Helpers {
     pub(crate) watch: v8::Global<v8::Function>,
     /// Tells whether a string has no lone surrogates.
     pub(crate) well_formed: v8::Global<v8::Function>,
+    /// Makes a `Timestamp` of milliseconds and nanoseconds.
+    pub(crate) timestamp: v8::Global<v8::Function>,
+    /// The nanoseconds that a `Timestamp` has beside its milliseconds, 0 for a `Date`.
+    pub(crate) nanosecond: v8::Global<v8::Function>,
     /// Hands on the items of a generator.
     pub(crate) drain: v8::Global<v8::Function>,
     /// Makes the argument that stands for a call's stream.

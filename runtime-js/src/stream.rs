@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use deno_core::{op2, v8};
 use deno_error::JsErrorBox;
-use quadriga_abi::msgpack::{STREAM, Token, write};
+use quadriga_abi::msgpack::{Depth, STREAM, Token, write};
 use quadriga_abi::{Bytes, Error, ErrorCode};
 use quadriga_core::{BoxFuture, Feed, Items};
 use tokio::sync::Mutex;
@@ -66,7 +66,7 @@ pub(crate) fn op_qx_emit<'s>(
 ) -> Result<v8::Local<'s, v8::Value>, JsErrorBox> {
     let state = State::current();
     let mut bytes = Vec::new();
-    let encoded = encode_guarded(scope, &state, item, &mut bytes);
+    let encoded = encode_guarded(scope, &state, item, &mut bytes, Depth::default());
     let output = state.calls.borrow().get(&call).and_then(|call| call.streams.as_ref()?.output.clone());
     let emitted = match (encoded, output) {
         (Err(refused), _) => Err(refused),
@@ -145,7 +145,7 @@ fn encode<'s>(
         } else {
             let lost = || JsErrorBox::generic("the arguments cannot be read");
             let argument = arguments.get_index(scope, place).ok_or_else(lost)?;
-            encode_guarded(scope, state, argument, &mut payload).map_err(refused)?;
+            encode_guarded(scope, state, argument, &mut payload, Depth::default()).map_err(refused)?;
         }
     }
     Ok(payload)
@@ -178,7 +178,7 @@ pub(crate) fn op_qx_write<'s>(
 ) -> Result<v8::Local<'s, v8::Value>, JsErrorBox> {
     let state = State::current();
     let mut bytes = Vec::new();
-    if let Err(refused) = encode_guarded(scope, &state, item, &mut bytes) {
+    if let Err(refused) = encode_guarded(scope, &state, item, &mut bytes, Depth::default()) {
         return promise(scope, &state, false, Box::pin(std::future::ready(Err(refused))));
     }
     let ends = ends(&state, channel)?;

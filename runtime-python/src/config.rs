@@ -38,6 +38,8 @@ pub(crate) struct Engine {
     pub(crate) cancel: Py<PyAny>,
     pub(crate) fits: Py<PyAny>,
     pub(crate) report: Py<PyAny>,
+    /// The SDK's `Timestamp`, one for all extensions.
+    pub(crate) timestamp: Py<PyAny>,
     /// The value that stands for an object, of `python/objects.py`.
     pub(crate) plain: Py<PyAny>,
     /// The sources of the SDK, by module.
@@ -95,6 +97,8 @@ fn build(py: Python<'_>, interrupter: Interrupter) -> PyResult<Engine> {
     let code = ffi::c_str!(include_str!("python/guest.py"));
     let guest = module(code, c"<quadriga>/guest.py", c"_quadriga_guest")?;
     guest.call_method1("redirect", (Orphan,))?;
+    let code = ffi::c_str!(include_str!("../../sdk/python/src/quadriga/timestamp.py"));
+    let timestamp = module(code, c"<quadriga>/timestamp.py", c"_quadriga_timestamp")?;
     let sdk = PyDict::new(py);
     for (name, source) in SDK {
         sdk.set_item(name, source)?;
@@ -125,6 +129,7 @@ fn build(py: Python<'_>, interrupter: Interrupter) -> PyResult<Engine> {
         cancel: get("cancel")?,
         fits: get("fits")?,
         report: get("report")?,
+        timestamp: timestamp.getattr("Timestamp")?.unbind(),
         plain: objects.getattr("plain")?.unbind(),
         sdk: sdk.unbind(),
     })

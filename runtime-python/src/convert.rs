@@ -11,7 +11,7 @@ use pyo3::types::{
 use quadriga_abi::msgpack::{Depth, Reader, Token, write};
 use quadriga_abi::{Error, ErrorCode, Timestamp, ValueError};
 
-use crate::config::engine;
+use crate::config::{self, engine};
 
 const DAY: i64 = 86_400;
 
@@ -86,7 +86,7 @@ pub(crate) fn arguments<'py>(
         reader.finish()?;
         Ok(PyTuple::new(py, items)?)
     };
-    read().map_err(|misfit| misfit.error("the arguments"))
+    read().map_err(|misfit| Error { code: ErrorCode::InvalidArguments, ..misfit.error("the arguments") })
 }
 
 /// Reads exactly one value.
@@ -241,7 +241,7 @@ fn hashable(key: Bound<'_, PyAny>) -> Result<Bound<'_, PyAny>, Misfit> {
     Ok(key)
 }
 
-/// In UTC, to the microsecond; what is finer is cut off.
+/// In UTC: a plain datetime where its microseconds are enough, else a `Timestamp`.
 fn datetime(py: Python<'_>, timestamp: Timestamp) -> Result<Bound<'_, PyAny>, Misfit> {
     let beyond = || Misfit::new("the time is outside the years 1 to 9999 of a datetime");
     let days = i32::try_from(timestamp.seconds().div_euclid(DAY)).map_err(|_| beyond())?;
@@ -249,9 +249,16 @@ fn datetime(py: Python<'_>, timestamp: Timestamp) -> Result<Bound<'_, PyAny>, Mi
     let seconds = timestamp.seconds().rem_euclid(DAY) as i32;
     let micros = (timestamp.nanos() / 1000) as i32;
     let delta = PyDelta::new(py, days, seconds, micros, false).map_err(|_| beyond())?;
-    epoch(py)?
+    let time = epoch(py)?
         .add(delta)
-        .map_err(|error| if error.is_instance_of::<PyOverflowError>(py) { beyond() } else { error.into() })
+        .map_err(|error| if error.is_instance_of::<PyOverflowError>(py) { beyond() } else { error.into() })?;
+    match timestamp.nanos() % 1000 {
+        0 => Ok(time),
+        rest => {
+            let engine = config::engine().map_err(|error| Misfit::new(error.message))?;
+            Ok(engine.timestamp.bind(py).call_method1("of", (time, rest))?)
+        }
+    }
 }
 
 fn timestamp(time: &Bound<'_, PyDateTime>) -> Result<Timestamp, Misfit> {
@@ -262,7 +269,14 @@ fn timestamp(time: &Bound<'_, PyDateTime>) -> Result<Timestamp, Misfit> {
     let delta = delta.cast::<PyDelta>().map_err(PyErr::from)?;
     let seconds = i64::from(delta.get_days()) * DAY + i64::from(delta.get_seconds());
     // Python keeps microseconds between 0 and 999,999.
-    Ok(Timestamp::new(seconds, delta.get_microseconds() as u32 * 1000)?)
+    let nanos = delta.get_microseconds() as u32 * 1000;
+    // Ours, or one of another library that calls it the same.
+    let rest = if time.is_exact_instance_of::<PyDateTime>() {
+        None
+    } else {
+        time.getattr_opt("nanosecond")?.map(|rest| rest.extract::<u32>()).transpose()?
+    };
+    Ok(Timestamp::new(seconds, nanos + rest.filter(|rest| *rest < 1000).unwrap_or_default())?)
 }
 
 fn epoch(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {

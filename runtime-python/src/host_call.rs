@@ -12,6 +12,7 @@ use quadriga_abi::{Bytes, Error, ErrorCode};
 use quadriga_core::{Bridge, CallContext, LogLevel};
 use tokio::runtime::Handle;
 
+use crate::config;
 use crate::convert::{self, Misfit};
 use crate::limits::Running;
 use crate::stream::{self, Items};
@@ -98,6 +99,13 @@ impl Host {
     /// Registers the class of errors. The SDK does it when it is imported.
     fn raises(&self, make: Py<PyAny>) {
         let _ = self.error.set(make);
+    }
+
+    /// The SDK's class for points in time finer than a datetime.
+    #[getter(Timestamp)]
+    fn timestamp(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let engine = config::engine().map_err(|error| PyRuntimeError::new_err(error.message))?;
+        Ok(engine.timestamp.clone_ref(py))
     }
 
     fn call<'py>(

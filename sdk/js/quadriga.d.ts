@@ -1,6 +1,7 @@
 /**
  * A value that can cross between extensions. Whole numbers beyond 2^53 - 1 are `bigint`; a map with
- * keys other than text is a `Map`.
+ * keys other than text is a `Map`. A point in time with more than whole milliseconds is a `Timestamp`.
+ * `ArrayBuffer`, `DataView` and `Uint8ClampedArray` arrive as their bytes.
  */
 export type Value =
   | null
@@ -10,6 +11,9 @@ export type Value =
   | bigint
   | string
   | Uint8Array
+  | Uint8ClampedArray
+  | DataView
+  | ArrayBuffer
   | Date
   | readonly Value[]
   | { readonly [key: string]: Value }
@@ -60,6 +64,14 @@ export interface Log {
 }
 
 export const host: Host;
+
+/** A point in time finer than the milliseconds of a `Date`. */
+export class Timestamp extends Date {
+  /** `nanosecond` counts those after the millisecond, up to 999999. */
+  constructor(time: number | string | Date, nanosecond?: number);
+  /** The nanoseconds after the millisecond. */
+  get nanosecond(): number;
+}
 
 /** An error that came from `host.call`. Its `stack` is of the call, its `cause` as it came. */
 export class QuadrigaError extends Error {

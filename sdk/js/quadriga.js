@@ -4,4 +4,4 @@ if (provided === undefined) {
   throw new Error("the module \"quadriga\" works only inside of a Quadriga host");
 }
 
-export const { host, QuadrigaError } = provided;
+export const { host, QuadrigaError, Timestamp } = provided;

@@ -51,6 +51,10 @@ fn deny(setup: &Setup) -> Result<()> {
         deny
     };
     cmd::run(&mut check(&["bans", "licenses", "sources"]))?;
+    let mut fuzz = setup.tool(Tool::Deny);
+    fuzz.args(["--log-level", "error", "--manifest-path", "fuzz/Cargo.toml", "--config", "deny.toml"]);
+    fuzz.args(["check", "--hide-inclusion-graph", "licenses", "sources"]);
+    cmd::run(&mut fuzz)?;
     // The advisory database lives outside the package registries: where it can't be fetched,
     // nothing was checked, and that is said instead of counted as a pass.
     let mut fetch = setup.tool(Tool::Deny);

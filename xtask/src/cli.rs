@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::repo::Repo;
 use crate::setup::{self, JsEngine, Tool};
-use crate::{bench, ci, codegen, demo, guests, test, tidy};
+use crate::{bench, ci, codegen, demo, fuzz, guests, test, tidy};
 
 /// Set-up, guests, tests, checks, benches and the demo of this repository.
 #[derive(Parser)]
@@ -83,12 +83,24 @@ Examples:
         #[arg(last = true)]
         rest: Vec<String>,
     },
-    /// Write the files that are generated from code.
+    /// Write the committed files that are generated.
     #[command(after_help = "Examples:\n  cargo xtask codegen\n  cargo xtask codegen --check")]
     Codegen {
         /// Write nothing, and fail where a file differs from what the code gives.
         #[arg(long)]
         check: bool,
+    },
+    /// Feed what reads outside bytes with all that a fuzzer thinks of.
+    #[command(after_help = "\
+Examples:
+  cargo xtask fuzz
+  cargo xtask fuzz manifest --seconds 300")]
+    Fuzz {
+        /// One of the targets in fuzz/fuzz_targets [default: all, one after the other].
+        target: Option<String>,
+        /// How long to go on with each.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
     },
     /// Everything that a change has to pass: what `.ci/run` calls.
     #[command(after_help = "Examples:\n  cargo xtask ci\n  bash .ci/run")]
@@ -127,6 +139,7 @@ impl Cli {
                 let setup = setup::run(&repo, None, &[])?;
                 codegen::run(&repo, &setup, check)
             }
+            Task::Fuzz { target, seconds } => fuzz::run(&repo, target.as_deref(), seconds),
             Task::Ci => ci::run(&repo),
         }
     }

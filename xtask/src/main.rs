@@ -7,6 +7,7 @@ mod cmd;
 mod codegen;
 mod demo;
 mod files;
+mod fuzz;
 mod guests;
 mod repo;
 mod setup;

@@ -14,7 +14,7 @@ use crate::setup::{self, JsEngine, Setup, Tool};
 
 /// What the second engine must pass too. `tests/` keeps these modules apart for it.
 const JS_TESTS: &str =
-    "package(quadriga-runtime-js) or (package(quadriga-tests) and test(/^(js|directions)::/))";
+    "package(quadriga-runtime-js) or (package(quadriga-tests) and test(/^(js|directions|conformance)::/))";
 
 pub(crate) struct Options {
     pub(crate) quick: bool,

@@ -19,7 +19,7 @@
   const { cancelTimer, createTimer, encode, getAsyncContext, isNativeError, setAsyncContext } = core;
   const { ErrorCaptureStackTrace, JSONStringify, ObjectFreeze, PromisePrototypeThen, StringPrototypeIsWellFormed, Symbol, SymbolFor } =
     primordials;
-  const { Array, ArrayBuffer, Error, Math, Object, RangeError, Reflect, String, TypeError, Uint8Array } = globalThis;
+  const { Array, ArrayBuffer, Date, Error, Math, Object, RangeError, Reflect, String, TypeError, Uint8Array } = globalThis;
 
   const { __quadriga_events: makeEvents, __quadriga_streams: makeStreams } = globalThis;
   delete globalThis.Deno;
@@ -133,7 +133,15 @@
   }
 
   const { drain, feed, input, isStream, stream } = makeStreams({ ops: core.ops, failed });
-  op_qx_install(explain, watch, (text) => StringPrototypeIsWellFormed(text), drain, input);
+  op_qx_install(
+    explain,
+    watch,
+    (text) => StringPrototypeIsWellFormed(text),
+    (time, nanosecond) => new Timestamp(time, nanosecond),
+    (date) => Timestamp.nanosecond(date),
+    drain,
+    input,
+  );
   core.setUnhandledPromiseRejectionHandler(unhandled);
   core.setReportExceptionCallback(op_qx_unhandled);
 
@@ -188,11 +196,36 @@
     cancelled: () => op_qx_cancelled(),
   });
 
+  // A point in time finer than the milliseconds of a Date.
+  class Timestamp extends Date {
+    #nanosecond;
+
+    constructor(time, nanosecond = 0) {
+      super(time);
+      if (nanosecond !== Math.trunc(nanosecond) || nanosecond < 0 || nanosecond > 999_999) {
+        throw new RangeError("the nanoseconds after the millisecond are a whole number up to 999999");
+      }
+      this.#nanosecond = nanosecond;
+    }
+
+    get nanosecond() {
+      return this.#nanosecond;
+    }
+
+    toISOString() {
+      return super.toISOString().replace("Z", String(this.#nanosecond).padStart(6, "0") + "Z");
+    }
+
+    static nanosecond(date) {
+      return #nanosecond in date ? date.#nanosecond : 0;
+    }
+  }
+
   // What the module "quadriga" exports. Found by a registered symbol, so that a bundled copy of the
   // SDK works as well as the built-in one.
   Object.defineProperty(globalThis, SymbolFor("quadriga.host"), {
     __proto__: null,
-    value: ObjectFreeze({ __proto__: null, host, QuadrigaError }),
+    value: ObjectFreeze({ __proto__: null, host, QuadrigaError, Timestamp }),
   });
 
   // ---- Text for people --------------------------------------------------------------------------

@@ -1,8 +1,6 @@
-use quadriga_abi::msgpack::{MAX_DEPTH, Reader, Token};
+use quadriga_abi::codec::{self, Decoder};
+use quadriga_abi::msgpack::{Reader, Token};
 use quadriga_abi::{Error, ErrorCode};
-use rmp::Marker;
-use rmp_serde::Deserializer;
-use rmp_serde::decode::{self, ReadRefReader};
 use serde::Deserialize;
 
 use crate::method::Method;
@@ -13,8 +11,7 @@ const NIL: &[u8] = &[0xc0];
 pub struct Arguments<'a> {
     method: &'static Method,
     given: usize,
-    payload: &'a [u8],
-    rest: Deserializer<ReadRefReader<'a, [u8]>>,
+    rest: Decoder<'a>,
 }
 
 impl<'a> Arguments<'a> {
@@ -30,67 +27,25 @@ impl<'a> Arguments<'a> {
         if given < required || given > most {
             return Err(invalid(format!("`{}` takes {}, {given} given", method.name, takes(method))));
         }
-        Ok(Self { method, given, payload, rest: deserializer(reader.rest()) })
+        if most == 0 {
+            reader.finish().map_err(|error| invalid(error.to_string()))?;
+        }
+        Ok(Self { method, given, rest: Decoder::new(reader) })
     }
 
     /// The argument for a parameter. One that was left out is nil.
     pub fn take<T: Deserialize<'a>>(&mut self, index: usize) -> Result<T, Error> {
-        let decoded = if index < self.given {
-            T::deserialize(&mut self.rest)
-        } else {
-            T::deserialize(&mut deserializer(NIL))
-        };
+        let decoded = if index < self.given { self.rest.value() } else { codec::from_bytes::<T>(NIL) };
+        // The last one must also be the end of the payload.
+        let last = index + 1 == self.method.parameters.len();
+        let decoded =
+            decoded.and_then(|value| if last { self.rest.finish().map(|()| value) } else { Ok(value) });
         decoded.map_err(|error| {
             let (method, parameter) = (self.method.name, &self.method.parameters[index]);
-            let (position, why) = (index + 1, self.why(index, &error));
-            invalid(format!("argument {position} of `{method}`, {}: {}, {why}", parameter.name, parameter.ty))
+            let (position, name, ty) = (index + 1, parameter.name, parameter.ty);
+            invalid(format!("argument {position} of `{method}`, {name}: {ty}: {error}"))
         })
     }
-
-    /// Why an argument was refused. rmp-serde would name markers of MessagePack.
-    fn why(&self, index: usize, error: &decode::Error) -> String {
-        let decode::Error::TypeMismatch(found) = error else {
-            return format!("does not fit: {error}");
-        };
-        let mut reader = Reader::new(self.payload);
-        let ahead = reader.token().and_then(|_| (0..index).try_for_each(|_| reader.skip()));
-        let first = ahead.ok().and_then(|()| reader.rest().first().copied());
-        let (whole, found) = (first.map(|byte| kind(Marker::from_u8(byte))), kind(*found));
-        match whole {
-            Some(whole @ ("a list" | "a map")) if whole != found => {
-                format!("is {whole} with {found} where that does not fit")
-            }
-            _ => format!("cannot be {found}"),
-        }
-    }
-}
-
-fn kind(marker: Marker) -> &'static str {
-    match marker {
-        Marker::Null | Marker::Reserved => "nil",
-        Marker::True | Marker::False => "a bool",
-        Marker::FixPos(_) | Marker::FixNeg(_) => "an integer",
-        Marker::U8 | Marker::U16 | Marker::U32 | Marker::U64 => "an integer",
-        Marker::I8 | Marker::I16 | Marker::I32 | Marker::I64 => "an integer",
-        Marker::F32 | Marker::F64 => "a float",
-        Marker::FixStr(_) | Marker::Str8 | Marker::Str16 | Marker::Str32 => "text",
-        Marker::Bin8 | Marker::Bin16 | Marker::Bin32 => "bytes",
-        Marker::FixArray(_) | Marker::Array16 | Marker::Array32 => "a list",
-        Marker::FixMap(_) | Marker::Map16 | Marker::Map32 => "a map",
-        _ => "a timestamp",
-    }
-}
-
-/// Decodes one whole value.
-pub(crate) fn value<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, decode::Error> {
-    T::deserialize(&mut deserializer(bytes))
-}
-
-fn deserializer(bytes: &[u8]) -> Deserializer<ReadRefReader<'_, [u8]>> {
-    let mut deserializer = Deserializer::from_read_ref(bytes);
-    // It counts a level more than we do.
-    deserializer.set_max_depth(MAX_DEPTH + 1);
-    deserializer
 }
 
 fn invalid(message: impl Into<String>) -> Error {
@@ -150,12 +105,16 @@ mod tests {
         check(vec![Value::Nil; 3], Err(&format!("{takes}, 3 given")));
         check(
             vec![Value::Bool(true)],
-            Err(
-                "argument 1 of `repeat`, text: &str, does not fit: invalid type: boolean `true`, expected a borrowed string",
-            ),
+            Err("argument 1 of `repeat`, text: &str: expected a borrowed string, found true"),
         );
-        check(vec![text(), text()], Err("argument 2 of `repeat`, times: Option<usize>, cannot be text"));
+        check(
+            vec![text(), text()],
+            Err("argument 2 of `repeat`, times: Option<usize>: expected usize, found text"),
+        );
         let inside = Value::List(vec![text()]);
-        check(vec![text(), inside], Err("argument 2 of `repeat`, times: Option<usize>, cannot be a list"));
+        check(
+            vec![text(), inside],
+            Err("argument 2 of `repeat`, times: Option<usize>: expected usize, found a list"),
+        );
     }
 }

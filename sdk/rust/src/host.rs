@@ -1,6 +1,6 @@
 //! What an extension may ask of its host, in the course of a call.
 
-use quadriga_abi::{ErrorCode, StreamMark};
+use quadriga_abi::{ErrorCode, StreamMark, codec};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use crate::native as seam;
 #[cfg(target_family = "wasm")]
 use crate::wasm as seam;
-use crate::{Error, Items, Result, decode, encode};
+use crate::{Error, Items, Result};
 
 /// Calls a method of another extension, and waits for its result.
 ///
@@ -17,7 +17,7 @@ use crate::{Error, Items, Result, decode, encode};
 #[track_caller]
 pub fn call<R: DeserializeOwned>(extension: &str, method: &str, arguments: impl Serialize) -> Result<R> {
     let payload = arguments_of(extension, method, &arguments)?;
-    let read = |reply: std::result::Result<&[u8], quadriga_abi::Error>| reply.map(decode::value::<R>);
+    let read = |reply: std::result::Result<&[u8], quadriga_abi::Error>| reply.map(codec::from_bytes::<R>);
     match seam::call_other(extension, method, &payload, read) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(Error::with_code(
@@ -74,7 +74,7 @@ pub fn feed<R: DeserializeOwned, I: Serialize>(
     let mut bytes = Vec::new();
     for item in items {
         bytes.clear();
-        if let Err(error) = encode::value(&item, &mut bytes) {
+        if let Err(error) = codec::append(&mut bytes, &item) {
             let message = format!("an item for {extension}/{method} cannot be sent: {error}");
             return Err(Error::with_code(ErrorCode::InvalidValue, message));
         }
@@ -95,7 +95,7 @@ pub fn config<T: DeserializeOwned>() -> Result<T> {
         Ok(bytes) => bytes,
         Err(error) => return Err(Error::from_host(error)),
     };
-    match decode::value(&bytes) {
+    match codec::from_bytes(&bytes) {
         Ok(settings) => Ok(settings),
         Err(error) => Err(Error::new(format!("the settings do not fit: {error}"))),
     }
@@ -109,21 +109,13 @@ pub fn cancelled() -> bool {
 /// The list of arguments, encoded.
 #[track_caller]
 fn arguments_of(extension: &str, method: &str, arguments: &impl Serialize) -> Result<Vec<u8>> {
-    let mut payload = Vec::new();
-    let invalid = |text: String| Error::with_code(ErrorCode::InvalidArguments, text);
-    if let Err(error) = encode::value(arguments, &mut payload) {
-        return Err(invalid(format!("the arguments for {extension}/{method} cannot be sent: {error}")));
-    }
-    match payload.first() {
-        // `()` is nil as a value, but no arguments here.
-        Some(0xc0) => payload = vec![0x90],
-        Some(0x90..=0x9f | 0xdc | 0xdd) => {}
-        _ => {
-            return Err(invalid(format!("the arguments for {extension}/{method} are no list"))
-                .with_hint("pass them as a tuple: `(x,)` for one, `()` for none"));
+    match codec::arguments(arguments) {
+        Ok(payload) => Ok(payload),
+        Err(error) => {
+            let text = format!("the arguments for {extension}/{method} cannot be sent: {error}");
+            Err(Error::with_code(ErrorCode::InvalidValue, text))
         }
     }
-    Ok(payload)
 }
 
 /// Writes to the host's log.

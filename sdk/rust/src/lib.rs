@@ -28,7 +28,6 @@
 //! Callers can be shown that shape, and held to it. A type without it still works.
 
 mod decode;
-mod encode;
 mod error;
 pub mod host;
 mod method;

@@ -1,9 +1,9 @@
-use quadriga_abi::{Description, Error, ErrorCode};
+use quadriga_abi::{Description, Error, ErrorCode, codec};
 use serde::Serialize;
 
+use crate::Stream;
 use crate::decode::Arguments;
 use crate::schema::Schemas;
-use crate::{Stream, encode};
 
 /// What the attribute macro makes of a module.
 pub trait Extension: 'static {
@@ -117,7 +117,7 @@ pub(crate) fn unknown(method: impl std::fmt::Display) -> Error {
 }
 
 fn encode_reply<T: Serialize>(value: &T, out: &mut Vec<u8>) -> Result<(), Error> {
-    encode::value(value, out).map_err(|error| {
+    codec::append(out, value).map_err(|error| {
         Error::new(ErrorCode::InvalidValue, format!("the result has no place in the value table: {error}"))
     })
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use quadriga_abi::StreamMark;
+use quadriga_abi::{StreamMark, codec};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::native as seam;
 #[cfg(target_family = "wasm")]
 use crate::wasm as seam;
-use crate::{Error, Result, decode, encode};
+use crate::{Error, Result};
 
 /// What a method returns that streams: its items are made as its consumer reads them.
 ///
@@ -50,7 +50,7 @@ impl<T: Serialize> Stream<T> {
         for item in self.0 {
             let item = item.map_err(Error::into_wire)?;
             bytes.clear();
-            encode::value(&item, &mut bytes).map_err(|error| {
+            codec::append(&mut bytes, &item).map_err(|error| {
                 let message = format!("an item has no place in the value table: {error}");
                 quadriga_abi::Error::new(quadriga_abi::ErrorCode::InvalidValue, message)
             })?;
@@ -134,7 +134,7 @@ impl<T> fmt::Debug for Items<T> {
 fn read<T: DeserializeOwned>(item: Option<Vec<u8>>) -> Result<Option<T>> {
     let Some(item) = item else { return Ok(None) };
     let wanted = std::any::type_name::<T>();
-    match decode::value(&item) {
+    match codec::from_bytes(&item) {
         Ok(item) => Ok(Some(item)),
         Err(error) => {
             let message = format!("an item is no {wanted}: {error}");

@@ -149,6 +149,29 @@ async fn values_read_back() {
 }
 
 #[tokio::test]
+async fn timestamps_are_dates_with_nanoseconds() {
+    let source = r#"
+        import { Timestamp } from "quadriga";
+        export function check(time) {
+            let refused = 0;
+            for (const n of [-1, 1e6, 0.5, NaN]) {
+                try { new Timestamp(0, n); } catch (error) { refused += error instanceof RangeError; }
+            }
+            const seen = [time instanceof Date, time.nanosecond, time.toISOString(), JSON.stringify({ time })];
+            return [...seen, refused, new Timestamp(time, time.nanosecond + 1)];
+        }
+    "#;
+    let (host, _dir) = with(source).await;
+    let time = Value::Timestamp(Timestamp::new(1_709_209_800, 5_000_007).unwrap());
+    let seen = call(&host, "test.js", "check", vec![time]).await.unwrap();
+    let iso = "2024-02-29T12:30:00.005000007Z";
+    let json = format!("{{\"time\":\"{iso}\"}}");
+    let later = Value::Timestamp(Timestamp::new(1_709_209_800, 5_000_008).unwrap());
+    let expect = [Value::Bool(true), Value::Int(7), text(iso), text(&json), Value::Int(4), later];
+    assert_eq!(seen, Value::List(expect.to_vec()));
+}
+
+#[tokio::test]
 async fn the_engines_internals_are_out_of_reach() {
     let source = r#"
         export const names = () => Object.getOwnPropertyNames(globalThis);

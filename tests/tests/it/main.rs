@@ -6,6 +6,7 @@
 mod cancel;
 #[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
 mod cli;
+mod conformance;
 #[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
 mod contracts;
 #[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]

@@ -141,7 +141,7 @@ async fn calls_fail_with_a_reason() {
             "add",
             vec![Value::Int(1), text("x")],
             InvalidArguments,
-            &["argument 2 of `add`, b: i64, cannot be text"],
+            &["argument 2 of `add`, b: i64: expected i64, found text"],
         ),
         (
             "add",
@@ -150,7 +150,7 @@ async fn calls_fail_with_a_reason() {
             &["argument 1 of `add`, a: i64"],
         ),
         ("greet", vec![Value::Int(7)], InvalidArguments, &["argument 1 of `greet`, name: &str", "string"]),
-        ("chain", vec![Value::List(vec![Value::Nil])], InvalidArguments, &["path: Vec<String>, "]),
+        ("chain", vec![Value::List(vec![Value::Nil])], InvalidArguments, &["path: Vec<String>: at [0]"]),
         ("fail", vec![text("out of cheese")], ExtensionError, &["out of cheese"]),
         ("crash", vec![], ExtensionPanicked, &["the guest panicked on purpose"]),
         ("add", vec![Value::Int(i64::MAX), Value::Int(1)], ExtensionError, &["does not fit 64 bits"]),

@@ -4,6 +4,7 @@ mod bad;
 mod calls;
 mod contracts;
 mod modules;
+mod time;
 mod together;
 
 use std::fs;
@@ -153,15 +154,11 @@ async fn values_round_trip() {
         Value::Timestamp(Timestamp::new(1_700_000_000, 123_456_000).unwrap()),
         Value::Timestamp(Timestamp::new(-62_135_596_800, 0).unwrap()),
         Value::Timestamp(Timestamp::new(253_402_300_799, 999_999_000).unwrap()),
+        Value::Timestamp(Timestamp::new(1, 999_999_999).unwrap()),
         deep.clone(),
     ] {
         check(value.clone(), value).await;
     }
-    check(
-        Value::Timestamp(Timestamp::new(1, 999_999_999).unwrap()),
-        Value::Timestamp(Timestamp::new(1, 999_999_000).unwrap()),
-    )
-    .await;
     let nan = call(&host, RELAY, "echo", vec![Value::Float(f64::NAN)]).await.unwrap();
     assert!(matches!(nan, Value::Float(x) if x.is_nan()));
     let zero = call(&host, RELAY, "echo", vec![Value::Float(-0.0)]).await.unwrap();
@@ -172,7 +169,7 @@ async fn values_round_trip() {
         Value::Timestamp(Timestamp::new(300_000_000_000, 0).unwrap()),
     ] {
         let error = call(&host, RELAY, "echo", vec![bad]).await.unwrap_err();
-        assert_eq!(error.code, ErrorCode::InvalidValue, "{error:?}");
+        assert_eq!(error.code, ErrorCode::InvalidArguments, "{error:?}");
         assert!(error.message.contains("argument 1"), "{error}");
     }
     let too_deep = [vec![0x91; 130], vec![0xc0]].concat();

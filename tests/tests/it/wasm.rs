@@ -3,6 +3,7 @@
 mod component;
 mod deadlines;
 mod entries;
+mod foreign;
 mod limits;
 
 use std::fs;

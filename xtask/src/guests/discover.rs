@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
+use super::foreign::{self, Toolchain};
 use crate::files::entries;
 use crate::repo::{Package, Repo};
 
@@ -27,6 +28,8 @@ pub(crate) enum Source {
     Folder,
     /// A member of the workspace.
     Rust { package: String },
+    /// A component that another toolchain makes.
+    Foreign(Toolchain),
 }
 
 /// What the build must know of a `quadriga.toml`.
@@ -50,6 +53,7 @@ pub(crate) fn all(repo: &Repo) -> Result<Vec<Guest>> {
     for (case, dir) in folders(&repo.root.join("tests/guests"))? {
         four_languages(repo, &dir, &Path::new("guests").join(case), &mut found)?;
     }
+    foreign::guests(repo, &mut found)?;
     let hello = repo.root.join("examples/hello");
     if hello.is_dir() {
         four_languages(repo, &hello, Path::new("examples/hello"), &mut found)?;
@@ -148,7 +152,7 @@ fn folders(dir: &Path) -> Result<Vec<(String, PathBuf)>> {
 }
 
 impl Manifest {
-    fn read(repo: &Repo, path: &Path) -> Result<Self> {
+    pub(super) fn read(repo: &Repo, path: &Path) -> Result<Self> {
         let shown = repo.relative(path).display();
         let text = fs::read_to_string(path).with_context(|| format!("cannot read {shown}"))?;
         let table: toml::Table = toml::from_str(&text).with_context(|| format!("{shown}"))?;

@@ -1,8 +1,9 @@
 //! Builds every extension package of this repository from source into a folder ready to load:
-//! `tests/guests/<case>/` into `target/guests/<case>/{js,python,wasm,native}/`, and `examples/`
-//! into `target/examples/` in the same way.
+//! `tests/guests/<case>/` into `target/guests/<case>/{js,python,wasm,native}/`, `tests/foreign/` into
+//! `target/guests/foreign/`, and `examples/` into `target/examples/` in the same way.
 
 mod discover;
+mod foreign;
 mod rust;
 
 use std::fs;
@@ -35,7 +36,7 @@ impl Wanted {
         match self {
             Self::All => true,
             Self::Demo => guest.dest.starts_with("examples/site"),
-            Self::Bench => guest.dest.starts_with("guests"),
+            Self::Bench => guest.dest.starts_with("guests") && !matches!(guest.source, Source::Foreign(_)),
         }
     }
 }
@@ -52,8 +53,15 @@ pub(crate) fn build(repo: &Repo, setup: &Setup, wanted: Wanted) -> Result<()> {
     for guest in &guests {
         let name = || format!("cannot build {}", guest.dest.display());
         let mut tree = tree(repo, setup, guest).with_context(name)?;
-        if let Source::Rust { package } = &guest.source {
-            tree.add(&guest.manifest.entry, artifacts.of(package, guest.manifest.kind));
+        match &guest.source {
+            Source::Folder => {}
+            Source::Rust { package } => {
+                tree.add(&guest.manifest.entry, artifacts.of(package, guest.manifest.kind));
+            }
+            Source::Foreign(toolchain) => {
+                let component = foreign::component(repo, setup, guest, *toolchain).with_context(name)?;
+                tree.add(&guest.manifest.entry, component);
+            }
         }
         tree.write(&dest(repo, wanted).join(&guest.dest)).with_context(name)?;
     }

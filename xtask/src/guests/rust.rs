@@ -54,7 +54,7 @@ pub(crate) fn packages(guests: &[Guest], kind: Kind) -> BTreeSet<&str> {
         .filter(|guest| guest.manifest.kind == kind)
         .filter_map(|guest| match &guest.source {
             Source::Rust { package } => Some(package.as_str()),
-            Source::Folder => None,
+            Source::Folder | Source::Foreign(_) => None,
         })
         .collect()
 }

@@ -14,6 +14,7 @@ use crate::repo::{self, Repo};
 pub(crate) enum Tool {
     Nextest,
     Deny,
+    Fuzz,
 }
 
 impl Tool {
@@ -21,6 +22,7 @@ impl Tool {
         match self {
             Self::Nextest => "nextest",
             Self::Deny => "deny",
+            Self::Fuzz => "fuzz",
         }
     }
 
@@ -32,6 +34,7 @@ impl Tool {
         match self {
             Self::Nextest => "0.9.143",
             Self::Deny => "0.20.2",
+            Self::Fuzz => "0.13.2",
         }
     }
 }

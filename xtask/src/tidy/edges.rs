@@ -43,8 +43,13 @@ const HOST: &[&str] = &[
 const APP: &[&str] = &["quadriga", "quadriga-registry-client"];
 
 /// Programs that only use the product.
-const PROGRAMS: [(&str, &[&str]); 2] = [
-    ("quadriga-tests", &["quadriga", "quadriga-registry", "quadriga-registry-client"]),
+const PROGRAMS: [(&str, &[&str]); 4] = [
+    ("quadriga-conformance", &["quadriga-abi"]),
+    (
+        "quadriga-tests",
+        &["quadriga", "quadriga-conformance", "quadriga-registry", "quadriga-registry-client"],
+    ),
+    ("xtask", &["quadriga-conformance"]),
     ("quadriga-bench", BENCH),
 ];
 /// The bench asks each runtime's crate for the bare engine to compare with.

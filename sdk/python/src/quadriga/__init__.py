@@ -8,11 +8,12 @@
 
 Every public function of the entry module can be called by the host and by other extensions.
 Arguments and results are values: None, bool, int of 64 bits, float, str, bytes, list, dict and
-aware datetime.
+aware datetime; a point in time with more than whole microseconds is a Timestamp.
 """
 
 from . import host
+from ._host import Timestamp
 from .errors import QuadrigaError, Value
 
-__all__ = ["QuadrigaError", "Value", "host"]
+__all__ = ["QuadrigaError", "Timestamp", "Value", "host"]
 __version__ = "0.1.0"

@@ -5,6 +5,8 @@ A test replaces these functions; inside a host, this module is the host itself.
 
 from typing import Any, Callable
 
+from .timestamp import Timestamp as Timestamp
+
 
 def raises(make: Callable[..., Exception]) -> None:
     pass

@@ -43,7 +43,8 @@ mod relay {
         Err(Error::new(message))
     }
 
-    /// Panics.
+    /// Panics, in a frame of its own.
+    #[inline(never)]
     pub fn crash() {
         panic!("the guest panicked on purpose");
     }

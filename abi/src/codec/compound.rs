@@ -1,10 +1,10 @@
-use quadriga_abi::msgpack::{Depth, Token, write};
 use serde::ser::{
     Error as _, Serialize, SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant,
     SerializeTuple, SerializeTupleStruct, SerializeTupleVariant,
 };
 
-use super::{EncodeError, Encoder};
+use super::encode::{EncodeError, Encoder};
+use crate::msgpack::{Depth, Reader, Token, write};
 
 /// A list or map that is being written.
 pub(super) struct Compound<'a> {
@@ -72,7 +72,7 @@ impl SerializeMap for Compound<'_> {
         self.value(key).map_err(|error| error.inside(".(a key)"))?;
         // Kept for the message about the value, should there be one.
         self.key.clear();
-        if let Ok(Token::Text(text)) = quadriga_abi::msgpack::Reader::new(&self.out[start..]).token() {
+        if let Ok(Token::Text(text)) = Reader::new(&self.out[start..]).token() {
             self.key.push_str(text);
         }
         Ok(())

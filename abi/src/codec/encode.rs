@@ -1,33 +1,33 @@
-//! Writes what serde can read out of a value as MessagePack, by the value table: structs as maps,
-//! slices of `u8` as bytes, and an error where a value has no place in the table.
-
 use std::any::type_name;
 use std::fmt::{self, Display};
 
-use quadriga_abi::ValueError;
-use quadriga_abi::msgpack::{Depth, Token, write};
 use serde::ser::{self, Serialize, Serializer};
 
-use self::compound::Compound;
+use super::byte;
+use super::compound::Compound;
+use crate::ValueError;
+use crate::msgpack::{Depth, Token, write};
+use crate::value::EXTENSION;
 
-mod byte;
-mod compound;
-
-/// Appends a value.
-pub(crate) fn value<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-    value.serialize(Encoder { out, depth: Depth::default() })
+/// Appends a value that stands at a depth.
+pub(super) fn append<T: Serialize + ?Sized>(
+    out: &mut Vec<u8>,
+    value: &T,
+    depth: Depth,
+) -> Result<(), EncodeError> {
+    value.serialize(Encoder { out, depth })
 }
 
 /// Why a value cannot be written, and where in it.
-#[derive(Debug)]
-pub(crate) struct EncodeError {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EncodeError {
     /// Field names and indices, outermost first.
     path: String,
     message: String,
 }
 
 impl EncodeError {
-    fn inside(mut self, place: impl Display) -> Self {
+    pub(super) fn inside(mut self, place: impl Display) -> Self {
         self.path.insert_str(0, &place.to_string());
         self
     }
@@ -56,9 +56,9 @@ impl From<ValueError> for EncodeError {
     }
 }
 
-struct Encoder<'a> {
-    out: &'a mut Vec<u8>,
-    depth: Depth,
+pub(super) struct Encoder<'a> {
+    pub(super) out: &'a mut Vec<u8>,
+    pub(super) depth: Depth,
 }
 
 impl<'a> Encoder<'a> {
@@ -199,7 +199,7 @@ impl<'a> Serializer for Encoder<'a> {
         name: &'static str,
         value: &T,
     ) -> Result<(), EncodeError> {
-        if name == rmp_serde::MSGPACK_EXT_STRUCT_NAME {
+        if name == EXTENSION {
             // How a `Timestamp` comes: rmp-serde knows the rest of its convention.
             return rmp_serde::Serializer::new(self.out)
                 .serialize_newtype_struct(name, value)
@@ -281,119 +281,5 @@ impl<'a> Serializer for Encoder<'a> {
             list.item(&item)?;
         }
         list.finish()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::{BTreeMap, HashSet};
-
-    use quadriga_abi::{Timestamp, Value};
-    use serde::{Deserialize, Serialize};
-
-    use super::value;
-    use crate::decode;
-
-    fn encoded<T: Serialize + ?Sized>(item: &T) -> Value {
-        let mut out = Vec::new();
-        value(item, &mut out).unwrap();
-        Value::from_bytes(&out).unwrap()
-    }
-
-    fn refused<T: Serialize + ?Sized>(item: &T) -> String {
-        value(item, &mut Vec::new()).unwrap_err().to_string()
-    }
-
-    fn text(text: &str) -> Value {
-        Value::Text(text.to_owned())
-    }
-
-    #[derive(Debug, PartialEq, Serialize, Deserialize)]
-    struct Record {
-        name: String,
-        body: Vec<u8>,
-        kind: Kind,
-    }
-
-    #[derive(Debug, PartialEq, Serialize, Deserialize)]
-    enum Kind {
-        Plain,
-        Sized(u32),
-        Named { at: i8 },
-        Pair(bool, char),
-    }
-
-    #[test]
-    fn bytes_travel_as_bytes() {
-        let bytes = |bytes: &[u8]| Value::Bytes(bytes.to_vec());
-        assert_eq!(encoded(&vec![1_u8, 2, 255]), bytes(&[1, 2, 255]));
-        assert_eq!(encoded(&Vec::<u8>::new()), bytes(&[]));
-        assert_eq!(encoded(&[7_u8][..]), bytes(&[7]));
-        assert_eq!(encoded(&Some(vec![1_u8])), bytes(&[1]));
-        assert_eq!(encoded(&vec![vec![1_u8]]), Value::List(vec![bytes(&[1])]));
-        assert_eq!(encoded(&serde_bytes::Bytes::new(&[3])), bytes(&[3]));
-        assert_eq!(encoded(&Value::Bytes(vec![3])), bytes(&[3]));
-        let list = Value::List(vec![Value::Int(1)]);
-        assert_eq!(encoded(&vec![1_u16]), list);
-        assert_eq!(encoded(&HashSet::from([1_u8])), list);
-        assert_eq!(encoded(&Vec::<Value>::new()), Value::List(vec![]));
-
-        let out = Value::Bytes(vec![1, 2]).to_bytes().unwrap();
-        assert_eq!(decode::value::<Vec<u8>>(&out).unwrap(), [1, 2]);
-        assert_eq!(decode::value::<&[u8]>(&out).unwrap(), [1, 2]);
-        assert_eq!(decode::value::<serde_bytes::ByteBuf>(&out).unwrap(), [1, 2]);
-        assert_eq!(decode::value::<Vec<u8>>(&[0x91, 0x05]).unwrap(), [5]);
-    }
-
-    #[test]
-    fn structs_and_enums_read_back() {
-        let kinds = [Kind::Plain, Kind::Sized(7), Kind::Named { at: -1 }, Kind::Pair(true, 'ß')];
-        for kind in kinds {
-            let record = Record { name: "n".into(), body: vec![1], kind };
-            let mut out = Vec::new();
-            value(&record, &mut out).unwrap();
-            assert_eq!(decode::value::<Record>(&out).unwrap(), record);
-        }
-        let map = Value::Map(vec![(text("at"), Value::Int(1))]);
-        assert_eq!(encoded(&Kind::Named { at: 1 }), Value::Map(vec![(text("Named"), map)]));
-        assert_eq!(encoded(&BTreeMap::from([(1, "x")])), Value::Map(vec![(Value::Int(1), text("x"))]));
-    }
-
-    #[test]
-    fn scalars_take_their_place() {
-        let now = Timestamp::new(1_700_000_000, 5).unwrap();
-        assert_eq!(encoded(&now), Value::Timestamp(now));
-        assert_eq!(encoded(&vec![Value::Timestamp(now)]), Value::List(vec![Value::Timestamp(now)]));
-        assert_eq!(encoded(&()), Value::Nil);
-        assert_eq!(encoded(&1.5_f32), Value::Float(1.5));
-        assert_eq!(encoded(&u64::MAX), Value::UInt(u64::MAX));
-        assert_eq!(encoded(&5_u128), Value::Int(5));
-        assert_eq!(encoded(&i128::from(i64::MIN)), Value::Int(i64::MIN));
-        assert_eq!(encoded(&(0..3).filter(|n| n % 2 == 0).collect::<Vec<_>>()), encoded(&[0, 2]));
-    }
-
-    #[test]
-    fn what_has_no_place_is_refused_by_its_path() {
-        assert_eq!(refused(&u128::MAX), format!("{} does not fit 64 bits", u128::MAX));
-        let nested = BTreeMap::from([("sizes", vec![1, i128::MIN])]);
-        assert_eq!(refused(&nested), format!("at sizes[1]: {} does not fit 64 bits", i128::MIN));
-        let deep = (0..129).fold(Value::Nil, |inner, _| Value::List(vec![inner]));
-        assert!(refused(&deep).ends_with("the value is nested deeper than 128 levels"));
-        let deepest = (0..128).fold(Value::Nil, |inner, _| Value::List(vec![inner]));
-        assert_eq!(encoded(&deepest), deepest);
-        assert_eq!(decode::value::<Value>(&deepest.to_bytes().unwrap()).unwrap(), deepest);
-        let deeper = [&[0x91], &deepest.to_bytes().unwrap()[..]].concat();
-        assert!(decode::value::<Value>(&deeper).is_err());
-    }
-
-    #[test]
-    fn lists_of_unknown_length_read_back() {
-        struct Odd;
-        impl Serialize for Odd {
-            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_seq((0..5).filter(|n| n % 2 == 1))
-            }
-        }
-        assert_eq!(encoded(&Odd), Value::List(vec![Value::Int(1), Value::Int(3)]));
     }
 }

@@ -1,6 +1,6 @@
 use serde::ser::{Error as _, Impossible, Serialize, Serializer};
 
-use super::EncodeError;
+use super::encode::EncodeError;
 
 /// Takes a `u8` out of whatever serializes as one.
 pub(super) struct Byte;

@@ -1,4 +1,6 @@
-//! `cargo xtask codegen`: the committed files that are generated from code.
+//! `cargo xtask codegen`: the committed files that are generated.
+
+mod literals;
 
 use std::fs;
 use std::process::Command;
@@ -11,7 +13,7 @@ use crate::repo::Repo;
 use crate::setup::Setup;
 use crate::test;
 
-/// Each file with the arguments of `quadriga` that print it.
+/// Each file that the command prints, with the arguments for it.
 const GENERATED: [(&str, &[&str]); 5] = [
     ("docs/schema/quadriga.schema.json", &["schema"]),
     ("tests/guests/client/js/typed.ts", &["bindgen", CONTRACT, "--lang", "ts"]),
@@ -25,9 +27,12 @@ const CONTRACT: &str = "tests/guests/client/contract.json";
 
 pub(crate) fn run(repo: &Repo, setup: &Setup, check: bool) -> Result<()> {
     let cli = test::build_cli(repo, setup)?;
-    let mut stale = Vec::new();
+    let mut files = literals::sources()?.to_vec();
     for (file, args) in GENERATED {
-        let fresh = cmd::output(Command::new(&cli).args(args).current_dir(&repo.root))?;
+        files.push((file, cmd::output(Command::new(&cli).args(args).current_dir(&repo.root))?));
+    }
+    let mut stale = Vec::new();
+    for (file, fresh) in files {
         let path = repo.root.join(file);
         if check {
             if fs::read_to_string(&path).map_or(true, |old| old != fresh) {
