@@ -19,7 +19,7 @@ fn small(table: &Table) -> impl Iterator<Item = &Case> {
 }
 
 /// What a value has become after it was in a language.
-pub(super) fn after<'a>(case: &'a Case, language: Language) -> &'a Bytes {
+pub(super) fn after(case: &Case, language: Language) -> &Bytes {
     case.lossy.of(language).unwrap_or(&case.bytes)
 }
 
