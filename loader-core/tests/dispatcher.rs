@@ -270,11 +270,14 @@ async fn reload_switches_without_losing_calls() {
     }));
     let _dir = load(&host, "a.x", "").await.unwrap();
     let stop = Arc::new(AtomicU32::new(0));
+    let begun = Arc::new(Barrier::new(5));
     let callers: Vec<_> = (0..4)
         .map(|_| {
-            let (host, stop) = (host.clone(), Arc::clone(&stop));
+            let (host, stop, begun) = (host.clone(), Arc::clone(&stop), Arc::clone(&begun));
             tokio::spawn(async move {
-                let mut calls = 0_u64;
+                call(&host, "a.x", "echo").await.unwrap();
+                tokio::task::spawn_blocking(move || begun.wait()).await.unwrap();
+                let mut calls = 1_u64;
                 while stop.load(Ordering::SeqCst) == 0 {
                     call(&host, "a.x", "echo").await.unwrap();
                     calls += 1;
@@ -284,6 +287,7 @@ async fn reload_switches_without_losing_calls() {
             })
         })
         .collect();
+    tokio::task::spawn_blocking(move || begun.wait()).await.unwrap();
     let first = host.status("a.x").unwrap().generation;
     host.reload("a.x").await.unwrap();
     let second = host.status("a.x").unwrap().generation;

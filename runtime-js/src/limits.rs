@@ -75,6 +75,8 @@ unsafe extern "C" fn on_interrupt(isolate: v8::UnsafeRawIsolatePtr, call: *mut c
         true if owner == call => End::Call(call),
         // Another call has the thread, within its own time.
         true => return,
+        // It is over, and this is what it does about that.
+        false if owner == call => return,
         false => End::Stray,
     };
     state.end.set(Some(end));

@@ -109,6 +109,10 @@ pub(crate) async fn serve<T>(guest: impl Future<Output = T>, desk: &Desk, watch:
         if let Some((stop, grace)) = &mut stopping {
             return grace.as_mut().poll(context).map(|()| Err(*stop));
         }
+        // A callee has the same deadline or an earlier one, and the right to clean up as well.
+        if nested.is_some() && watch.stop() == Some(Stop::Deadline) {
+            return Poll::Pending;
+        }
         let Poll::Ready(stop) = stopped.as_mut().poll(context) else { return Poll::Pending };
         let _entered = watch.hub.executor.enter();
         stopping = Some((stop, Box::pin(tokio::time::sleep(GRACE))));

@@ -63,8 +63,10 @@ async fn loaded(case: &str) -> Dispatcher {
 /// The guest's next line is this one.
 #[track_caller]
 fn says(lines: &Receiver<(String, String)>, extension: &str, line: &str) {
-    let said = lines.recv_timeout(Duration::from_secs(10)).expect("the guest says something");
-    assert_eq!(said, (extension.to_owned(), line.to_owned()));
+    match lines.recv_timeout(Duration::from_secs(10)) {
+        Ok(said) => assert_eq!(said, (extension.to_owned(), line.to_owned())),
+        Err(_) => panic!("{extension} does not say {line:?}"),
+    }
 }
 
 /// Lets `pause` run into its deadline, which is longer with each try until it gets to run before.

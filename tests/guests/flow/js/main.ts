@@ -58,12 +58,12 @@ export async function read_broken(extension: string, n: number) {
 }
 
 export async function pause() {
-  host.log.info("waiting");
   await new Promise<void>((resolve) => {
     host.signal.addEventListener("abort", () => {
       host.log.info("cleaned up");
       resolve();
     });
+    host.log.info("waiting");
   });
 }
 

@@ -83,12 +83,11 @@ def read_broken(extension: str, n: int) -> int:
 
 
 async def pause() -> None:
-    host.log.info("waiting")
     try:
+        host.log.info("waiting")
         await asyncio.sleep(3600)
-    except asyncio.CancelledError:
+    finally:
         host.log.info("cleaned up")
-        raise
 
 
 def whole(extension: str, n: int) -> list[int]:
