@@ -231,7 +231,8 @@ async fn slow_ten_gigabytes(language: &str) {
         }
     }
     assert!(read > BLOCKS * BLOCK, "{read}");
-    assert!(most - least < 64 << 20, "memory went from {least} to {most} bytes");
+    // An engine with a garbage collector lets go of old blocks in its own time.
+    assert!(most - least < 256 << 20, "memory went from {least} to {most} bytes");
 }
 
 #[tokio::test]
