@@ -13,7 +13,7 @@ impl Hop {
     pub(crate) fn start() -> Self {
         let (to, mut from) = mpsc::unbounded_channel::<Message>();
         thread::spawn(move || {
-            pollster::block_on(async {
+            quadriga::block_on(async {
                 while let Some((message, reply)) = from.recv().await {
                     let _ = reply.send(message);
                 }
@@ -25,6 +25,6 @@ impl Hop {
     pub(crate) fn there_and_back(&self) {
         let (send, receive) = oneshot::channel();
         let sent = self.to.send((vec![7; 100], send)).is_ok();
-        assert!(sent && pollster::block_on(receive).is_ok(), "the thread is gone");
+        assert!(sent && quadriga::block_on(receive).is_ok(), "the thread is gone");
     }
 }

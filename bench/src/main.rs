@@ -30,7 +30,7 @@ fn main() -> Result<()> {
     let guests = guests.join("relay");
     for language in ["native", "wasm", "python", "js"] {
         let options = LoadOptions { grant: Grant::Requested, ..LoadOptions::default() };
-        pollster::block_on(host.load(guests.join(language), options))
+        quadriga::block_on(host.load(guests.join(language), options))
             .with_context(|| format!("loading {language}; build the guests with `cargo xtask guests`"))?;
     }
     let payload = echo_arguments();
@@ -103,17 +103,17 @@ fn echo_arguments() -> Bytes {
 /// the rare one in which WebAssembly makes way for other work.
 fn call(host: &Dispatcher, extension: &str, payload: &Bytes) {
     let mut call = pin!(host.call(extension, "echo", payload.clone(), CallOptions::default()));
-    let reply = call.as_mut().now_or_never().unwrap_or_else(|| pollster::block_on(call));
+    let reply = call.as_mut().now_or_never().unwrap_or_else(|| quadriga::block_on(call));
     assert!(reply.is_ok_and(|reply| reply.len() == payload.len() - 1), "{extension} does not echo");
 }
 
 fn call_and_wait(host: &Dispatcher, extension: &str, payload: &Bytes) {
-    let reply = pollster::block_on(host.call(extension, "echo", payload.clone(), CallOptions::default()));
+    let reply = quadriga::block_on(host.call(extension, "echo", payload.clone(), CallOptions::default()));
     assert!(reply.is_ok_and(|reply| reply.len() == payload.len() - 1), "{extension} does not echo");
 }
 
 fn call_many(host: &Dispatcher, extension: &str, payload: &Bytes) {
     let calls = (0..IN_FLIGHT).map(|_| host.call(extension, "echo", payload.clone(), CallOptions::default()));
-    let replies = pollster::block_on(futures_util::future::join_all(calls));
+    let replies = quadriga::block_on(futures_util::future::join_all(calls));
     assert!(replies.iter().all(Result::is_ok), "{extension} does not echo");
 }

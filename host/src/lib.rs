@@ -5,6 +5,7 @@
 //! on.
 
 /// What a runtime of one's own is made of, and one for tests that needs no engine.
+pub use quadriga_core::block_on;
 pub use quadriga_core::{
     BoxFuture, Bridge, Call, CallContext, Instance, LogLevel, MockRuntime, Outcome, Runtime, Support, Unit,
     Usage,

@@ -38,7 +38,7 @@ impl Core {
             // The receiver is gone when the caller gave up.
             let _ = send.send(match admitted.run() {
                 Started::Ready(result) => result,
-                Started::InFlight(call) => pollster::block_on::<InFlight>(call),
+                Started::InFlight(call) => crate::block_on::<InFlight>(call),
             });
         });
         Box::pin(async move {

@@ -111,7 +111,7 @@ impl Outcome {
     pub fn wait(self) -> Result<Bytes, Error> {
         match self {
             Self::Ready(result) => result,
-            Self::Pending(future) => pollster::block_on(future),
+            Self::Pending(future) => crate::block_on(future),
         }
     }
 

@@ -16,6 +16,7 @@ mod route;
 mod runtime;
 mod state;
 mod stream;
+mod wait;
 
 pub use bridge::{Bridge, LogLevel};
 pub use call::CallOptions;
@@ -30,3 +31,4 @@ pub use quadriga_abi as abi;
 pub use route::{State, Status};
 pub use runtime::{Runtime, Support, Unit};
 pub use stream::{Feed, Input, Items, Output, Streams, WINDOW};
+pub use wait::block_on;

@@ -26,6 +26,9 @@ const MEASURE: Duration = Duration::from_millis(if cfg!(feature = "quickjs") { 1
 /// How long the thread waits for the next call before it sleeps: about as long as waking it takes.
 const LINGER: Duration = Duration::from_micros(20);
 
+/// Looks at the queue between two chances for other threads.
+const LOOKS: u32 = 16;
+
 /// How long the event loop may have to wait while calls keep coming.
 const SLICE: Duration = Duration::from_millis(1);
 
@@ -114,11 +117,19 @@ impl Isolate {
             if !patient || now - begun > SLICE || self.needs_event_loop() {
                 return ControlFlow::Continue(());
             }
-            if !worked {
+            if !worked && !self.look() {
                 // The caller may be waiting for this very core.
                 std::thread::yield_now();
             }
         }
+    }
+
+    /// Looks for a command for a moment shorter than a system call.
+    fn look(&self) -> bool {
+        (0..LOOKS).any(|_| {
+            std::hint::spin_loop();
+            !self.commands.is_empty()
+        })
     }
 
     /// Whether a call waits for something else than the reply of another extension.
