@@ -1,4 +1,5 @@
 use std::fmt;
+use std::ops::{Deref, DerefMut};
 
 use serde::{Deserialize, Serialize};
 
@@ -110,12 +111,17 @@ impl fmt::Display for ErrorCode {
     }
 }
 
-/// An error as it crosses the seam between hosts and extensions.
+/// An error as it crosses the seam between hosts and extensions: [`ErrorParts`] behind a pointer,
+/// so that a result without one is cheap to hand on.
 ///
 /// The Display is the message alone; code, hint, stack and cause are data, rendered at the edge.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[error("{message}")]
-pub struct Error {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Error(Box<ErrorParts>);
+
+/// What an [`Error`] holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorParts {
     /// What went wrong.
     pub code: ErrorCode,
     /// What happened, in one sentence.
@@ -131,14 +137,19 @@ pub struct Error {
     pub stack: Option<String>,
     /// The error that led to this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[source]
-    pub cause: Option<Box<Self>>,
+    pub cause: Option<Error>,
 }
 
 impl Error {
     /// An error with a code and a message.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), hint: None, extension: None, stack: None, cause: None }
+        let message = message.into();
+        ErrorParts { code, message, hint: None, extension: None, stack: None, cause: None }.into()
+    }
+
+    /// Takes it apart.
+    pub fn into_parts(self) -> ErrorParts {
+        *self.0
     }
 
     /// Adds what to do about it.
@@ -155,7 +166,7 @@ impl Error {
 
     /// Adds the error that led to this one.
     pub fn with_cause(mut self, cause: Self) -> Self {
-        self.cause = Some(Box::new(cause));
+        self.cause = Some(cause);
         self
     }
 
@@ -167,7 +178,7 @@ impl Error {
 
     /// The error and its causes, outermost first.
     pub fn chain(&self) -> impl Iterator<Item = &Self> {
-        std::iter::successors(Some(self), |error| error.cause.as_deref())
+        std::iter::successors(Some(self), |error| error.cause.as_ref())
     }
 
     /// Encodes for the seam, as MessagePack.
@@ -181,6 +192,38 @@ impl Error {
         rmp_serde::from_slice(bytes).unwrap_or_else(|error| {
             Self::new(ErrorCode::ProtocolViolation, format!("the error could not be decoded: {error}"))
         })
+    }
+}
+
+impl From<ErrorParts> for Error {
+    fn from(parts: ErrorParts) -> Self {
+        Self(Box::new(parts))
+    }
+}
+
+impl Deref for Error {
+    type Target = ErrorParts;
+
+    fn deref(&self) -> &ErrorParts {
+        &self.0
+    }
+}
+
+impl DerefMut for Error {
+    fn deref_mut(&mut self) -> &mut ErrorParts {
+        &mut self.0
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.cause.as_ref().map(|cause| cause as _)
     }
 }
 

@@ -28,7 +28,7 @@ pub mod vtable;
 pub use bytes::Bytes;
 pub use describe::{Description, Method, Parameter};
 pub use envelope::{Envelope, FrameError, Kind, Target};
-pub use error::{Error, ErrorCode};
+pub use error::{Error, ErrorCode, ErrorParts};
 pub use kind::{Isolation, RuntimeKind};
 pub use name::{ExtensionId, NameError};
 pub use stream::StreamMark;

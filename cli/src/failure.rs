@@ -57,7 +57,7 @@ impl From<&abi::Error> for Failure {
             hint: error.hint.clone(),
             extension: error.extension.clone(),
             stack: error.stack.clone(),
-            cause: error.cause.as_deref().map(|cause| Box::new(cause.into())),
+            cause: error.cause.as_ref().map(|cause| Box::new(cause.into())),
         }
     }
 }

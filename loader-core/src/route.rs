@@ -125,7 +125,10 @@ impl Slot {
             other => other,
         };
         self.counters.record(started.elapsed(), result.is_err());
-        result.map_err(|error| Error { extension: Some(self.id.as_str().to_owned()), ..error })
+        result.map_err(|mut error| {
+            error.extension = Some(self.id.as_str().to_owned());
+            error
+        })
     }
 
     pub(crate) fn too_large(&self, what: &str, size: usize) -> Error {

@@ -49,7 +49,7 @@ fn from_parts<'s>(
     error.extension = text(4);
     if depth > 0 {
         let cause = parts.get_index(scope, 5)?;
-        error.cause = from_parts(scope, cause, depth - 1).map(Box::new);
+        error.cause = from_parts(scope, cause, depth - 1);
     }
     Some(error)
 }
@@ -73,7 +73,7 @@ pub(crate) fn to_parts<'s>(
         text(error.stack.as_deref()),
         text(error.extension.as_deref()),
     ];
-    if let Some(cause) = error.cause.as_deref().filter(|_| depth > 0) {
+    if let Some(cause) = error.cause.as_ref().filter(|_| depth > 0) {
         parts.push(to_parts(scope, cause, depth - 1));
     }
     v8::Array::new_with_elements(scope, &parts).into()

@@ -103,7 +103,7 @@ fn load_failed(thrown: Error, loader: &PackageLoader) -> Error {
     failed.stack = thrown.stack.clone();
     failed.hint = thrown.hint.clone();
     if thrown.code == ErrorCode::ExtensionError {
-        failed.cause = thrown.cause;
+        failed.cause = thrown.into_parts().cause;
         failed
     } else {
         failed.with_cause(thrown)
@@ -139,7 +139,7 @@ pub(crate) fn core_error(failure: &CoreError) -> Error {
 fn from_js_error(exception: &JsError) -> Error {
     let mut error = Error::new(ErrorCode::ExtensionError, text(exception));
     error.stack = exception.stack.as_deref().map(error::tidy);
-    error.cause = exception.cause.as_deref().map(from_js_error).map(Box::new);
+    error.cause = exception.cause.as_deref().map(from_js_error);
     error
 }
 

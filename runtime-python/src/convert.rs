@@ -86,7 +86,11 @@ pub(crate) fn arguments<'py>(
         reader.finish()?;
         Ok(PyTuple::new(py, items)?)
     };
-    read().map_err(|misfit| Error { code: ErrorCode::InvalidArguments, ..misfit.error("the arguments") })
+    read().map_err(|misfit| {
+        let mut error = misfit.error("the arguments");
+        error.code = ErrorCode::InvalidArguments;
+        error
+    })
 }
 
 /// Reads exactly one value.
@@ -148,7 +152,7 @@ fn rare(out: &mut Vec<u8>, value: &Bound<'_, PyAny>, depth: Depth) -> Result<(),
 
 /// The value that stands for a dataclass, an enum's member or the like.
 fn plain<'py>(value: &Bound<'py, PyAny>) -> Result<Option<Bound<'py, PyAny>>, Misfit> {
-    let engine = engine().map_err(|error| Misfit::new(error.message))?;
+    let engine = engine().map_err(|error| Misfit::new(error.into_parts().message))?;
     let plain: Option<(Bound<'py, PyAny>,)> = engine.plain.bind(value.py()).call1((value,))?.extract()?;
     Ok(plain.map(|(value,)| value))
 }
@@ -255,7 +259,7 @@ fn datetime(py: Python<'_>, timestamp: Timestamp) -> Result<Bound<'_, PyAny>, Mi
     match timestamp.nanos() % 1000 {
         0 => Ok(time),
         rest => {
-            let engine = config::engine().map_err(|error| Misfit::new(error.message))?;
+            let engine = config::engine().map_err(|error| Misfit::new(error.into_parts().message))?;
             Ok(engine.timestamp.bind(py).call_method1("of", (time, rest))?)
         }
     }

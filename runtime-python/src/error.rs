@@ -1,7 +1,7 @@
 //! From Python's exceptions to errors of the contract.
 
 use pyo3::prelude::*;
-use quadriga_abi::{Error, ErrorCode};
+use quadriga_abi::{Error, ErrorCode, ErrorParts};
 
 use crate::config::Engine;
 
@@ -40,7 +40,7 @@ fn read(report: &Bound<'_, PyAny>, phase: Option<Phase>) -> PyResult<Error> {
     let (kind, message, hint, extension, stack, cause): Report<'_> = report.extract()?;
     let cause = cause.map(|cause| read(&cause, None)).transpose()?;
     let code = code(&kind, phase);
-    Ok(Error { code, message, hint, extension, stack, cause: cause.map(Box::new) })
+    Ok(ErrorParts { code, message, hint, extension, stack, cause }.into())
 }
 
 fn code(kind: &str, phase: Option<Phase>) -> ErrorCode {

@@ -253,7 +253,7 @@ impl Running {
         let interrupted = engine().map(|engine| engine.interrupted.bind(py).call0());
         Err(match interrupted {
             Ok(exception) => PyErr::from_value(exception?),
-            Err(error) => PyErr::new::<PyBaseException, _>(error.message),
+            Err(error) => PyErr::new::<PyBaseException, _>(error.into_parts().message),
         })
     }
 

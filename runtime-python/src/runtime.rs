@@ -143,8 +143,9 @@ fn load(
 fn run(py: Python<'_>, engine: &Engine, space: &Py<PyAny>, entry: &str) -> Result<Vec<Described>, Error> {
     let failed = |exception: PyErr| from_exception(py, engine, space, Phase::Load, &exception);
     engine.compile_entry.bind(py).call1((entry,)).map_err(|exception| {
-        let code = ErrorCode::EntryInvalid;
-        Error { code, ..failed(exception) }
+        let mut error = failed(exception);
+        error.code = ErrorCode::EntryInvalid;
+        error
     })?;
     let described = engine.load.bind(py).call1((space, entry)).map_err(failed)?;
     described.extract().map_err(failed)

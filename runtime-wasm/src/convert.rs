@@ -1,11 +1,12 @@
 //! Between the contract's records and ours. Payloads go through as they are.
 
-use quadriga_abi::{Description, Error, ErrorCode, Feature, Method, Parameter};
+use quadriga_abi::{Description, Error, ErrorCode, ErrorParts, Feature, Method, Parameter};
 
 use crate::bindings::exports::quadriga::extension::guest;
 use crate::bindings::quadriga::extension::types;
 
 pub(crate) fn error_to_guest(error: Error) -> types::Error {
+    let error = error.into_parts();
     types::Error {
         code: error.code.as_str().to_owned(),
         message: error.message,
@@ -17,14 +18,15 @@ pub(crate) fn error_to_guest(error: Error) -> types::Error {
 }
 
 pub(crate) fn error_from_guest(error: types::Error) -> Error {
-    Error {
+    let parts = ErrorParts {
         code: ErrorCode::from_text(&error.code),
         message: error.message,
         hint: error.hint,
         extension: error.extension,
         stack: error.stack,
-        cause: error.cause.map(|cause| Box::new(Error::from_bytes(&cause))),
-    }
+        cause: error.cause.map(|cause| Error::from_bytes(&cause)),
+    };
+    parts.into()
 }
 
 pub(crate) fn description(description: guest::Description) -> Result<Description, Error> {

@@ -115,7 +115,7 @@ mod tests {
         }
         let error = parse().unwrap_err().into_wire();
         assert_eq!(error.message, "invalid digit found in string");
-        let stack = error.stack.unwrap();
+        let stack = error.stack.as_deref().unwrap();
         assert!(stack.contains("error.rs:"), "{stack}");
     }
 
@@ -146,7 +146,7 @@ mod tests {
         let came = quadriga_abi::Error::new(ErrorCode::PermissionDenied, "no").with_stack("theirs");
         let error = Error::from_host(came.clone()).into_wire();
         assert_eq!((error.code, error.message.as_str()), (ErrorCode::PermissionDenied, "no"));
-        assert!(error.stack.unwrap().contains("error.rs:"));
-        assert_eq!(*error.cause.unwrap(), came);
+        assert!(error.stack.as_deref().unwrap().contains("error.rs:"));
+        assert_eq!(error.cause, Some(came));
     }
 }

@@ -1,6 +1,6 @@
 //! The extension as a WebAssembly component.
 
-use quadriga_abi::{Error, ErrorCode};
+use quadriga_abi::{Error, ErrorCode, ErrorParts};
 
 use self::bindings::exports::quadriga::extension::guest;
 use self::bindings::quadriga::extension::{host, types};
@@ -68,13 +68,16 @@ pub fn describe<E: Extension>() -> guest::Description {
 pub fn call<E: Extension>(method: &str, arguments: &[u8]) -> Result<Vec<u8>, types::Error> {
     let found = E::METHODS.iter().find(|known| known.name == method);
     let result = found.ok_or_else(|| method::unknown(method)).and_then(|found| method::run(found, arguments));
-    result.map_err(|error| types::Error {
-        code: error.code.as_str().to_owned(),
-        message: error.message,
-        hint: error.hint,
-        extension: error.extension,
-        stack: error.stack,
-        cause: error.cause.map(|cause| cause.to_bytes()),
+    result.map_err(|error| {
+        let error = error.into_parts();
+        types::Error {
+            code: error.code.as_str().to_owned(),
+            message: error.message,
+            hint: error.hint,
+            extension: error.extension,
+            stack: error.stack,
+            cause: error.cause.map(|cause| cause.to_bytes()),
+        }
     })
 }
 
@@ -91,14 +94,15 @@ pub(crate) fn call_other<T>(
 }
 
 fn received(error: types::Error) -> Error {
-    Error {
+    let parts = ErrorParts {
         code: ErrorCode::from_text(&error.code),
         message: error.message,
         hint: error.hint,
         extension: error.extension,
         stack: error.stack,
-        cause: error.cause.map(|cause| Box::new(Error::from_bytes(&cause))),
-    }
+        cause: error.cause.map(|cause| Error::from_bytes(&cause)),
+    };
+    parts.into()
 }
 
 pub(crate) fn emit(item: &[u8]) -> Result<(), Error> {

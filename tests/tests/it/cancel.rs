@@ -131,7 +131,7 @@ async fn overrun(host: &Dispatcher, id: &str) -> Duration {
         let deadline = Instant::now() + Duration::from_millis(20);
         let result = host.call(id, "spin", NONE, CallOptions::default().deadline(deadline)).await;
         over.push(deadline.elapsed());
-        let Error { code, .. } = result.unwrap_err();
+        let code = result.unwrap_err().code;
         assert_eq!(code, ErrorCode::DeadlineExceeded, "{id}");
     }
     over.sort_unstable();

@@ -94,7 +94,7 @@ async fn arguments_and_results_are_kept_to() {
             let arguments = arguments.iter().cloned().map(value).collect();
             let error = call(&host, language, "greet", arguments).await.unwrap_err();
             let expected = (ErrorCode::InvalidArguments, format!("greet: {words}"));
-            assert_eq!((error.code, error.message), expected, "{language}");
+            assert_eq!((error.code, error.message.clone()), expected, "{language}");
         }
         let greeting = call(&host, language, "greet", vec![value(ada()), Value::Int(2)]).await.unwrap();
         assert_eq!(greeting, value(json!("Hello, Ada; Hello, Ada")), "{language}");

@@ -77,7 +77,7 @@ async fn failures_carry_the_guests_stack_and_spare_the_next_call() {
 
     let error = host.invoke::<()>("relay.wasm", "crash", &()).await.unwrap_err();
     assert_error("crash", &error, ErrorCode::ExtensionPanicked, &["relay.wasm panicked: "]);
-    let stack = error.stack.unwrap();
+    let stack = error.stack.as_deref().unwrap();
     assert!(
         stack.contains("panicked at ") && stack.contains("wasm backtrace:") && stack.contains("crash"),
         "{stack}"

@@ -63,7 +63,7 @@ async fn errors_carry_the_guests_own_stack() {
     let host = relay().await;
     let error = call(&host, RELAY, "fail", vec![text("on purpose")]).await.unwrap_err();
     assert_eq!((error.code, error.message.as_str()), (ErrorCode::ExtensionError, "on purpose"));
-    let stack = error.stack.unwrap();
+    let stack = error.stack.as_deref().unwrap();
     assert!(stack.starts_with("Error: on purpose\n    at fail (main.ts:"), "{stack}");
     assert!(!stack.contains("package:") && !stack.contains("ext:"), "{stack}");
 
@@ -78,7 +78,7 @@ async fn errors_carry_the_guests_own_stack() {
     load(&host, dir.path()).await.unwrap();
     let argument = Value::Map(vec![(text("b"), Value::Int(7))]);
     let error = call(&host, "typed.js", "f", vec![argument]).await.unwrap_err();
-    let stack = error.stack.unwrap();
+    let stack = error.stack.as_deref().unwrap();
     assert!(stack.starts_with("RangeError: 7\n    at f (main.ts:4:4"), "{stack}");
 }
 
@@ -120,7 +120,7 @@ async fn errors_of_host_calls_are_caught_and_passed_on() {
     assert_eq!((error.code, error.message.as_str()), (ErrorCode::ExtensionError, "inner"));
     assert!(error.stack.as_deref().unwrap().contains("main.js"), "{error:?}");
     assert_eq!(error.extension.as_deref(), Some("test.js"));
-    let cause = error.cause.unwrap();
+    let cause = error.cause.as_ref().unwrap();
     assert_eq!((cause.message.as_str(), cause.extension.as_deref()), ("inner", Some("relay.js")));
     assert!(cause.stack.as_deref().unwrap().contains("at fail (main.ts:"), "{cause:?}");
 

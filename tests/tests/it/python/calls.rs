@@ -94,7 +94,7 @@ async def fails():
     assert_eq!(host.invoke::<i64>("test.wait", "nested", &(3,)).await.unwrap(), 3);
     let error = call(&host, "test.wait", "fails", vec![]).await.unwrap_err();
     assert_eq!((error.code, error.message.as_str()), (ErrorCode::ExtensionError, "ValueError: later"));
-    assert!(error.stack.unwrap().contains("in fails"));
+    assert!(error.stack.as_deref().unwrap().contains("in fails"));
 }
 
 #[test]
@@ -161,14 +161,14 @@ def unplaced():
     assert_eq!((error.code, error.message.as_str()), (ErrorCode::ExtensionError, "boom"));
     assert_eq!(error.extension.as_deref(), Some("test.errors"));
     assert!(error.stack.as_ref().unwrap().contains("in through"), "{error:?}");
-    let cause = error.cause.unwrap();
+    let cause = error.cause.as_ref().unwrap();
     assert_eq!((cause.message.as_str(), cause.extension.as_deref()), ("boom", Some(RELAY)));
     assert!(cause.stack.as_ref().unwrap().contains("in fail"), "{cause:?}");
     assert!(cause.cause.is_none());
 
     let error = call(&host, "test.errors", "wrapped", vec![]).await.unwrap_err();
     assert_eq!((error.code, error.message.as_str()), (ErrorCode::ExtensionError, "ValueError: outer"));
-    assert_eq!(error.cause.unwrap().extension.as_deref(), Some(RELAY));
+    assert_eq!(error.cause.as_ref().unwrap().extension.as_deref(), Some(RELAY));
 
     let error = call(&host, "test.errors", "own", vec![]).await.unwrap_err();
     assert_eq!((error.code, error.hint.as_deref()), (ErrorCode::PermissionDenied, Some("come back")));

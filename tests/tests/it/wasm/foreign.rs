@@ -129,9 +129,9 @@ async fn fails(host: &Dispatcher, id: &str, foreign: &Foreign) {
     let theirs = host.invoke::<Value>(id, "relay", &("relay.wasm", "fail", "theirs")).await.unwrap_err();
     assert_eq!((theirs.code, theirs.message.as_str()), (ErrorCode::ExtensionError, "theirs"), "{theirs:?}");
     assert!(theirs.stack.as_ref().unwrap().contains(foreign.frame), "{theirs:?}");
-    let cause = theirs.cause.unwrap();
+    let cause = theirs.cause.as_ref().unwrap();
     assert_eq!(cause.extension.as_deref(), Some("relay.wasm"), "{cause:?}");
-    assert!(cause.stack.unwrap().contains("lib.rs"));
+    assert!(cause.stack.as_deref().unwrap().contains("lib.rs"));
     // Neither took the guest with it.
     let back = host.invoke::<Value>(id, "echo", &(1,)).await.unwrap();
     assert_eq!(back, Value::Int(1));
