@@ -1,3 +1,4 @@
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ pub struct Envelope {
     /// The extension that sent it; none for the host itself.
     pub source: Option<ExtensionId>,
     /// The extension and method that it is for; none for messages about the connection.
-    pub target: Option<Target>,
+    pub target: Option<Arc<Target>>,
     /// How many extensions stand above this call; 0 for a call by the host.
     pub depth: u16,
     /// When the sender stops waiting.
@@ -102,14 +103,14 @@ struct Header {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     source: Option<ExtensionId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    target: Option<Target>,
+    target: Option<Arc<Target>>,
     #[serde(default)]
     depth: u16,
     /// Microseconds that were left when the frame was written: clocks need not agree.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     remaining: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    trace: Option<(u64, u64, u64, u8)>,
+    trace: Option<(u64, u64, NonZeroU64, u8)>,
     payload: u64,
 }
 
@@ -126,7 +127,10 @@ impl Envelope {
             let left = deadline.saturating_duration_since(Instant::now());
             u64::try_from(left.as_micros()).unwrap_or(u64::MAX)
         };
-        let split = |t: TraceContext| ((t.trace_id >> 64) as u64, t.trace_id as u64, t.span_id, t.flags);
+        let split = |TraceContext { trace_id, span_id, flags }| {
+            let trace_id = u128::from_be_bytes(trace_id);
+            ((trace_id >> 64) as u64, trace_id as u64, span_id, flags)
+        };
         let header = Header {
             version: crate::PROTOCOL,
             kind: self.kind,
@@ -156,7 +160,7 @@ impl Envelope {
         let deadline = header.remaining.and_then(|us| Instant::now().checked_add(Duration::from_micros(us)));
         let trace = header.trace.map(|(high, low, span_id, flags)| {
             let trace_id = u128::from(high) << 64 | u128::from(low);
-            TraceContext { trace_id, span_id, flags }
+            TraceContext { trace_id: trace_id.to_be_bytes(), span_id, flags }
         });
         let Header { kind, id, source, target, depth, .. } = header;
         Ok(Self { kind, id, source, target, depth, deadline, trace, payload })
@@ -179,9 +183,10 @@ mod tests {
     fn round_trip() {
         let mut envelope = Envelope::new(Kind::Call, 7, Bytes::from_static(b"\x91\x01"));
         envelope.source = Some("a.b".parse().unwrap());
-        envelope.target = Some(Target { extension: "c.d".parse().unwrap(), method: "run".into() });
+        let target = Target { extension: "c.d".parse().unwrap(), method: "run".into() };
+        envelope.target = Some(Arc::new(target));
         envelope.depth = 3;
-        envelope.trace = Some(TraceContext { trace_id: u128::MAX - 5, span_id: 9, flags: 1 });
+        envelope.trace = Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse().unwrap());
         assert_eq!(Envelope::decode(frame(&envelope)).unwrap(), envelope);
     }
 

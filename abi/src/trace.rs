@@ -1,4 +1,5 @@
 use std::fmt;
+use std::num::NonZeroU64;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -7,9 +8,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TraceContext {
     /// `trace-id`, never all zero.
-    pub trace_id: u128,
-    /// `parent-id`, never zero.
-    pub span_id: u64,
+    pub trace_id: [u8; 16],
+    /// `parent-id`.
+    pub span_id: NonZeroU64,
     /// `trace-flags`; bit 0 says that the caller records.
     pub flags: u8,
 }
@@ -22,8 +23,8 @@ pub struct TraceContext {
 pub struct TraceError;
 
 impl TraceContext {
-    /// The same trace, seen from a further span. `span_id` must not be zero.
-    pub fn child(self, span_id: u64) -> Self {
+    /// The same trace, seen from a further span.
+    pub fn child(self, span_id: NonZeroU64) -> Self {
         Self { span_id, ..self }
     }
 }
@@ -31,7 +32,8 @@ impl TraceContext {
 /// As the header `traceparent` has it.
 impl fmt::Display for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace_id, self.span_id, self.flags)
+        let trace_id = u128::from_be_bytes(self.trace_id);
+        write!(f, "00-{trace_id:032x}-{:016x}-{:02x}", self.span_id, self.flags)
     }
 }
 
@@ -44,12 +46,12 @@ impl FromStr for TraceContext {
         let version = hex(parts.next(), 2)?;
         let trace_id = hex(parts.next(), 32)?;
         // Within 16 and 2 digits, so nothing is cut off.
-        let span_id = hex(parts.next(), 16)? as u64;
+        let span_id = NonZeroU64::new(hex(parts.next(), 16)? as u64).ok_or(TraceError)?;
         let flags = hex(parts.next(), 2)? as u8;
-        let valid = version != 0xff && trace_id != 0 && span_id != 0;
+        let valid = version != 0xff && trace_id != 0;
         // Later versions may append; this one has nothing more.
         if valid && (version > 0 || parts.next().is_none()) {
-            Ok(Self { trace_id, span_id, flags })
+            Ok(Self { trace_id: trace_id.to_be_bytes(), span_id, flags })
         } else {
             Err(TraceError)
         }

@@ -1,4 +1,5 @@
 use std::collections::{HashMap, HashSet};
+use std::num::NonZeroU64;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -301,7 +302,7 @@ impl Core {
         if arguments.len() as u64 > caps.message_size {
             return Err(slot.too_large("list of arguments", arguments.len()));
         }
-        let (name, place) = slot.method(method)?;
+        let (target, place) = slot.method(method)?;
         if options.source.is_some() && state::is_reserved(method) {
             // The state of an extension is for its host alone.
             let message = format!("{} keeps {method} for its host", slot.id);
@@ -325,14 +326,14 @@ impl Core {
         }
         ticket.method = place;
         ticket.finished = false;
-        let trace = options.trace.map(|trace| trace.child(fastrand::u64(1..)));
-        ticket.span = span(&ticket.slot.id, &name, id, options.parent, trace);
+        let trace = options.trace.map(further);
+        ticket.span = span(&target, id, options.parent, trace);
         let span = ticket.span.as_deref().map(SpanRef::of).unwrap_or_default();
         let envelope = Envelope {
             kind: Kind::Call,
             id,
             source: options.source,
-            target: Some(Target { extension: ticket.slot.id.clone(), method: name }),
+            target: Some(target),
             depth: options.depth,
             deadline,
             trace,
@@ -415,22 +416,21 @@ fn streams(slot: &Slot, method: usize, input: Option<Input>, output: Option<Outp
     Some(Box::new(Streams { output, input }))
 }
 
+/// The trace as the next call in it sees it.
+fn further(trace: TraceContext) -> TraceContext {
+    trace.child(NonZeroU64::new(fastrand::u64(1..)).unwrap_or(NonZeroU64::MIN))
+}
+
 /// What subscribers see of a call: nothing is done for it where none listens.
-fn span(
-    extension: &ExtensionId,
-    method: &str,
-    call: u64,
-    parent: SpanRef,
-    trace: Option<TraceContext>,
-) -> Option<Box<Span>> {
+fn span(to: &Target, call: u64, parent: SpanRef, trace: Option<TraceContext>) -> Option<Box<Span>> {
     macro_rules! open {
         ($($parent:tt)*) => {
             tracing::debug_span!(
                 target: "quadriga::call",
                 $($parent)*
                 "call",
-                extension = extension.as_str(),
-                method,
+                extension = to.extension.as_str(),
+                method = &*to.method,
                 call,
                 traceparent = field::Empty,
                 error = field::Empty,

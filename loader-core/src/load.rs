@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use quadriga_abi::limits::{Limit, Limits, Span};
 use quadriga_abi::manifest::{Check, FILE_NAME, Manifest, TomlValue};
-use quadriga_abi::{Bytes, Description, Error, ErrorCode, ExtensionId, Isolation, PROTOCOL, Value};
+use quadriga_abi::{Bytes, Description, Error, ErrorCode, ExtensionId, Isolation, PROTOCOL, Target, Value};
 
 use crate::contract::{Checks, Needs, still_fits};
 use crate::dispatcher::{Core, lock};
@@ -216,7 +216,9 @@ impl Core {
     ) -> Result<Arc<Slot>, Error> {
         let mut methods = HashMap::default();
         for (place, method) in instance.describe().methods.iter().enumerate() {
-            if methods.insert(Arc::from(method.name.as_str()), place).is_some() {
+            let name: Arc<str> = Arc::from(method.name.as_str());
+            let target = Target { extension: id.clone(), method: Arc::clone(&name) };
+            if methods.insert(name, (Arc::new(target), place)).is_some() {
                 let message = format!("{id} describes the method {:?} twice", method.name);
                 return Err(Error::new(ErrorCode::ProtocolViolation, message));
             }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 use quadriga_abi::manifest::Manifest;
-use quadriga_abi::{Bytes, Error, ErrorCode, ExtensionId, Isolation, Method, RuntimeKind};
+use quadriga_abi::{Bytes, Error, ErrorCode, ExtensionId, Isolation, Method, RuntimeKind, Target};
 use serde::Serialize;
 use tokio::sync::Notify;
 
@@ -28,7 +28,8 @@ pub(crate) struct Slot {
     pub(crate) generation: u64,
     pub(crate) load_time: Duration,
     pub(crate) instance: Arc<dyn Instance>,
-    pub(crate) methods: HashMap<Arc<str>, usize, RandomState>,
+    /// By name: each with its place in the description.
+    pub(crate) methods: HashMap<Arc<str>, (Arc<Target>, usize), RandomState>,
     /// None unless manifest or policy asks for it.
     pub(crate) checks: Option<Box<Checks>>,
     pub(crate) caps: Caps,
@@ -100,10 +101,9 @@ pub struct Status {
 }
 
 impl Slot {
-    /// Looks a method up: the name as it is shared, and its place in the description.
-    pub(crate) fn method(&self, name: &str) -> Result<(Arc<str>, usize), Error> {
-        let found = self.methods.get_key_value(name).map(|(name, place)| (Arc::clone(name), *place));
-        found.ok_or_else(|| {
+    /// Looks a method up: it as the target of a call, and its place in the description.
+    pub(crate) fn method(&self, name: &str) -> Result<(Arc<Target>, usize), Error> {
+        self.methods.get(name).cloned().ok_or_else(|| {
             let mut names: Vec<&str> = self.methods.keys().map(AsRef::as_ref).collect();
             names.sort_unstable();
             let error = Error::new(ErrorCode::UnknownMethod, format!("{} has no method {name:?}", self.id));

@@ -157,7 +157,7 @@ async fn providers_that_do_not_fit_are_refused() {
         match (result, expected) {
             (Ok(()), Ok(())) => host.unload("a.user").await.unwrap(),
             (Err(error), Err(words)) => {
-                let told = format!("{} | {}", error.message, error.hint.unwrap_or_default());
+                let told = format!("{} | {}", error.message, error.hint.as_deref().unwrap_or_default());
                 assert!(told.starts_with(words), "{manifest}\n{told}");
                 assert_eq!(error.code, ErrorCode::IncompatibleVersion, "{manifest}");
             }

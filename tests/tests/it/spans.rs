@@ -107,7 +107,7 @@ async fn every_hop_has_a_span_in_one_trace_and_logs_into_it() {
         }
         let root = inner.parent.and_then(|id| recorder.with(id, |seen| seen.name));
         assert_eq!(root, Some("request"), "{path:?}");
-        let mut spans: Vec<u64> = Vec::new();
+        let mut spans = Vec::new();
         for text in traces {
             let here: TraceContext = text.parse().unwrap();
             assert_eq!((here.trace_id, here.flags), (trace.trace_id, trace.flags), "{path:?}");
