@@ -85,8 +85,8 @@ pub struct HostFunctions {
     pub emit: unsafe extern "C" fn(state: *const (), item: RSlice<'_, u8>, sink: ReplySink),
     /// Waits for the next item of the stream among the call's arguments.
     pub next: unsafe extern "C" fn(state: *const (), sink: ReplySink),
-    /// Begins a call with streams: one that it gets beside its arguments (`input`), one in place of
-    /// its result (`stream`). Returns the host's own word for it, valid until `drop_channel`.
+    /// Begins a call that runs while its caller goes on: with a stream beside its arguments
+    /// (`input`), with one in place of its result (`stream`). Returns the host's own word for it, valid until `drop_channel`.
     pub start: unsafe extern "C" fn(
         state: *const (),
         extension: RStr<'_>,
@@ -103,8 +103,21 @@ pub struct HostFunctions {
     /// Says that the input has no more items.
     pub finish_input: unsafe extern "C" fn(channel: *mut ()),
     /// Lets go of such a call, which is given up if it still runs.
-    #[sabi(last_prefix_field)]
     pub drop_channel: unsafe extern "C" fn(channel: *mut ()),
+    /// Waits until one of these calls can be read without waiting, or, with `input`, the stream
+    /// among the call's arguments; until `timeout` nanoseconds are over, unless it is `u64::MAX`; or
+    /// until `wake`. The sink gets a byte for each of them and one for the input, 1 if it can be
+    /// read; or an error when the call must end.
+    pub wait: unsafe extern "C" fn(
+        state: *const (),
+        channels: RSlice<'_, *mut ()>,
+        input: bool,
+        timeout: u64,
+        sink: ReplySink,
+    ),
+    /// Ends the `wait` of a call, or the next one if there is none.
+    #[sabi(last_prefix_field)]
+    pub wake: unsafe extern "C" fn(state: *const ()),
 }
 
 /// Where the result of an extension's own call goes.
@@ -162,7 +175,7 @@ impl HostCall {
         receive(read, |sink| unsafe { self.functions.next()(self.state, sink) })
     }
 
-    /// Begins a call with streams.
+    /// Begins a call that runs while its caller goes on, with streams or without.
     #[expect(unsafe_code, reason = "the host's functions take a raw pointer")]
     pub fn start(
         &self,
@@ -177,6 +190,31 @@ impl HostCall {
         let state =
             unsafe { self.functions.start()(self.state, extension, method, arguments, input, stream) };
         Channel { state, functions: self.functions }
+    }
+
+    /// Waits for the first of these calls that can be read, for the call's input if `input`, for
+    /// `timeout` nanoseconds at most unless it is `u64::MAX`, or for a `wake`. Gives `read` a byte
+    /// for each and one for the input.
+    #[expect(unsafe_code, reason = "the host's functions take a raw pointer")]
+    pub fn wait<T>(
+        &self,
+        channels: &mut [&mut Channel],
+        input: bool,
+        timeout: u64,
+        read: impl FnOnce(Outcome, &[u8]) -> T,
+    ) -> Option<T> {
+        let channels: Vec<*mut ()> = channels.iter().map(|channel| channel.state).collect();
+        // SAFETY: as in `finish`; the channels are borrowed, so nobody else uses them meanwhile.
+        receive(read, |sink| unsafe {
+            self.functions.wait()(self.state, channels[..].into(), input, timeout, sink);
+        })
+    }
+
+    /// Ends the `wait` of this call, or the next one. From any thread.
+    #[expect(unsafe_code, reason = "the host's functions take a raw pointer")]
+    pub fn wake(&self) {
+        // SAFETY: as in `finish`.
+        unsafe { self.functions.wake()(self.state) }
     }
 
     /// Writes a line to the log. Levels: 0 trace, 1 debug, 2 info, 3 warn, 4 error.
@@ -209,7 +247,7 @@ impl Drop for HostCall {
     }
 }
 
-/// A call with streams that an extension has begun. Dropped, it is given up.
+/// A call that an extension has begun. Dropped, it is given up.
 pub struct Channel {
     state: *mut (),
     functions: HostFunctionsRef,

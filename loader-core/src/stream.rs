@@ -167,6 +167,16 @@ impl Pipe {
         }
     }
 
+    /// Whether there is an item, once that or the end can be read.
+    fn poll_ready(&self, context: &mut Context<'_>) -> Poll<bool> {
+        let mut state = self.0.lock();
+        if state.items.is_empty() && state.end.is_none() {
+            state.reader = Some(context.waker().clone());
+            return Poll::Pending;
+        }
+        Poll::Ready(!state.items.is_empty())
+    }
+
     /// Only the first end counts.
     fn end(&self, end: Result<(), Error>) {
         let mut state = self.0.lock();
@@ -277,6 +287,11 @@ impl Input {
         self.0.0.poll_read(context)
     }
 
+    /// Ready when [`Input::poll_next`] is: with an item, or at the end. Takes nothing.
+    pub fn poll_ready(&self, context: &mut Context<'_>) -> Poll<()> {
+        self.0.0.poll_ready(context).map(drop)
+    }
+
     /// The next item, waited for on the calling thread.
     pub fn next(&self) -> Option<Result<Bytes, Error>> {
         pollster::block_on(poll_fn(|context| self.poll_next(context)))
@@ -364,6 +379,16 @@ impl Items {
     /// The next item; `None` at the end.
     pub async fn next(&mut self) -> Option<Result<Bytes, Error>> {
         poll_fn(|context| self.poll(context)).await
+    }
+
+    /// Ready when the next item, the result or the end can be had without waiting. Takes nothing.
+    pub fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.advance(context);
+        match self.input.as_ref().map(|input| input.0.0.poll_ready(context)) {
+            Some(Poll::Ready(true)) => Poll::Ready(()),
+            _ if self.call.is_some() => Poll::Pending,
+            _ => Poll::Ready(()),
+        }
     }
 
     /// Waits for something else, such as room for the next item of the input, while the call goes on.

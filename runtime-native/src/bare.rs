@@ -12,7 +12,7 @@ use quadriga_abi::vtable::{HostCall, HostFunctions, HostFunctionsRef, Outcome, R
 use quadriga_abi::{Description, Error, ErrorCode};
 
 use crate::library::Library;
-use crate::stream;
+use crate::{stream, wait};
 
 /// The method `echo` of an extension, without a dispatcher.
 pub struct Echo {
@@ -53,6 +53,8 @@ impl Echo {
             write: stream::write,
             finish_input: stream::finish_input,
             drop_channel: stream::drop_channel,
+            wait: wait::wait,
+            wake: wait::wake,
         }
         .leak_into_prefix();
         Ok(Self { library, method, functions })

@@ -13,6 +13,7 @@ use quadriga_abi::{Bytes, Error, ErrorCode};
 use quadriga_core::{Bridge, Call, CallContext, LogLevel, Streams};
 
 use crate::stream;
+use crate::wait::{self, Waiting, Wakes};
 
 static FUNCTIONS: LazyLock<HostFunctionsRef> = LazyLock::new(|| {
     HostFunctions {
@@ -29,15 +30,25 @@ static FUNCTIONS: LazyLock<HostFunctionsRef> = LazyLock::new(|| {
         write: stream::write,
         finish_input: stream::finish_input,
         drop_channel: stream::drop_channel,
+        wait: wait::wait,
+        wake: wait::wake,
     }
     .leak_into_prefix()
 });
 
+/// What the calls of one extension share.
+pub(crate) struct Hub {
+    pub(crate) bridge: Bridge,
+    pub(crate) waiting: Waiting,
+}
+
 /// A call that an extension holds.
 pub(crate) struct CallState {
-    pub(crate) bridge: Bridge,
+    pub(crate) hub: Arc<Hub>,
     pub(crate) context: CallContext,
     pub(crate) streams: Option<Box<Streams>>,
+    /// What ends its `wait`.
+    pub(crate) wakes: Wakes,
     progress: Mutex<Progress>,
 }
 
@@ -50,9 +61,10 @@ enum Progress {
 }
 
 impl CallState {
-    pub(crate) fn new(bridge: Bridge, call: &mut Call) -> Arc<Self> {
+    pub(crate) fn new(hub: Arc<Hub>, call: &mut Call) -> Arc<Self> {
         let (context, streams) = (call.context(), call.streams.take());
-        Arc::new(Self { bridge, context, streams, progress: Mutex::new(Progress::Running(None)) })
+        let progress = Mutex::new(Progress::Running(None));
+        Arc::new(Self { hub, context, streams, wakes: Wakes::default(), progress })
     }
 
     pub(crate) fn id(&self) -> u64 {
@@ -90,14 +102,16 @@ impl CallState {
 
     /// Ends a call whose caller no longer waits, whatever its extension still does.
     pub(crate) fn interrupt(&self) {
-        let late = self.context.deadline.is_some_and(|deadline| deadline <= Instant::now());
-        self.end(|| {
-            Err(if late {
-                Error::new(ErrorCode::DeadlineExceeded, "the call took longer than it was given")
-            } else {
-                Error::new(ErrorCode::Cancelled, "the caller gave up")
-            })
-        });
+        self.end(|| Err(self.given_up()));
+    }
+
+    /// Why the caller no longer waits.
+    pub(crate) fn given_up(&self) -> Error {
+        if self.context.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            Error::new(ErrorCode::DeadlineExceeded, "the call took longer than it was given")
+        } else {
+            Error::new(ErrorCode::Cancelled, "the caller gave up")
+        }
     }
 
     /// Only the first time counts.
@@ -158,7 +172,7 @@ unsafe extern "C" fn call(
     let (extension, method) = (extension.as_str(), method.as_str());
     // A panic of ours must not unwind through the extension's frames.
     let result = catch_unwind(AssertUnwindSafe(|| {
-        call.bridge.call(&call.context, extension, method, arguments).wait()
+        call.hub.bridge.call(&call.context, extension, method, arguments).wait()
     }))
     .unwrap_or_else(|_| Err(Error::new(ErrorCode::Internal, "the host panicked")));
     let (outcome, bytes) = match result {
@@ -181,18 +195,18 @@ unsafe extern "C" fn log(call: *const (), level: u8, message: RStr<'_>) {
     // SAFETY: as in `finish`.
     let call = unsafe { state(call) };
     // What a subscriber of the host does must not unwind through the extension's frames.
-    let _ = catch_unwind(AssertUnwindSafe(|| call.bridge.log(&call.context, level, message.as_str())));
+    let _ = catch_unwind(AssertUnwindSafe(|| call.hub.bridge.log(&call.context, level, message.as_str())));
 }
 
 #[expect(unsafe_code, reason = "called by the extension with the pointer that it was lent")]
 unsafe extern "C" fn config(call: *const ()) -> RVec<u8> {
     // SAFETY: as in `finish`.
-    unsafe { state(call) }.bridge.config().to_vec().into()
+    unsafe { state(call) }.hub.bridge.config().to_vec().into()
 }
 
 #[expect(unsafe_code, reason = "called by the extension with the pointer that it was lent")]
 unsafe extern "C" fn cancelled(call: *const ()) -> bool {
     // SAFETY: as in `finish`.
     let call = unsafe { state(call) };
-    call.bridge.cancelled(&call.context)
+    call.hub.bridge.cancelled(&call.context)
 }

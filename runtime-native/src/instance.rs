@@ -6,14 +6,15 @@ use parking_lot::Mutex;
 use quadriga_abi::{Bytes, Description, Error, ErrorCode};
 use quadriga_core::{BoxFuture, Bridge, Call, Instance, Outcome, Usage};
 
-use crate::host_call::CallState;
+use crate::host_call::{CallState, Hub};
 use crate::library::Library;
+use crate::wait::Waiting;
 
 /// A loaded library.
 pub(crate) struct NativeInstance {
     library: Library,
     description: Description,
-    bridge: Bridge,
+    hub: Arc<Hub>,
     /// The calls that their extension kept, so that they can be ended without it.
     kept: Kept,
 }
@@ -22,7 +23,8 @@ type Kept = Arc<Mutex<HashMap<u64, Weak<CallState>>>>;
 
 impl NativeInstance {
     pub(crate) fn new(library: Library, description: Description, bridge: Bridge) -> Self {
-        Self { library, description, bridge, kept: Kept::default() }
+        let hub = Arc::new(Hub { bridge, waiting: Waiting::default() });
+        Self { library, description, hub, kept: Kept::default() }
     }
 
     fn later(&self, state: Arc<CallState>) -> impl Future<Output = Result<Bytes, Error>> + Send + use<> {
@@ -44,7 +46,7 @@ impl Instance for NativeInstance {
         let Ok(method) = u32::try_from(call.method) else {
             return Error::new(ErrorCode::UnknownMethod, "there is no such method").into();
         };
-        let mut state = CallState::new(self.bridge.clone(), &mut call);
+        let mut state = CallState::new(Arc::clone(&self.hub), &mut call);
         self.library.module.call()(method, call.envelope.payload[..].into(), state.lend());
         match state.ended() {
             Some(result) => Outcome::Ready(result),
@@ -57,7 +59,11 @@ impl Instance for NativeInstance {
     }
 
     fn interrupt(&self, call: u64) {
-        // One that runs on its caller's thread is not among these, and cannot be stopped.
+        // One that waits looks whether it should go on. One that runs on its caller's thread is
+        // not among the kept, and cannot be stopped.
+        if let Some(waker) = self.hub.waiting.lock().get(&call) {
+            waker.wake_by_ref();
+        }
         let state = self.kept.lock().get(&call).and_then(Weak::upgrade);
         if let Some(state) = state {
             state.interrupt();

@@ -12,5 +12,6 @@ mod instance;
 mod library;
 mod runtime;
 mod stream;
+mod wait;
 
 pub use runtime::NativeRuntime;

@@ -9,15 +9,15 @@ use quadriga_core::{Feed, Items};
 
 use crate::host_call::state;
 
-/// A call with streams that an extension has begun.
-struct Channel {
-    items: Items,
+/// A call that an extension has begun.
+pub(crate) struct Channel {
+    pub(crate) items: Items,
     feed: Option<Feed>,
 }
 
 /// Hands a result to the extension. A panic of ours must not unwind through its frames.
 #[expect(unsafe_code, reason = "called with a sink that the extension lent")]
-unsafe fn answer(sink: ReplySink, work: impl FnOnce() -> Result<Option<Bytes>, Error>) {
+pub(crate) unsafe fn answer(sink: ReplySink, work: impl FnOnce() -> Result<Option<Bytes>, Error>) {
     let result = catch_unwind(AssertUnwindSafe(work))
         .unwrap_or_else(|_| Err(Error::new(ErrorCode::Internal, "the host panicked")));
     let (outcome, bytes) = match result {
@@ -72,14 +72,14 @@ pub(crate) unsafe extern "C" fn start(
     let arguments = Bytes::copy_from_slice(arguments.as_slice());
     let (feed, input) = input.then(Feed::new).unzip();
     let (extension, method) = (extension.as_str(), method.as_str());
-    let items = call.bridge.start(&call.context, extension, method, arguments, input, stream);
+    let items = call.hub.bridge.start(&call.context, extension, method, arguments, input, stream);
     Box::into_raw(Box::new(Channel { items, feed })).cast()
 }
 
 /// # Safety
 /// `channel` must come from `start`, and no other thread may use it.
 #[expect(unsafe_code, reason = "raw pointers cross the seam")]
-unsafe fn channel<'a>(channel: *mut ()) -> &'a mut Channel {
+pub(crate) unsafe fn channel<'a>(channel: *mut ()) -> &'a mut Channel {
     // SAFETY: the caller's promise.
     unsafe { &mut *channel.cast::<Channel>() }
 }

@@ -7,6 +7,7 @@ wasmtime::component::bindgen!({
         "quadriga:extension/host.call": async,
         "quadriga:extension/host.emit": async,
         "quadriga:extension/host.next": async,
+        "quadriga:extension/host.wait": async,
         "quadriga:extension/host.[constructor]channel": trappable,
         "quadriga:extension/host.[method]channel.read": async,
         "quadriga:extension/host.[method]channel.write": async,

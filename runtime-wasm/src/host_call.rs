@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use quadriga_abi::{Bytes, Error};
 use quadriga_core::{LogLevel, Outcome};
 use tokio::time::Sleep;
-use wasmtime::component::{HasSelf, Linker};
+use wasmtime::component::{HasSelf, Linker, Resource};
 
 use crate::bindings::quadriga::extension::host::{self, Level};
 use crate::bindings::quadriga::extension::types;
@@ -16,7 +16,7 @@ use crate::config::GRACE;
 use crate::convert;
 use crate::guest::Guest;
 use crate::limits::{Stop, Watch};
-use crate::stream;
+use crate::stream::{self, Channel};
 
 pub(crate) fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     host::add_to_linker::<Guest, HasSelf<Guest>>(linker, |guest| guest)
@@ -164,5 +164,14 @@ impl host::Host for Guest {
 
     async fn next(&mut self) -> Result<Option<Vec<u8>>, types::Error> {
         stream::next(self.streams.as_deref()).await.map_err(convert::error_to_guest)
+    }
+
+    async fn wait(
+        &mut self,
+        channels: Vec<Resource<Channel>>,
+        input: bool,
+        timeout: Option<u64>,
+    ) -> Result<Vec<u32>, types::Error> {
+        stream::wait(self, &channels, input, timeout).await.map_err(convert::error_to_guest)
     }
 }

@@ -2,6 +2,11 @@
 //!
 //! None of this runs other guests on the small stack of this one: calls with streams run elsewhere.
 
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
 use quadriga_abi::{Bytes, Error, ErrorCode};
 use quadriga_core::{Feed, Items, Streams};
 use wasmtime::component::Resource;
@@ -11,7 +16,7 @@ use crate::bindings::quadriga::extension::types;
 use crate::convert;
 use crate::guest::Guest;
 
-/// A call with streams that a guest has begun.
+/// A call that a guest has begun.
 #[expect(unreachable_pub, reason = "the generated bindings export it again")]
 pub struct Channel {
     items: Items,
@@ -34,6 +39,47 @@ fn no_stream() -> Error {
 
 fn gone(error: &wasmtime::component::ResourceTableError) -> types::Error {
     convert::error_to_guest(Error::new(ErrorCode::ProtocolViolation, error.to_string()))
+}
+
+/// Waits for the first of the channels, the input (after them) or the end of the time.
+pub(crate) async fn wait(
+    guest: &mut Guest,
+    channels: &[Resource<Channel>],
+    input: bool,
+    timeout: Option<u64>,
+) -> Result<Vec<u32>, Error> {
+    let watch = guest.watch.clone();
+    let input = guest.streams.as_ref().and_then(|streams| streams.input.clone()).filter(|_| input);
+    let over = async {
+        match timeout {
+            Some(timeout) => tokio::time::sleep(Duration::from_nanos(timeout)).await,
+            None => std::future::pending().await,
+        }
+    };
+    let (mut stopped, mut over) = (pin!(watch.stopped()), pin!(over));
+    poll_fn(|context| {
+        let mut ready = Vec::new();
+        for (place, channel) in (0..).zip(channels) {
+            let polled = guest.table.get_mut(channel).map(|channel| channel.items.poll_ready(context));
+            // What isn't there has nothing to wait for: `read` says why.
+            if polled.is_ok_and(|polled| polled.is_pending()) {
+                continue;
+            }
+            ready.push(place);
+        }
+        if input.as_ref().is_some_and(|input| input.poll_ready(context).is_ready()) {
+            ready.push(u32::try_from(channels.len()).unwrap_or(u32::MAX));
+        }
+        // A timeout of zero only looks, and needs no timer.
+        if !ready.is_empty() || timeout == Some(0) {
+            return Poll::Ready(Ok(ready));
+        }
+        if let Poll::Ready(stop) = stopped.as_mut().poll(context) {
+            return Poll::Ready(Err(stop.into()));
+        }
+        over.as_mut().poll(context).map(|()| Ok(ready))
+    })
+    .await
 }
 
 impl HostChannel for Guest {
