@@ -53,6 +53,7 @@ fn show(dir: &Path, manifest: &Manifest, loaded: Option<&Status>, output: Output
             json!({
                 "runtime": status.runtime,
                 "isolation": status.isolation,
+                "contract": status.contract,
                 "load_ms": millis(status.load_time),
                 "methods": status.methods,
             })
@@ -83,6 +84,7 @@ fn text(manifest: &Manifest, loaded: Option<&Status>) -> Result<String> {
     let facts = [
         ("Runtime", format!("{}, {}", runtime.kind, runtime.entry)),
         ("Isolation", isolation),
+        ("Contract", loaded.map(|status| status.contract.to_string()).unwrap_or_default()),
         ("Permissions", asked(&manifest.permissions)?),
         ("Limits", asked(&manifest.limits)?),
         ("Needs", ids(needs)),

@@ -272,22 +272,27 @@ impl Core {
 
     fn check_host(&self, manifest: &Manifest) -> Result<(), Error> {
         let id = &manifest.extension.id;
-        let wrong = |message| Err(Error::new(ErrorCode::IncompatibleVersion, message));
+        let wrong =
+            |message, hint: String| Err(Error::new(ErrorCode::IncompatibleVersion, message).with_hint(hint));
         let protocol =
             semver::Version::new(PROTOCOL.major.into(), PROTOCOL.minor.into(), PROTOCOL.patch.into());
         if let Some(range) = manifest.runtime.api.as_ref().filter(|range| !range.0.matches(&protocol)) {
-            return wrong(format!("{id} works with contract {range}; this host speaks {protocol}"));
+            let message = format!("{id} works with contract {range}; this host speaks {protocol}");
+            let hint = format!("take a version of it for contract {protocol}, or a host that speaks {range}");
+            return wrong(message, hint);
         }
         let Ok(host) = env!("CARGO_PKG_VERSION").parse::<semver::Version>() else {
             return Ok(());
         };
         match (&manifest.host.min, &manifest.host.max) {
-            (Some(min), _) if host < min.0 => {
-                wrong(format!("{id} needs host {min} or newer; this is {host}"))
-            }
-            (_, Some(max)) if host > max.0 => {
-                wrong(format!("{id} needs host {max} or older; this is {host}"))
-            }
+            (Some(min), _) if host < min.0 => wrong(
+                format!("{id} needs host {min} or newer; this is {host}"),
+                format!("update the host to {min}, or take an older version of {id}"),
+            ),
+            (_, Some(max)) if host > max.0 => wrong(
+                format!("{id} needs host {max} or older; this is {host}"),
+                format!("take a newer version of {id}, or host {max}"),
+            ),
             _ => Ok(()),
         }
     }
@@ -402,7 +407,7 @@ fn check_description(manifest: &Manifest, description: &Description) -> Result<(
     let theirs = description.protocol;
     if !PROTOCOL.serves(theirs) {
         let message = format!("{id} was built for contract {theirs}; this host speaks {PROTOCOL}");
-        let hint = format!("build it with an SDK for contract {PROTOCOL}");
+        let hint = format!("build it with an SDK for contract {PROTOCOL}, or take a host for {theirs}");
         return Err(Error::new(ErrorCode::IncompatibleVersion, message).with_hint(hint));
     }
     let hooks = manifest.hooks.iter().map(|(name, hook)| (format!("[hooks.{name}]"), &hook.method));

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 use quadriga_abi::manifest::Manifest;
-use quadriga_abi::{Bytes, Error, ErrorCode, ExtensionId, Isolation, Method, RuntimeKind, Target};
+use quadriga_abi::{
+    Bytes, Error, ErrorCode, ExtensionId, Isolation, Method, ProtocolVersion, RuntimeKind, Target,
+};
 use serde::Serialize;
 use tokio::sync::Notify;
 
@@ -86,6 +88,8 @@ pub struct Status {
     pub runtime: RuntimeKind,
     /// The isolation that was reached.
     pub isolation: Isolation,
+    /// The contract that it was built for.
+    pub contract: ProtocolVersion,
     /// How far it is in its life.
     pub state: State,
     /// Counts the loads of this host: a reload has a higher one.
@@ -153,6 +157,7 @@ impl Slot {
             version: self.version.clone(),
             runtime: self.kind.clone(),
             isolation: self.isolation,
+            contract: self.instance.describe().protocol,
             state: if self.gate.is_closed() { State::Draining } else { State::Running },
             generation: self.generation,
             load_time: self.load_time,

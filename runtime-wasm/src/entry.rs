@@ -49,7 +49,7 @@ fn check(engine: &Engine, component: &Component, file: &str) -> Result<(), Error
     let exports: Vec<String> = ty.exports(engine).map(|(name, _)| name.to_owned()).collect();
     if let Some(other) = imports.iter().chain(&exports).find_map(|name| other_version(name)) {
         let message = format!("{file} was built for contract {other}; this host speaks {PROTOCOL}");
-        let hint = "build it anew with the SDK of this host's version";
+        let hint = format!("build it with an SDK for contract {PROTOCOL}, or take a host for {other}");
         return Err(Error::new(ErrorCode::IncompatibleVersion, message).with_hint(hint));
     }
     let provided = |name: &&String| {

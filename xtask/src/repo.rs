@@ -44,10 +44,15 @@ pub(crate) struct Target {
 impl Repo {
     pub(crate) fn find() -> Result<Self> {
         let xtask = env::var_os("CARGO_MANIFEST_DIR").context("run this as `cargo xtask`")?;
+        Self::at(Path::new(&xtask))
+    }
+
+    /// The workspace that a package's folder belongs to.
+    pub(crate) fn at(dir: &Path) -> Result<Self> {
         let text = cmd::output(
             cargo()
                 .args(["metadata", "--no-deps", "--format-version", "1", "--manifest-path"])
-                .arg(Path::new(&xtask).join("Cargo.toml")),
+                .arg(dir.join("Cargo.toml")),
         )?;
         serde_json::from_str(&text).context("`cargo metadata` printed something unexpected")
     }

@@ -27,5 +27,7 @@ mod spans;
 mod state;
 #[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
 mod streams;
+#[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
+mod versions;
 #[cfg(feature = "wasm")]
 mod wasm;

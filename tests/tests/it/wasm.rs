@@ -1,6 +1,6 @@
 //! WebAssembly components: what only they do, and every way in which they can be wrong.
 
-mod component;
+pub(crate) mod component;
 mod deadlines;
 mod entries;
 mod foreign;

@@ -70,6 +70,15 @@ pub(crate) fn all(repo: &Repo) -> Result<Vec<Guest>> {
     Ok(found)
 }
 
+/// Some of `tests/guests`, into a folder of their own.
+pub(super) fn cases(repo: &Repo, names: &[&str], dest: &Path) -> Result<Vec<Guest>> {
+    let mut found = Vec::new();
+    for name in names {
+        four_languages(repo, &repo.root.join("tests/guests").join(name), &dest.join(name), &mut found)?;
+    }
+    Ok(found)
+}
+
 /// The same extension in each language: `js/`, `python/`, and one crate in `rust/` for two of them.
 fn four_languages(repo: &Repo, case: &Path, dest: &Path, found: &mut Vec<Guest>) -> Result<()> {
     let wanted = languages(repo, case)?;

@@ -1,8 +1,10 @@
 //! Builds every extension package of this repository from source into a folder ready to load:
 //! `tests/guests/<case>/` into `target/guests/<case>/{js,python,wasm,native}/`, `tests/foreign/` into
-//! `target/guests/foreign/`, and `examples/` into `target/examples/` in the same way.
+//! `target/guests/foreign/`, and `examples/` into `target/examples/` in the same way. Beside them, in
+//! `target/guests/since-v0.1/`, are extensions as they were built when the contract was released.
 
 mod discover;
+mod fixtures;
 mod foreign;
 mod rust;
 
@@ -11,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
+use crate::cmd::say;
 use crate::files::Tree;
 use crate::repo::Repo;
 use crate::setup::{Setup, node, python};
@@ -49,8 +52,14 @@ pub(crate) fn dest(repo: &Repo, wanted: Wanted) -> PathBuf {
 pub(crate) fn build(repo: &Repo, setup: &Setup, wanted: Wanted) -> Result<()> {
     let mut guests = discover::all(repo)?;
     guests.retain(|guest| wanted.includes(guest));
-    let artifacts = rust::build(repo, setup, &guests, wanted.native_profile())?;
-    for guest in &guests {
+    say("build: the Rust guests");
+    make(repo, setup, &guests, wanted.native_profile(), &dest(repo, wanted))?;
+    if wanted == Wanted::All { fixtures::build(repo, setup) } else { Ok(()) }
+}
+
+fn make(repo: &Repo, setup: &Setup, guests: &[Guest], native_profile: &str, dest: &Path) -> Result<()> {
+    let artifacts = rust::build(repo, setup, guests, native_profile)?;
+    for guest in guests {
         let name = || format!("cannot build {}", guest.dest.display());
         let mut tree = tree(repo, setup, guest).with_context(name)?;
         match &guest.source {
@@ -63,7 +72,7 @@ pub(crate) fn build(repo: &Repo, setup: &Setup, wanted: Wanted) -> Result<()> {
                 tree.add(&guest.manifest.entry, component);
             }
         }
-        tree.write(&dest(repo, wanted).join(&guest.dest)).with_context(name)?;
+        tree.write(&dest.join(&guest.dest)).with_context(name)?;
     }
     Ok(())
 }

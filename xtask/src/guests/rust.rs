@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::Result;
 
 use super::discover::{Guest, Kind, Source};
-use crate::cmd::{self, say};
+use crate::cmd;
 use crate::repo::Repo;
 use crate::setup::{Setup, WASM};
 
@@ -28,23 +29,27 @@ impl Artifacts {
 }
 
 pub(crate) fn build(repo: &Repo, setup: &Setup, guests: &[Guest], native_profile: &str) -> Result<Artifacts> {
-    say("build: the Rust guests");
     let wasm = packages(guests, Kind::Wasm);
     if !wasm.is_empty() {
-        let mut cargo = setup.cargo();
-        cargo.args(["build", "--lib", "--profile", "guest", "--target", WASM]);
-        cmd::run(cargo.args(select(&wasm)))?;
+        let mut cargo = build_in(repo, setup, "guest");
+        cmd::run(cargo.args(["--target", WASM]).args(select(&wasm)))?;
     }
     let native = packages(guests, Kind::Native);
     if !native.is_empty() {
-        let mut cargo = setup.cargo();
-        cargo.args(["build", "--lib", "--profile", native_profile]);
-        cmd::run(cargo.args(select(&native)))?;
+        cmd::run(build_in(repo, setup, native_profile).args(select(&native)))?;
     }
     Ok(Artifacts {
         wasm: repo.profile_dir(Some(WASM), "guest"),
         native: repo.profile_dir(None, native_profile),
     })
+}
+
+/// A build in this workspace, which need not be the one that set-up was for.
+fn build_in(repo: &Repo, setup: &Setup, profile: &str) -> Command {
+    let mut cargo = setup.cargo();
+    cargo.current_dir(&repo.root).args(["build", "--lib", "--profile", profile, "--target-dir"]);
+    cargo.arg(&repo.target);
+    cargo
 }
 
 /// The crates that are built for this runtime.

@@ -4,40 +4,54 @@ use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
 /// A component of the contract's world with one method, `nil`.
-pub(super) struct Component {
+pub(crate) struct Component {
     start: String,
     describe: String,
     protocol: String,
+    feature: Option<String>,
 }
 
 impl Component {
-    pub(super) fn new() -> Self {
-        Self { start: String::new(), describe: "i32.const 64".to_owned(), protocol: "0.1.0".to_owned() }
+    pub(crate) fn new() -> Self {
+        Self {
+            start: String::new(),
+            describe: "i32.const 64".to_owned(),
+            protocol: "0.1.0".to_owned(),
+            feature: None,
+        }
     }
 
     /// What runs when it is instantiated.
-    pub(super) fn start(mut self, code: &str) -> Self {
+    pub(crate) fn start(mut self, code: &str) -> Self {
         self.start = code.to_owned();
         self
     }
 
     /// The body of `describe`: leaves the address of a description.
-    pub(super) fn describe(mut self, code: &str) -> Self {
+    pub(crate) fn describe(mut self, code: &str) -> Self {
         self.describe = code.to_owned();
         self
     }
 
     /// The protocol that it says it speaks.
-    pub(super) fn protocol(mut self, version: &str) -> Self {
+    pub(crate) fn protocol(mut self, version: &str) -> Self {
         self.protocol = version.to_owned();
         self
     }
 
-    pub(super) fn build(&self) -> Vec<u8> {
-        let Self { start, describe, protocol } = self;
+    /// A feature that it says it uses.
+    pub(crate) fn feature(mut self, name: &str) -> Self {
+        self.feature = Some(name.to_owned());
+        self
+    }
+
+    pub(crate) fn build(&self) -> Vec<u8> {
+        let Self { start, describe, protocol, feature } = self;
+        let features = feature.as_deref().unwrap_or_default();
         // At 64, the description: protocol, sdk, features, methods, each as pointer and length.
         // At 128, the method: name, doc, parameters, and no type that it returns.
         // At 192, the result of a call: ok, pointer, length.
+        // At 208, the feature: pointer and length.
         let words = |words: &[usize]| -> String {
             words
                 .iter()
@@ -53,14 +67,17 @@ impl Component {
                 (data (i32.const 64) "{description}")
                 (data (i32.const 128) "{method}")
                 (data (i32.const 192) "{result}")
+                (data (i32.const 208) "{listed}")
+                (data (i32.const 224) "{features}")
                 (func $start {start})
                 (start $start)
                 (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) i32.const 1024)
                 (func $describe (export "quadriga:extension/guest@0.1.0#describe") (result i32) {describe})
                 (func (export "quadriga:extension/guest@0.1.0#call") (param i32 i32 i32 i32) (result i32)
                     i32.const 192))"#,
-            description = words(&[16, protocol.len(), 0, 0, 0, 0, 128, 1]),
+            description = words(&[16, protocol.len(), 0, 0, 208, feature.iter().len(), 128, 1]),
             method = words(&[48, 3, 0, 0, 0, 0, 0]),
+            listed = words(&[224, features.len()]),
             result = words(&[0, 51, 1]),
         );
         let mut module = wat::parse_str(text).unwrap();
