@@ -1,11 +1,12 @@
 //! Every runtime calls every runtime: the sixteen directions, and chains that come back to where
 //! they have been. A deadlock shows as a test that nextest ends.
 
+use std::fs;
 use std::time::Duration;
 
 use quadriga::abi::{ErrorCode, Value};
 use quadriga::{CallOptions, Dispatcher};
-use quadriga_tests::{granted, guest, host};
+use quadriga_tests::{granted, guest, host, repository};
 
 const LANGUAGES: [&str; 4] = ["js", "python", "wasm", "native"];
 
@@ -118,6 +119,30 @@ async fn errors_keep_code_and_chain_across_languages() {
             assert_eq!(cause.extension.as_deref(), Some(relay(to).as_str()), "{from} calls {to}: {error:?}");
             assert!(cause.message.contains("too bad"), "{from} calls {to}: {error:?}");
         }
+    }
+}
+
+#[tokio::test]
+async fn an_exception_below_two_calls_shows_three_stacks() {
+    let host = relays().await;
+    let inner = (relay("python"), "fail", ["too bad"]);
+    let outer = (relay("wasm"), "relay", inner);
+    let error = host.invoke::<Value>(&relay("js"), "relay", &outer).await.unwrap_err();
+    let line = |file: &str, code: &str| {
+        let source = fs::read_to_string(repository().join("tests/guests/relay").join(file)).unwrap();
+        1 + source.lines().position(|line| line.trim_start().starts_with(code)).expect(code)
+    };
+    let stacks = [
+        ("js", "relay", format!("main.ts:{}:", line("js/main.ts", "return await host.call(extension"))),
+        ("wasm", "", format!("rust/src/lib.rs:{}:", line("rust/src/lib.rs", "host::call(extension"))),
+        ("python", "in fail", format!("\"main.py\", line {}", line("python/main.py", "raise Exception"))),
+    ];
+    let chain: Vec<_> = error.chain().collect();
+    assert_eq!(chain.len(), stacks.len(), "{error:#?}");
+    for (error, (language, function, place)) in chain.into_iter().zip(stacks) {
+        assert_eq!(error.extension.as_deref(), Some(relay(language).as_str()), "{error:#?}");
+        let stack = error.stack.as_deref().expect(language);
+        assert!(stack.contains(&place) && stack.contains(function), "{place} is not in {stack}");
     }
 }
 
