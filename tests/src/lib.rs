@@ -1,9 +1,11 @@
 //! What the integration tests share: where guests are, and a host to load them into.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use quadriga::abi::Isolation;
 use quadriga::{Dispatcher, Grant, LoadOptions, Policy};
+use tempfile::TempDir;
 
 /// The folder of a built guest: `guests/<case>/<language>`.
 ///
@@ -42,6 +44,37 @@ pub fn host() -> Dispatcher {
 /// Grants what the manifest asks for.
 pub fn granted() -> LoadOptions {
     LoadOptions { grant: Grant::Requested, ..LoadOptions::default() }
+}
+
+/// A copy of a package, with more lines at the end of its manifest.
+///
+/// # Panics
+/// If it cannot be copied.
+pub fn with(package: &Path, more: &str) -> TempDir {
+    let copied = tempfile::tempdir().expect("a temporary folder");
+    copy(package, copied.path()).expect("a copy");
+    let manifest = copied.path().join("quadriga.toml");
+    let text = fs::read_to_string(&manifest).expect("a manifest");
+    fs::write(&manifest, format!("{text}\n{more}\n")).expect("a manifest");
+    copied
+}
+
+/// Copies a folder over another.
+///
+/// # Errors
+/// If the file system refuses.
+pub fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &to)?;
+        } else {
+            fs::copy(entry.path(), to)?;
+        }
+    }
+    Ok(())
 }
 
 fn built(variable: &str, folder: &str) -> PathBuf {

@@ -2,10 +2,9 @@
 //! they have been. A deadlock shows as a test that nextest ends.
 
 use std::fs;
-use std::time::Duration;
 
+use quadriga::Dispatcher;
 use quadriga::abi::{ErrorCode, Value};
-use quadriga::{CallOptions, Dispatcher};
 use quadriga_tests::{granted, guest, host, repository};
 
 const LANGUAGES: [&str; 4] = ["js", "python", "wasm", "native"];
@@ -107,22 +106,6 @@ async fn a_language_calls_itself_again_and_again() {
 }
 
 #[tokio::test]
-async fn errors_keep_code_and_chain_across_languages() {
-    let host = relays().await;
-    for from in LANGUAGES {
-        for to in LANGUAGES {
-            let arguments = (relay(to), "fail", ["too bad"]);
-            let error = host.invoke::<Value>(&relay(from), "relay", &arguments).await.unwrap_err();
-            assert_eq!(error.code, ErrorCode::ExtensionError, "{from} calls {to}: {error:?}");
-            assert_eq!(error.extension.as_deref(), Some(relay(from).as_str()), "{error:?}");
-            let cause = error.chain().last().unwrap();
-            assert_eq!(cause.extension.as_deref(), Some(relay(to).as_str()), "{from} calls {to}: {error:?}");
-            assert!(cause.message.contains("too bad"), "{from} calls {to}: {error:?}");
-        }
-    }
-}
-
-#[tokio::test]
 async fn an_exception_below_two_calls_shows_three_stacks() {
     let host = relays().await;
     let inner = (relay("python"), "fail", ["too bad"]);
@@ -143,25 +126,6 @@ async fn an_exception_below_two_calls_shows_three_stacks() {
         assert_eq!(error.extension.as_deref(), Some(relay(language).as_str()), "{error:#?}");
         let stack = error.stack.as_deref().expect(language);
         assert!(stack.contains(&place) && stack.contains(function), "{place} is not in {stack}");
-    }
-}
-
-#[tokio::test]
-async fn a_deadline_bounds_the_whole_chain() {
-    let host = relays().await;
-    // Native code cannot be interrupted in its host's process, so it does not spin here.
-    for from in LANGUAGES {
-        for to in ["js", "python", "wasm"] {
-            let arguments = rmp_serde::to_vec(&(relay(to), "spin", [(); 0])).unwrap();
-            let options = CallOptions::default().timeout(Duration::from_millis(50));
-            let error = host.call(&relay(from), "relay", arguments, options).await.unwrap_err();
-            assert_eq!(error.code, ErrorCode::DeadlineExceeded, "{from} calls {to}: {error:?}");
-        }
-    }
-    for from in LANGUAGES {
-        for to in LANGUAGES {
-            greet(&host, from, to).await;
-        }
     }
 }
 

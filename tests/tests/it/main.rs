@@ -3,8 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
-mod cancel;
-#[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
 mod cli;
 mod conformance;
 #[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
@@ -23,8 +21,6 @@ mod python;
 mod readme;
 #[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
 mod spans;
-#[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
-mod state;
 #[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
 mod streams;
 #[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]

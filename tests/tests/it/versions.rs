@@ -2,11 +2,10 @@
 //! and what claims another is refused with both versions and what to do.
 
 use std::fs;
-use std::path::Path;
 
 use quadriga::abi::{ErrorCode, PROTOCOL, StreamMark};
 use quadriga::{CallOptions, Dispatcher, Feed};
-use quadriga_tests::{granted, guest, host};
+use quadriga_tests::{copy, granted, guest, host, with};
 use tempfile::TempDir;
 
 use crate::wasm::component::Component;
@@ -18,22 +17,13 @@ fn fixture(case: &str, language: &str) -> std::path::PathBuf {
     guest(&format!("since-v0.1/{case}"), language)
 }
 
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let to = to.join(entry.file_name());
-        if entry.path().is_dir() { copy(&entry.path(), &to) } else { drop(fs::copy(entry.path(), to)) }
-    }
-}
-
 /// Fixtures, and beside them what the same sources are today: `now-<case>.<language>`.
 async fn then_and_now(cases: &[&str]) -> Dispatcher {
     let host = host();
     for case in cases {
         for language in LANGUAGES {
             host.load(fixture(case, language), granted()).await.expect(language);
-            let today = tempfile::tempdir().unwrap();
-            copy(&guest(case, language), today.path());
+            let today = with(&guest(case, language), "");
             let manifest = today.path().join("quadriga.toml");
             let id = format!("{case}.{language}");
             let text = fs::read_to_string(&manifest).unwrap();
@@ -102,30 +92,19 @@ async fn extensions_of_contract_0_1_hand_their_state_on() {
     let host = host();
     for language in LANGUAGES {
         let id = format!("counter.{language}");
-        let folder = tempfile::tempdir().unwrap();
-        copy(&fixture("counter", language), folder.path());
+        let folder = with(&fixture("counter", language), "");
         host.load(folder.path(), granted()).await.expect(language);
         let add = async |n: i64| host.invoke::<i64>(&id, "add", &(n,)).await.expect(language);
         assert_eq!(add(3).await, 3, "{language}");
         host.reload(&id).await.expect(language);
         assert_eq!(add(1).await, 4, "{language}: from one of then to the next");
-        copy(&guest("counter", language), folder.path());
+        copy(&guest("counter", language), folder.path()).unwrap();
         host.reload(&id).await.expect(language);
         assert_eq!(add(1).await, 5, "{language}: from then to now");
-        copy(&fixture("counter", language), folder.path());
+        copy(&fixture("counter", language), folder.path()).unwrap();
         host.reload(&id).await.expect(language);
         assert_eq!(add(1).await, 6, "{language}: and back");
     }
-}
-
-/// A package of a runtime that would load, but for what `more` asks for in `[runtime]` or after it.
-fn asking(language: &str, more: &str) -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    copy(&guest("counter", language), folder.path());
-    let manifest = folder.path().join("quadriga.toml");
-    let text = fs::read_to_string(&manifest).unwrap();
-    fs::write(&manifest, format!("{text}\n{more}\n")).unwrap();
-    folder
 }
 
 /// A package whose code claims a protocol and a feature.
@@ -180,10 +159,10 @@ async fn what_asks_for_another_host_is_refused() {
     ];
     for language in LANGUAGES {
         for (more, words) in cases {
-            refused(&format!("{language}: {more}"), &asking(language, more), words).await;
+            refused(&format!("{language}: {more}"), &with(&guest("counter", language), more), words).await;
         }
         let today = format!("api = '^{ours}'\n[host]\nmin = '{host}'\nmax = '{host}'");
-        self::host().load(asking(language, &today).path(), granted()).await.expect(language);
+        self::host().load(with(&guest("counter", language), &today).path(), granted()).await.expect(language);
     }
 }
 

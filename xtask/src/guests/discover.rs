@@ -199,3 +199,60 @@ impl Kind {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The build itself would stop here, before any test could find its guest missing.
+    #[test]
+    fn a_guest_that_a_language_lacks_fails_the_build() {
+        let temp = tempfile::tempdir().unwrap();
+        let case = temp.path().join("tests/guests/flow");
+        let manifests = [
+            ("js/quadriga.toml", "javascript"),
+            ("python/quadriga.toml", "python"),
+            ("rust/quadriga.wasm.toml", "webassembly"),
+            ("rust/quadriga.native.toml", "native"),
+        ];
+        for (file, kind) in manifests {
+            let file = case.join(file);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(&file, format!("[runtime]\nkind = '{kind}'\nentry = 'main'\n")).unwrap();
+        }
+        let guest = Package {
+            name: "guest-flow".to_owned(),
+            manifest_path: case.join("rust/Cargo.toml"),
+            dependencies: Vec::new(),
+            targets: Vec::new(),
+        };
+        let repo = Repo { root: temp.path().into(), target: "/target".into(), packages: vec![guest] };
+        let found = || {
+            cases(&repo, &["flow"], Path::new("guests"))
+                .map(|found| found.len())
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(found(), Ok(4));
+        for (file, _) in manifests {
+            let (file, aside) = (case.join(file), case.join("aside"));
+            fs::rename(&file, &aside).unwrap();
+            let error = found().unwrap_err();
+            let missing = format!("{} is missing", repo.relative(&file).display());
+            assert!(error.contains(&missing) && error.contains("only.txt"), "{error}");
+            fs::rename(&aside, &file).unwrap();
+        }
+
+        fs::write(case.join("only.txt"), "js: it says why\npython: and here\n").unwrap();
+        assert!(found().unwrap_err().contains("leaves wasm out"));
+        fs::write(case.join("only.txt"), "js: it says why\npython:\n").unwrap();
+        assert!(found().unwrap_err().contains("only.txt:2: expected `language: reason`"));
+    }
+
+    #[test]
+    fn every_language_has_every_guest_of_the_conformance_suite() {
+        let repo = Repo::find().unwrap();
+        let suite = ["conformance", "counter", "flow", "relay"];
+        let found = cases(&repo, &suite, Path::new("guests")).unwrap();
+        assert_eq!(found.len(), suite.len() * LANGUAGES.len());
+    }
+}

@@ -1,8 +1,13 @@
-//! What holds in every runtime alike. A subject says how a runtime loads the conformance guest;
-//! each file beside this one holds cases that are run against any subject. A further runtime needs
-//! a guest, a subject in `subject.rs` and a line at the end of this file.
+//! What holds in every runtime alike. A subject says how a runtime loads the guests of the suite:
+//! conformance, relay, flow and counter of `tests/guests`. Each file beside this one holds cases that
+//! are run against any subject. A further runtime needs these guests, a subject in `subject.rs` and a
+//! line at the end of this file; `mocked.rs` is all of it for a runtime of nothing but the traits.
 
+mod behaviour;
+mod cancel;
+mod mocked;
 mod pairs;
+mod streams;
 mod subject;
 mod values;
 
@@ -15,19 +20,33 @@ macro_rules! conforms {
         }
 
         $($(#[$when])* mod $name {
-            use super::{subject, values};
-
             conforms! { @cases $subject,
-                values::are_read, values::are_written, values::come_back, values::are_also_taken,
-                values::are_refused, values::are_read_from_other_forms, values::of_malformed_bytes_are_refused,
-                values::slow_big_ones_come_back
+                behaviour:
+                    a_call_that_fails_says_why_and_where, a_reload_keeps_the_state,
+                    each_of_many_calls_gets_its_own_answer, the_state_is_for_the_host_alone;
+                cancel:
+                    a_guest_is_told_that_nobody_waits, an_endless_loop_does_not_harm_its_siblings,
+                    an_endless_loop_ends_soon_after_its_deadline;
+                streams:
+                    are_read, are_sent, are_told_apart_from_single_results,
+                    end_at_the_deadline_though_nobody_reads, end_with_the_error_after_the_items_before_it,
+                    stop_when_their_consumer_goes_away, that_are_too_large_as_a_whole_are_refused;
+                values:
+                    are_also_taken, are_read, are_read_from_other_forms, are_refused, are_written,
+                    come_back, of_malformed_bytes_are_refused, slow_big_ones_come_back;
             }
         })*
     };
-    (@cases $subject:expr, $($module:ident::$case:ident),*) => {$(
-        #[tokio::test(flavor = "multi_thread")]
-        async fn $case() {
-            $module::$case(&$subject).await;
+    (@cases $subject:expr, $($module:ident: $($case:ident),*;)*) => {$(
+        mod $module {
+            use super::super::{$module as cases, subject};
+
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $case() {
+                    cases::$case(&$subject).await;
+                }
+            )*
         }
     )*};
 }

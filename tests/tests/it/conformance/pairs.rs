@@ -1,9 +1,13 @@
-//! Round trips through every ordered pair of runtimes.
+//! What goes through every ordered pair of runtimes.
 
-use quadriga::abi::ErrorCode;
+use std::time::Duration;
+
+use quadriga::abi::{ErrorCode, Value};
+use quadriga::{CallOptions, Dispatcher};
 use quadriga_conformance::{Case, Table};
 
-use super::subject::{host, text};
+use super::streams::idle;
+use super::subject::{Subject, host, text};
 use super::values::{after, assert_bytes};
 
 /// What is called small here: the rest takes its time in a debug build.
@@ -19,12 +23,18 @@ async fn slow_longer_values_come_back_through_every_pair() {
     through_every_pair(|case| case.bytes.0.len() >= SMALL && !case.big).await;
 }
 
-/// The host gives a value to one guest, which passes it to another, which returns it.
-async fn through_every_pair(wanted: impl Fn(&Case) -> bool) {
+/// A host with one of the guests in every runtime.
+async fn all(case: &str) -> (Dispatcher, Vec<Subject>) {
     let (host, subjects) = (host(), super::subjects());
     for subject in &subjects {
-        subject.load(&host).await;
+        subject.load(&host, case).await;
     }
+    (host, subjects)
+}
+
+/// The host gives a value to one guest, which passes it to another, which returns it.
+async fn through_every_pair(wanted: impl Fn(&Case) -> bool) {
+    let (host, subjects) = all("conformance").await;
     let table = Table::read().unwrap();
     for first in &subjects {
         for second in &subjects {
@@ -42,6 +52,71 @@ async fn through_every_pair(wanted: impl Fn(&Case) -> bool) {
                 let expected = lost.map_or(&case.bytes, |subject| after(case, subject.language));
                 assert_bytes(&name, &back.expect(&name), expected);
             }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_flow_through_every_pair() {
+    let (host, subjects) = all("flow").await;
+    for from in &subjects {
+        for to in &subjects {
+            let case = format!("{} and {}", from.name, to.name);
+            let (id, other) = (from.guest("flow"), to.guest("flow"));
+            let total: u64 = host.invoke(&id, "total", &(&other, 1000)).await.expect(&case);
+            assert_eq!(total, 499_500, "{case}");
+            let first: Vec<u64> = host.invoke(&id, "first", &(&other, 5)).await.expect(&case);
+            assert_eq!(first, [0, 1, 2, 3, 4], "{case}");
+            let sent: u64 = host.invoke(&id, "send", &(&other, 1000)).await.expect(&case);
+            assert_eq!(sent, 499_500, "{case}");
+            let heard: u64 = host.invoke(&id, "send_endless", &(&other, 4)).await.expect(&case);
+            assert_eq!(heard, 6, "{case}");
+            let whole: Vec<u64> = host.invoke(&id, "whole", &(&other, 5)).await.expect(&case);
+            assert_eq!(whole, [0, 1, 2, 3, 4], "{case}");
+            let error = host.invoke::<u64>(&id, "read_broken", &(&other, 5)).await.expect_err(&case);
+            let origin = error.chain().last().unwrap();
+            assert!(origin.message.contains("the source ran dry"), "{case}: {error:?}");
+            assert_eq!(origin.extension.as_deref(), Some(other.as_str()), "{case}: {error:?}");
+            idle(&host, &other).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_keep_code_and_chain_through_every_pair() {
+    let (host, subjects) = all("relay").await;
+    for from in &subjects {
+        for to in &subjects {
+            let (id, other) = (from.guest("relay"), to.guest("relay"));
+            let arguments = (&other, "fail", ["too bad"]);
+            let error = host.invoke::<Value>(&id, "relay", &arguments).await.unwrap_err();
+            assert_eq!(error.code, ErrorCode::ExtensionError, "{id} calls {other}: {error:?}");
+            assert_eq!(error.extension.as_deref(), Some(id.as_str()), "{error:?}");
+            let cause = error.chain().last().unwrap();
+            assert_eq!(cause.extension.as_deref(), Some(other.as_str()), "{id} calls {other}: {error:?}");
+            assert!(cause.message.contains("too bad"), "{id} calls {other}: {error:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadline_bounds_both_of_every_pair() {
+    let (host, subjects) = all("relay").await;
+    for from in &subjects {
+        // What can't be interrupted does not spin here.
+        for to in subjects.iter().filter(|subject| subject.interruptible) {
+            let (id, other) = (from.guest("relay"), to.guest("relay"));
+            let arguments = rmp_serde::to_vec(&(&other, "spin", [(); 0])).unwrap();
+            let options = CallOptions::default().timeout(Duration::from_millis(50));
+            let error = host.call(&id, "relay", arguments, options).await.unwrap_err();
+            assert_eq!(error.code, ErrorCode::DeadlineExceeded, "{id} calls {other}: {error:?}");
+        }
+    }
+    for from in &subjects {
+        for to in &subjects {
+            let arguments = (to.guest("relay"), "greet", ["Ada"]);
+            let reply: String = host.invoke(&from.guest("relay"), "relay", &arguments).await.unwrap();
+            assert_eq!(reply, format!("Hello, Ada, from {}", to.name), "{} calls {}", from.name, to.name);
         }
     }
 }
