@@ -326,6 +326,36 @@ async fn detached_calls_leave_the_thread_free() {
 }
 
 #[tokio::test]
+async fn detached_calls_fail_at_once_when_every_thread_is_taken() {
+    const THREADS: usize = 480;
+    let gate = Arc::new(Barrier::new(THREADS + 1));
+    let wait = Arc::clone(&gate);
+    let runtime = MockRuntime::new().method("wait", move |_, _| {
+        wait.wait();
+        Outcome::Ready(Ok(Bytes::from_static(b"\xc0")))
+    });
+    let host = host(runtime);
+    let _dir = load(&host, "a.x", "").await.unwrap();
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..THREADS + 100 {
+        let host = host.clone();
+        calls.spawn(async move {
+            let options = CallOptions::default().detached();
+            host.call("a.x", "wait", Bytes::from_static(b"\x90"), options).await
+        });
+    }
+    // Those that found no thread don't wait for one.
+    for _ in 0..100 {
+        let error = calls.join_next().await.unwrap().unwrap().unwrap_err();
+        assert_eq!(error.code, ErrorCode::Overloaded, "{error:?}");
+    }
+    gate.wait();
+    while let Some(reply) = calls.join_next().await {
+        reply.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
 async fn extensions_call_the_host() {
     let host = host(chain());
     let functions = Provided::new("app.host")

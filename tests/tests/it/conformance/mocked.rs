@@ -56,6 +56,10 @@ impl Task {
         codec::from_bytes(&reply.map_err(passed_on)?).map_err(no_place)
     }
 
+    fn log(&self, line: &str) {
+        self.bridge.log(&self.call.context(), LogLevel::Info, line);
+    }
+
     async fn emit(&self, item: u64) -> Result<(), Error> {
         let output = self.call.streams.as_ref().and_then(|streams| streams.output.clone());
         output.expect("a method that streams").emit_later(codec::to_bytes(&item).unwrap().into()).await
@@ -160,6 +164,10 @@ fn relay() -> MockRuntime {
             task.call::<Value>(&extension, &method, arguments).await
         })
         .method("fail", |_, (message,): (String,)| ready(Err::<(), _>(failure(message))))
+        .method("log", |task, (line,): (String,)| {
+            task.log(&line);
+            ready(Ok(()))
+        })
         .method("spin", |_, (): ()| pending::<Result<(), Error>>())
         .mock
 }
@@ -234,7 +242,7 @@ fn flow() -> MockRuntime {
         })
         .method("pause", |task, (): ()| async move {
             let told = CleanUp(task);
-            told.log("waiting");
+            told.0.log("waiting");
             pending::<Result<(), Error>>().await
         });
     guest.mock.describe(|description| {
@@ -247,15 +255,9 @@ fn flow() -> MockRuntime {
 /// What a future that is dropped still does.
 struct CleanUp(Task);
 
-impl CleanUp {
-    fn log(&self, line: &str) {
-        self.0.bridge.log(&self.0.call.context(), LogLevel::Info, line);
-    }
-}
-
 impl Drop for CleanUp {
     fn drop(&mut self) {
-        self.log("cleaned up");
+        self.0.log("cleaned up");
     }
 }
 

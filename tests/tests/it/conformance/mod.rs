@@ -5,7 +5,9 @@
 
 mod behaviour;
 mod cancel;
+mod log;
 mod mocked;
+mod order;
 mod pairs;
 mod streams;
 mod subject;
@@ -27,6 +29,11 @@ macro_rules! conforms {
                 cancel:
                     a_guest_is_told_that_nobody_waits, an_endless_loop_does_not_harm_its_siblings,
                     an_endless_loop_ends_soon_after_its_deadline;
+                order:
+                    a_call_that_computes_lets_its_siblings_pass_where_they_have_threads,
+                    a_call_that_waits_lets_its_siblings_pass, a_slow_call_delays_no_other_extension,
+                    calls_begin_in_the_order_in_which_they_were_made,
+                    what_a_call_logs_is_there_before_its_result;
                 streams:
                     are_read, are_sent, are_told_apart_from_single_results,
                     end_at_the_deadline_though_nobody_reads, end_with_the_error_after_the_items_before_it,

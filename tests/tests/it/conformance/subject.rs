@@ -5,9 +5,12 @@ use std::path::PathBuf;
 use quadriga::abi::{Bytes, Error, Isolation, codec};
 use quadriga::{CallOptions, Dispatcher, Policy};
 use quadriga_conformance::Language;
-use quadriga_tests::{granted, guest, repository};
+use quadriga_tests::{granted, guest, repository, with};
 
 use super::mocked::Mock;
+
+/// No arguments.
+pub(super) const NONE: Bytes = Bytes::from_static(b"\x90");
 
 /// A runtime with a guest of each case, whose id is `<case>.<name>`.
 pub(super) struct Subject {
@@ -16,18 +19,24 @@ pub(super) struct Subject {
     pub(super) language: Language,
     /// Whether a guest that listens to nobody can be ended.
     pub(super) interruptible: bool,
+    /// Whether calls of one extension can compute at the same time.
+    pub(super) parallel: bool,
 }
 
 #[cfg(any(feature = "js-v8", feature = "js-quickjs"))]
-pub(super) const JS: Subject = Subject { name: "js", language: Language::JavaScript, interruptible: true };
+pub(super) const JS: Subject =
+    Subject { name: "js", language: Language::JavaScript, interruptible: true, parallel: false };
 #[cfg(feature = "python")]
 pub(super) const PYTHON: Subject =
-    Subject { name: "python", language: Language::Python, interruptible: true };
+    Subject { name: "python", language: Language::Python, interruptible: true, parallel: true };
 #[cfg(feature = "wasm")]
-pub(super) const WASM: Subject = Subject { name: "wasm", language: Language::Rust, interruptible: true };
+pub(super) const WASM: Subject =
+    Subject { name: "wasm", language: Language::Rust, interruptible: true, parallel: true };
 #[cfg(feature = "native")]
-pub(super) const NATIVE: Subject = Subject { name: "native", language: Language::Rust, interruptible: false };
-pub(super) const MOCK: Subject = Subject { name: "mock", language: Language::Rust, interruptible: true };
+pub(super) const NATIVE: Subject =
+    Subject { name: "native", language: Language::Rust, interruptible: false, parallel: true };
+pub(super) const MOCK: Subject =
+    Subject { name: "mock", language: Language::Rust, interruptible: true, parallel: true };
 
 impl Subject {
     /// The id of one of its guests.
@@ -49,6 +58,15 @@ impl Subject {
 
     pub(super) async fn load(&self, host: &Dispatcher, case: &str) {
         host.load(self.package(case), granted()).await.expect(self.name);
+    }
+
+    /// One of its guests with room for two calls of the host at once, where that is limited.
+    pub(super) async fn load_with_room(&self, host: &Dispatcher, case: &str) {
+        let package = with(&self.package(case), "");
+        let manifest = package.path().join("quadriga.toml");
+        let text = std::fs::read_to_string(&manifest).unwrap();
+        std::fs::write(&manifest, text.replace("[runtime]", "[runtime]\nconcurrency = 2")).unwrap();
+        host.load(package.path(), granted()).await.expect(self.name);
     }
 
     /// A host with one of its guests alone.

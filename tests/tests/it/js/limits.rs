@@ -43,6 +43,30 @@ async fn many_calls_are_in_flight_at_once() {
     slow.await.unwrap().unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn timers_run_while_calls_keep_coming() {
+    let source = r#"
+        let fired = false;
+        export const start = () => { setTimeout(() => { fired = true; }, 0); };
+        export const look = () => fired;
+    "#;
+    let (host, _dir) = with(source).await;
+    call(&host, "test.js", "start", vec![]).await.unwrap();
+    let until = Instant::now() + Duration::from_secs(10);
+    let mut callers = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let host = host.clone();
+        callers.spawn(async move {
+            while call(&host, "test.js", "look", vec![]).await.unwrap() == Value::Bool(false) {
+                assert!(Instant::now() < until, "the timer never runs");
+            }
+        });
+    }
+    while let Some(done) = callers.join_next().await {
+        done.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_deadline_ends_its_call_alone() {
     let source = r#"
