@@ -13,8 +13,8 @@ use crate::repo::Repo;
 use crate::setup::{self, JsEngine, Setup, Tool};
 
 /// What the second engine must pass too. `tests/` keeps these modules apart for it.
-const JS_TESTS: &str =
-    "package(quadriga-runtime-js) or (package(quadriga-tests) and test(/^(js|directions|conformance)::/))";
+const JS_TESTS: &str = "package(quadriga-runtime-js) or (package(quadriga-tests) \
+    and test(/^(js|directions|versions|conformance::(js|pairs))::/))";
 
 pub(crate) struct Options {
     pub(crate) quick: bool,
