@@ -3,6 +3,8 @@
 //! Plain functions that pass bytes; no trait objects and no futures cross. `abi_stable` compares
 //! the layout of everything here when a library is loaded. New fields are only ever appended.
 
+#![expect(unsafe_code, reason = "derived: how a field that an older host lacks is looked for")]
+
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use abi_stable::StableAbi;
@@ -10,6 +12,7 @@ use abi_stable::library::RootModule;
 use abi_stable::package_version_strings;
 use abi_stable::sabi_types::VersionStrings;
 use abi_stable::std_types::{RSlice, RStr, RVec};
+use abi_stable::type_layout::TypeLayout;
 
 /// What a library exports, once per process.
 #[repr(C)]
@@ -22,8 +25,16 @@ pub struct ExtensionModule {
     /// Calls the method with this index in the description. May be called from many threads at
     /// once. The arguments are lent until it returns. It may end the call before it returns, or
     /// keep the [`HostCall`] and end it later, from any thread.
-    #[sabi(last_prefix_field)]
     pub call: extern "C" fn(method: u32, arguments: RSlice<'_, u8>, call: HostCall),
+    /// [`needs`]: what the library takes the host's functions for.
+    #[sabi(last_prefix_field)]
+    pub needs: extern "C" fn() -> &'static TypeLayout,
+}
+
+/// What the crate that calls this knows of [`HostFunctions`]. A host compares it with what it has,
+/// which may be more: it checks the other way round than what a library exports.
+pub extern "C" fn needs() -> &'static TypeLayout {
+    HostFunctionsRef::LAYOUT
 }
 
 impl RootModule for ExtensionModuleRef {
@@ -51,6 +62,8 @@ pub enum Outcome {
 #[derive(StableAbi)]
 pub struct HostCall {
     state: *const (),
+    // Compared by `needs`, so that the host's may grow.
+    #[sabi(unsafe_opaque_field)]
     functions: HostFunctionsRef,
 }
 
@@ -59,7 +72,6 @@ pub struct HostCall {
 #[repr(C)]
 #[derive(StableAbi)]
 #[sabi(kind(Prefix(prefix_ref = HostFunctionsRef, prefix_fields = HostFunctionsPrefix)))]
-#[sabi(missing_field(panic))]
 pub struct HostFunctions {
     /// Ends the call. Only the first time counts.
     pub finish: unsafe extern "C" fn(state: *const (), outcome: Outcome, bytes: RVec<u8>),
@@ -86,7 +98,8 @@ pub struct HostFunctions {
     /// Waits for the next item of the stream among the call's arguments.
     pub next: unsafe extern "C" fn(state: *const (), sink: ReplySink),
     /// Begins a call that runs while its caller goes on: with a stream beside its arguments
-    /// (`input`), with one in place of its result (`stream`). Returns the host's own word for it, valid until `drop_channel`.
+    /// (`input`), with one in place of its result (`stream`). Returns the host's own word for it,
+    /// valid until `drop_channel`.
     pub start: unsafe extern "C" fn(
         state: *const (),
         extension: RStr<'_>,
@@ -103,6 +116,9 @@ pub struct HostFunctions {
     /// Says that the input has no more items.
     pub finish_input: unsafe extern "C" fn(channel: *mut ()),
     /// Lets go of such a call, which is given up if it still runs.
+    // Older extensions know what is above, and must find the same mandatory part: what came later
+    // may be missing.
+    #[sabi(last_prefix_field)]
     pub drop_channel: unsafe extern "C" fn(channel: *mut ()),
     /// Waits until one of these calls can be read without waiting, or, with `input`, the stream
     /// among the call's arguments; until `timeout` nanoseconds are over, unless it is `u64::MAX`; or
@@ -116,7 +132,6 @@ pub struct HostFunctions {
         sink: ReplySink,
     ),
     /// Ends the `wait` of a call, or the next one if there is none.
-    #[sabi(last_prefix_field)]
     pub wake: unsafe extern "C" fn(state: *const ()),
 }
 
@@ -194,7 +209,7 @@ impl HostCall {
 
     /// Waits for the first of these calls that can be read, for the call's input if `input`, for
     /// `timeout` nanoseconds at most unless it is `u64::MAX`, or for a `wake`. Gives `read` a byte
-    /// for each and one for the input.
+    /// for each and one for the input. `None` also from a host that is older than this function.
     #[expect(unsafe_code, reason = "the host's functions take a raw pointer")]
     pub fn wait<T>(
         &self,
@@ -203,18 +218,21 @@ impl HostCall {
         timeout: u64,
         read: impl FnOnce(Outcome, &[u8]) -> T,
     ) -> Option<T> {
+        let wait = self.functions.wait()?;
         let channels: Vec<*mut ()> = channels.iter().map(|channel| channel.state).collect();
         // SAFETY: as in `finish`; the channels are borrowed, so nobody else uses them meanwhile.
         receive(read, |sink| unsafe {
-            self.functions.wait()(self.state, channels[..].into(), input, timeout, sink);
+            wait(self.state, channels[..].into(), input, timeout, sink);
         })
     }
 
     /// Ends the `wait` of this call, or the next one. From any thread.
     #[expect(unsafe_code, reason = "the host's functions take a raw pointer")]
     pub fn wake(&self) {
-        // SAFETY: as in `finish`.
-        unsafe { self.functions.wake()(self.state) }
+        if let Some(wake) = self.functions.wake() {
+            // SAFETY: as in `finish`.
+            unsafe { wake(self.state) }
+        }
     }
 
     /// Writes a line to the log. Levels: 0 trace, 1 debug, 2 info, 3 warn, 4 error.

@@ -39,15 +39,20 @@ pub(crate) fn layout(error: LibraryError, theirs: &str) -> Error {
         LibraryError::IncompatibleVersionNumber { .. } => incompatible(format!(
             "it was built against the native interface of version {theirs}, and this host has {OURS}"
         )),
-        LibraryError::AbiInstability(report) => incompatible(format!(
-            "its native interface (version {theirs}) is laid out differently from this host's (version {OURS})"
-        ))
-        .with_cause(Error::new(ErrorCode::IncompatibleVersion, tidy(&report.to_string()))),
+        LibraryError::AbiInstability(report) => unfit(&report.to_string(), theirs),
         LibraryError::RootModule { err, .. } => {
             Error::new(ErrorCode::LoadFailed, format!("its root module failed: {err}"))
         }
         other => incompatible(tidy(&other.to_string())),
     }
+}
+
+/// What it offers or needs is laid out differently.
+pub(crate) fn unfit(report: &str, theirs: &str) -> Error {
+    incompatible(format!(
+        "its native interface (version {theirs}) is laid out differently from this host's (version {OURS})"
+    ))
+    .with_cause(Error::new(ErrorCode::IncompatibleVersion, tidy(report)))
 }
 
 /// It was exported without the description that would be compared.

@@ -2,9 +2,11 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 
+use abi_stable::StableAbi;
+use abi_stable::abi_stability::abi_checking::check_layout_compatibility;
 use abi_stable::library::{RawLibrary, lib_header_from_raw_library};
 use object::{Architecture, Object, ObjectKind, ObjectSegment};
-use quadriga_abi::vtable::ExtensionModuleRef;
+use quadriga_abi::vtable::{ExtensionModuleRef, HostFunctionsRef};
 use quadriga_abi::{Error, ErrorCode};
 use tempfile::TempDir;
 
@@ -60,7 +62,13 @@ fn root_module(raw: &'static RawLibrary, path: &Path) -> Result<ExtensionModuleR
     if header.layout().is_none() {
         return Err(error::unchecked());
     }
-    header.init_root_module().map_err(|error| error::layout(error, header.version_strings().version.as_str()))
+    let theirs = header.version_strings().version.as_str();
+    let module: ExtensionModuleRef =
+        header.init_root_module().map_err(|error| error::layout(error, theirs))?;
+    // `init_root_module` compared what the library offers with what we ask for. This is the reverse.
+    check_layout_compatibility(module.needs()(), HostFunctionsRef::LAYOUT)
+        .map_err(|unfit| error::unfit(&unfit.to_string(), theirs))?;
+    Ok(module)
 }
 
 /// Refuses what the operating system's loader might crash on: a file that is cut off.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use abi_stable::prefix_type::PrefixTypeTrait;
 use abi_stable::std_types::{RSlice, RVec};
-use quadriga_abi::vtable::{ExtensionModule, HostCall, Outcome};
+use quadriga_abi::vtable::{ExtensionModule, HostCall, Outcome, needs};
 use quadriga_abi::{Bytes, Description, Error, ErrorCode, Isolation, Method, RuntimeKind};
 use quadriga_core::{
     BoxFuture, Bridge, CallOptions, Dispatcher, Grant, Instance, LoadOptions, Policy, Runtime, Support, Unit,
@@ -58,7 +58,7 @@ impl Runtime for InThisProcess {
     }
 
     fn load(&self, _: Unit, bridge: Bridge) -> BoxFuture<'_, Result<Arc<dyn Instance>, Error>> {
-        let module = ExtensionModule { describe, call }.leak_into_prefix();
+        let module = ExtensionModule { describe, call, needs }.leak_into_prefix();
         let description = Description::new("test", METHODS.map(Method::named).to_vec());
         let instance = NativeInstance::new(Library::of(module), description, bridge);
         Box::pin(async move { Ok(Arc::new(instance) as Arc<dyn Instance>) })

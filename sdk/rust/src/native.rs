@@ -41,7 +41,7 @@ pub const fn header<E: Extension>() -> LibHeader {
 
 extern "C" fn construct<E: Extension>() -> RootModuleResult {
     fn module<E: Extension>() -> ExtensionModuleRef {
-        ExtensionModule { describe: describe::<E>, call: call::<E> }.leak_into_prefix()
+        ExtensionModule { describe: describe::<E>, call: call::<E>, needs: vtable::needs }.leak_into_prefix()
     }
     abi_stable::library::__call_root_module_loader(module::<E>)
 }

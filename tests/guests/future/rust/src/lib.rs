@@ -5,7 +5,7 @@ use abi_stable::library::{CheckTypeLayout, LibHeader, RootModuleResult};
 use abi_stable::prefix_type::PrefixTypeTrait;
 use abi_stable::std_types::{RSlice, RVec};
 use quadriga_abi::Value;
-use quadriga_abi::vtable::{ExtensionModule, ExtensionModuleRef, HostCall, Outcome};
+use quadriga_abi::vtable::{ExtensionModule, ExtensionModuleRef, HostCall, Outcome, needs};
 
 /// The protocol, then the features.
 static CLAIM: [u8; 32] = *b"claim: 0.1.0 host-calls         ";
@@ -17,7 +17,9 @@ static HEADER: LibHeader =
     unsafe { LibHeader::from_constructor::<ExtensionModuleRef>(construct, CheckTypeLayout::Yes) };
 
 extern "C" fn construct() -> RootModuleResult {
-    abi_stable::library::__call_root_module_loader(|| ExtensionModule { describe, call }.leak_into_prefix())
+    abi_stable::library::__call_root_module_loader(|| {
+        ExtensionModule { describe, call, needs }.leak_into_prefix()
+    })
 }
 
 extern "C" fn describe() -> RVec<u8> {
