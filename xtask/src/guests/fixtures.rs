@@ -17,7 +17,7 @@ use crate::setup::Setup;
 const SINCE: &str = "since-v0.1";
 
 /// Whose sources they are built from: the revision that contract 0.1 was settled in.
-const REVISION: &str = "8159a0cc84e2a634076218db19ec4edd3dd99ec3";
+const REVISION: &str = "4f76d6eaf657a5d1044dae063d7d3dc82b2ff9fa";
 
 /// Those of `tests/guests` that together use all of the contract: calls, streams, logs, settings
 /// and state.
