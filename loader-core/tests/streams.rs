@@ -3,10 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use proptest::prelude::*;
 use quadriga_core::abi::{Bytes, Error, ErrorCode};
 use quadriga_core::{CallOptions, Dispatcher, Feed, Grant, Items, LoadOptions, MockRuntime, Outcome, WINDOW};
@@ -55,6 +57,28 @@ async fn settled(count: &AtomicUsize) -> usize {
         before = now;
         tokio::time::sleep(Duration::from_millis(30)).await;
     }
+}
+
+/// Each time that it is ready, there is something to take at once: items, then the end.
+#[tokio::test]
+async fn what_is_ready_needs_no_waiting() {
+    let emitted = Arc::default();
+    let (host, _dir) = host(emitting(3, 10, &emitted)).await;
+    let mut items = stream(&host);
+    for round in 0..5 {
+        poll_fn(|context| items.poll_ready(context)).await;
+        poll_fn(|context| items.poll_ready(context)).await;
+        let item = items.next().now_or_never().expect("an item or the end");
+        assert_eq!(item.is_some(), round < 3, "{round}");
+    }
+
+    let (feed, input) = Feed::new();
+    let ready = || poll_fn(|context| input.poll_ready(context)).now_or_never().is_some();
+    assert!(!ready());
+    feed.send(Bytes::from_static(b"\xc0")).await.unwrap();
+    assert!(ready() && ready() && input.next().is_some() && !ready());
+    feed.finish();
+    assert!(ready() && input.next().is_none());
 }
 
 #[tokio::test]

@@ -90,14 +90,14 @@ fn first_of(call: &CallState, channels: &[*mut ()], input: bool, timeout: u64) -
             })
             .collect();
         ready.push(u8::from(input.is_some_and(|input| input.poll_ready(&mut context).is_ready())));
-        if call.wakes.woken(&waker)
-            || ready.contains(&1)
-            || until.is_some_and(|until| until <= Instant::now())
-        {
+        if ready.contains(&1) {
             return Ok(ready.into());
         }
         if call.hub.bridge.cancelled(&call.context) {
             return Err(call.given_up());
+        }
+        if call.wakes.woken(&waker) || until.is_some_and(|until| until <= Instant::now()) {
+            return Ok(ready.into());
         }
         match end {
             Some(end) => thread::park_timeout(end.saturating_duration_since(Instant::now())),

@@ -70,12 +70,15 @@ pub(crate) async fn wait(
         if input.as_ref().is_some_and(|input| input.poll_ready(context).is_ready()) {
             ready.push(u32::try_from(channels.len()).unwrap_or(u32::MAX));
         }
-        // A timeout of zero only looks, and needs no timer.
-        if !ready.is_empty() || timeout == Some(0) {
+        if !ready.is_empty() {
             return Poll::Ready(Ok(ready));
         }
         if let Poll::Ready(stop) = stopped.as_mut().poll(context) {
             return Poll::Ready(Err(stop.into()));
+        }
+        // Who only looks needs no timer.
+        if timeout == Some(0) {
+            return Poll::Ready(Ok(ready));
         }
         over.as_mut().poll(context).map(|()| Ok(ready))
     })
