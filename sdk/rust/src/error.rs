@@ -48,7 +48,12 @@ impl Error {
     /// What a host function returned.
     #[track_caller]
     pub(crate) fn from_host(error: quadriga_abi::Error) -> Self {
-        Self(Box::new(Inner { error, from_host: true, at: Location::caller() }))
+        Self::from_host_at(error, Location::caller())
+    }
+
+    /// What a host function returned that was called there.
+    pub(crate) fn from_host_at(error: quadriga_abi::Error, at: &'static Location<'static>) -> Self {
+        Self(Box::new(Inner { error, from_host: true, at }))
     }
 
     /// The error as it leaves this extension. One that came from the host becomes the cause.

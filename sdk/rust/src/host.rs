@@ -1,5 +1,12 @@
 //! What an extension may ask of its host, in the course of a call.
 
+use std::future::poll_fn;
+use std::panic::Location;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
 use quadriga_abi::{ErrorCode, StreamMark, codec};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -8,7 +15,7 @@ use serde::de::DeserializeOwned;
 use crate::native as seam;
 #[cfg(target_family = "wasm")]
 use crate::wasm as seam;
-use crate::{Error, Items, Result};
+use crate::{Error, Items, Result, task};
 
 /// Calls a method of another extension, and waits for its result.
 ///
@@ -26,6 +33,65 @@ pub fn call<R: DeserializeOwned>(extension: &str, method: &str, arguments: impl 
         )),
         Err(error) => Err(Error::from_host(error)),
     }
+}
+
+/// Begins a call of a method of another extension, for `async` methods: more can be begun before
+/// this one's result is awaited. The call runs from now on.
+///
+/// ```
+/// #[quadriga_sdk::extension]
+/// mod weather {
+///     use quadriga_sdk::{Error, host};
+///
+///     /// Asks two others at once.
+///     pub async fn both() -> Result<f64, Error> {
+///         let north = host::call_async::<f64>("acme.north", "degrees", ());
+///         let south = host::call_async::<f64>("acme.south", "degrees", ());
+///         Ok((north.await? + south.await?) / 2.0)
+///     }
+/// }
+/// # fn main() {}
+/// ```
+#[track_caller]
+pub fn call_async<R: DeserializeOwned>(extension: &str, method: &str, arguments: impl Serialize) -> Reply<R> {
+    let begin = || {
+        let payload = arguments_of(extension, method, &arguments)?;
+        seam::start(extension, method, &payload, false, false).map_err(Error::from_host)
+    };
+    let call = begin().map(Items::new).map_err(Some);
+    Reply { call, what: format!("the result of {extension}/{method}"), at: Location::caller() }
+}
+
+/// The result of a call that is under way, to be awaited. Dropped, it gives the call up.
+#[must_use = "the call is given up when this is dropped"]
+#[derive(Debug)]
+pub struct Reply<R> {
+    /// The error is that with which it could not begin.
+    call: std::result::Result<Items<R>, Option<Error>>,
+    what: String,
+    at: &'static Location<'static>,
+}
+
+impl<R: DeserializeOwned> Future for Reply<R> {
+    type Output = Result<R>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<R>> {
+        let Self { call, what, at } = &mut *self;
+        let none = || Error::with_code(ErrorCode::ProtocolViolation, "the call gave no result");
+        match call {
+            Ok(call) => call.poll(context, what, at).map(|result| result.unwrap_or_else(|| Err(none()))),
+            Err(error) => Poll::Ready(Err(error.take().unwrap_or_else(none))),
+        }
+    }
+}
+
+/// Waits for some time, for `async` methods. Fails when the running call must end.
+#[track_caller]
+pub fn sleep(time: Duration) -> impl Future<Output = Result<()>> {
+    let at = Location::caller();
+    // Longer than that, and there is no such time.
+    let until = Arc::new(Instant::now() + time.min(Duration::from_secs(u32::MAX.into())));
+    poll_fn(move |context| task::poll_time(&until, context).map_err(|error| Error::from_host_at(error, at)))
 }
 
 /// Stands among the arguments of [`feed`] for the items that it sends.

@@ -23,6 +23,10 @@
 //! a point in time, [`Value`] as anything. A `Result` with any error fails the call; a panic fails
 //! it with `extension_panicked`. A [`Stream`] goes to its consumer item by item.
 //!
+//! An `async fn` is a method too. While it awaits [`host::call_async`], [`host::sleep`], or
+//! `receive` of [`Input`] and [`Items`], its other futures go on, so that it may have many calls
+//! under way; natively, threads of its own may wake it as well.
+//!
 //! A type that derives [`JsonSchema`] beside serde's traits becomes part of the extension's
 //! contract: `#[schemars(crate = "quadriga_sdk::schemars")]` on it needs no other dependency.
 //! Callers can be shown that shape, and held to it. A type without it still works.
@@ -35,6 +39,7 @@ mod method;
 mod native;
 mod schema;
 mod stream;
+mod task;
 #[cfg(target_family = "wasm")]
 mod wasm;
 
@@ -55,6 +60,7 @@ pub mod __private {
     #[cfg(not(target_family = "wasm"))]
     pub use crate::native::{LibHeader, header};
     pub use crate::schema::{NoSchema, NotResult, Schemas, Shape, ShapeOf};
+    pub use crate::task::block_on;
     #[cfg(target_family = "wasm")]
     pub use crate::wasm::{bindings, call, describe};
 }

@@ -7,6 +7,8 @@ use std::cell::Cell;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 pub use abi_stable::library::LibHeader;
 use abi_stable::library::{CheckTypeLayout, RootModuleResult};
@@ -159,6 +161,53 @@ fn received(outcome: Outcome, bytes: &[u8]) -> Result<Option<Vec<u8>>, Error> {
 
 fn no_answer<T>() -> Result<T, Error> {
     Err(Error::new(ErrorCode::ProtocolViolation, "the host gave no result"))
+}
+
+/// Waits for the first of the channels, the input, the end of the time, or a [`Bell`]. Gives the
+/// places of what can be read; the input comes last.
+pub(crate) fn wait(
+    channels: &mut [&mut Channel],
+    input: bool,
+    timeout: Option<Duration>,
+) -> Result<Vec<usize>, Error> {
+    let mut channels: Vec<_> = channels.iter_mut().map(|channel| &mut channel.0).collect();
+    let timeout = timeout.and_then(|timeout| u64::try_from(timeout.as_nanos()).ok()).unwrap_or(u64::MAX);
+    let ready = with_current(|call| call.wait(&mut channels, input, timeout, received))?;
+    let ready = ready.unwrap_or_else(no_answer)?.unwrap_or_default();
+    Ok(ready.iter().enumerate().filter(|(_, ready)| **ready != 0).map(|(place, _)| place).collect())
+}
+
+/// Ends the waits of a call, from any thread, as long as it is open.
+#[derive(Default)]
+pub(crate) struct Bell(Mutex<Option<Lent>>);
+
+struct Lent(*const HostCall);
+
+// SAFETY: any thread may use a `HostCall`; `Bell` sees to it that there still is one.
+#[expect(unsafe_code, reason = "the current call lies on the stack of `call`")]
+unsafe impl Send for Lent {}
+
+impl Bell {
+    fn lent(&self) -> MutexGuard<'_, Option<Lent>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Belongs to the current call from now on. Whoever opens it closes it before the call ends.
+    pub(crate) fn open(&self) {
+        *self.lent() = Some(CURRENT.get()).filter(|call| !call.is_null()).map(Lent);
+    }
+
+    pub(crate) fn close(&self) {
+        *self.lent() = None;
+    }
+
+    #[expect(unsafe_code, reason = "the current call lies on the stack of `call`")]
+    pub(crate) fn ring(&self) {
+        if let Some(Lent(call)) = &*self.lent() {
+            // SAFETY: the call goes on while the bell is open, and `close` waits for this lock.
+            unsafe { &**call }.wake();
+        }
+    }
 }
 
 pub(crate) fn log(level: u8, message: &str) {

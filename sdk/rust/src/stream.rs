@@ -1,7 +1,11 @@
 //! Streams: items that go from a producer to a consumer one by one, while both run.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::marker::PhantomData;
+use std::panic::Location;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 
 use quadriga_abi::{StreamMark, codec};
 use serde::de::DeserializeOwned;
@@ -9,6 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 #[cfg(not(target_family = "wasm"))]
 use crate::native as seam;
+use crate::task::{self, Channel, lock};
 #[cfg(target_family = "wasm")]
 use crate::wasm as seam;
 use crate::{Error, Result};
@@ -81,33 +86,72 @@ impl<T> fmt::Debug for Stream<T> {
 /// # fn main() {}
 /// ```
 #[derive(Debug)]
-pub struct Input<T>(PhantomData<fn() -> T>);
+pub struct Input<T> {
+    key: Arc<()>,
+    item: PhantomData<fn() -> T>,
+}
+
+impl<T: DeserializeOwned> Input<T> {
+    /// The next item, for `async` methods, which go on with something else meanwhile. Dropped
+    /// before it is ready, it takes no item.
+    #[track_caller]
+    pub fn receive(&mut self) -> impl Future<Output = Option<Result<T>>> + use<'_, T> {
+        let at = Location::caller();
+        poll_fn(move |context| task::poll_next(&self.key, context).map(|item| received(item, "an item", at)))
+    }
+}
 
 impl<T: DeserializeOwned> Iterator for Input<T> {
     type Item = Result<T>;
 
     #[track_caller]
     fn next(&mut self) -> Option<Result<T>> {
-        seam::next().map_err(Error::from_host).and_then(read).transpose()
+        received(seam::next(), "an item", Location::caller())
     }
 }
 
 impl<'de, T> Deserialize<'de> for Input<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        StreamMark::deserialize(deserializer).map(|StreamMark| Self(PhantomData))
+        StreamMark::deserialize(deserializer).map(|StreamMark| Self { key: Arc::new(()), item: PhantomData })
     }
 }
 
 /// The items of another extension's stream: an iterator that waits for the next one. Dropped, it
 /// gives the call up. A method that does not stream gives its one result.
 pub struct Items<T> {
-    channel: Option<seam::Channel>,
+    channel: Option<Channel>,
     item: PhantomData<fn() -> T>,
 }
 
 impl<T: DeserializeOwned> Items<T> {
     pub(crate) fn new(channel: seam::Channel) -> Self {
-        Self { channel: Some(channel), item: PhantomData }
+        Self { channel: Some(Arc::new(Mutex::new(channel))), item: PhantomData }
+    }
+
+    /// The next item, for `async` methods, which go on with something else meanwhile. Dropped
+    /// before it is ready, it takes no item.
+    #[track_caller]
+    pub fn receive(&mut self) -> impl Future<Output = Option<Result<T>>> + use<'_, T> {
+        let at = Location::caller();
+        poll_fn(move |context| self.poll(context, "an item", at))
+    }
+
+    pub(crate) fn poll(
+        &mut self,
+        context: &Context<'_>,
+        what: &str,
+        at: &'static Location<'static>,
+    ) -> Poll<Option<Result<T>>> {
+        let Some(channel) = &self.channel else { return Poll::Ready(None) };
+        task::poll_read(channel, context).map(|item| self.took(received(item, what, at)))
+    }
+
+    /// Nothing comes after an error or the end.
+    fn took(&mut self, item: Option<Result<T>>) -> Option<Result<T>> {
+        if !matches!(item, Some(Ok(_))) {
+            self.channel = None;
+        }
+        item
     }
 }
 
@@ -116,11 +160,8 @@ impl<T: DeserializeOwned> Iterator for Items<T> {
 
     #[track_caller]
     fn next(&mut self) -> Option<Result<T>> {
-        let item = self.channel.as_mut()?.read().map_err(Error::from_host).and_then(read).transpose();
-        if !matches!(item, Some(Ok(_))) {
-            self.channel = None;
-        }
-        item
+        let item = lock(self.channel.as_ref()?).read();
+        self.took(received(item, "an item", Location::caller()))
     }
 }
 
@@ -130,15 +171,18 @@ impl<T> fmt::Debug for Items<T> {
     }
 }
 
-#[track_caller]
-fn read<T: DeserializeOwned>(item: Option<Vec<u8>>) -> Result<Option<T>> {
-    let Some(item) = item else { return Ok(None) };
-    let wanted = std::any::type_name::<T>();
-    match codec::from_bytes(&item) {
-        Ok(item) => Ok(Some(item)),
-        Err(error) => {
-            let message = format!("an item is no {wanted}: {error}");
-            Err(Error::with_code(quadriga_abi::ErrorCode::InvalidValue, message))
-        }
-    }
+/// An item as the host gave it to who asked there.
+fn received<T: DeserializeOwned>(
+    item: std::result::Result<Option<Vec<u8>>, quadriga_abi::Error>,
+    what: &str,
+    at: &'static Location<'static>,
+) -> Option<Result<T>> {
+    let item = match item {
+        Ok(item) => item?,
+        Err(error) => return Some(Err(Error::from_host_at(error, at))),
+    };
+    Some(codec::from_bytes(&item).map_err(|error| {
+        let message = format!("{what} is no {}: {error}", std::any::type_name::<T>());
+        Error::with_code(quadriga_abi::ErrorCode::InvalidValue, message)
+    }))
 }

@@ -1,5 +1,7 @@
 //! The extension as a WebAssembly component.
 
+use std::time::Duration;
+
 use quadriga_abi::{Error, ErrorCode, ErrorParts};
 
 use self::bindings::exports::quadriga::extension::guest;
@@ -138,6 +140,30 @@ impl Channel {
     pub(crate) fn finish(&mut self) {
         self.0.finish();
     }
+}
+
+/// Waits for the first of the channels, the input, or the end of the time. Gives the places of what
+/// can be read; the input comes last.
+pub(crate) fn wait(
+    channels: &mut [&mut Channel],
+    input: bool,
+    timeout: Option<Duration>,
+) -> Result<Vec<usize>, Error> {
+    let channels: Vec<_> = channels.iter().map(|channel| &channel.0).collect();
+    let timeout = timeout.map(|timeout| u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX));
+    let ready = host::wait(&channels, input, timeout).map_err(received)?;
+    Ok(ready.into_iter().map(|place| place as usize).collect())
+}
+
+/// Ends a wait from another thread, of which there are none here.
+#[derive(Default)]
+pub(crate) struct Bell;
+
+#[expect(clippy::unused_self, reason = "the native one needs it")]
+impl Bell {
+    pub(crate) fn open(&self) {}
+    pub(crate) fn close(&self) {}
+    pub(crate) fn ring(&self) {}
 }
 
 pub(crate) fn log(level: u8, message: &str) {

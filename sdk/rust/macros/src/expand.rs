@@ -96,12 +96,19 @@ fn method(module: &ItemMod, function: &ItemFn) -> Result<TokenStream, Error> {
         ReturnType::Type(_, ty) => ty.span(),
     };
     let (path, ident) = (&module.ident, &signature.ident);
-    let schemas = schemas(path, ident, parameters.len());
+    let is_async = signature.asyncness.is_some();
+    let schemas = schemas(path, ident, parameters.len(), is_async);
     let name = text::of_ident(ident);
     let doc = text::of_doc(&function.attrs);
     let cfg = function.attrs.iter().filter(|attribute| attribute.path().is_ident("cfg"));
     let run = format_ident!("run");
-    let body = quote_spanned! {reply_span=> q::Returned(#path::#ident(#(#taken),*)).#reply(out) };
+    let returned = quote_spanned! {reply_span=> #path::#ident(#(#taken),*) };
+    let returned = if is_async {
+        quote! { q::block_on(#returned)? }
+    } else {
+        returned
+    };
+    let body = quote_spanned! {reply_span=> q::Returned(#returned).#reply(out) };
     Ok(quote! {
         #(#cfg)*
         q::Method {
@@ -126,7 +133,12 @@ fn method(module: &ItemMod, function: &ItemFn) -> Result<TokenStream, Error> {
 
 /// A function that finds the schemas of a method's types. The types may be private to the module,
 /// so they are inferred from the function and never named.
-fn schemas(path: &Ident, ident: &Ident, count: usize) -> TokenStream {
+fn schemas(path: &Ident, ident: &Ident, count: usize, is_async: bool) -> TokenStream {
+    let (future, gives) = if is_async {
+        (quote! { F: ::core::future::Future<Output = R>, }, quote! { F })
+    } else {
+        (quote! {}, quote! { R })
+    };
     let types: Vec<_> = (0..count).map(|index| format_ident!("A{index}")).collect();
     let shapes: Vec<_> = (0..count).map(|index| format_ident!("a{index}")).collect();
     quote! {{
@@ -134,7 +146,7 @@ fn schemas(path: &Ident, ident: &Ident, count: usize) -> TokenStream {
         fn schemas(out: &mut q::Schemas) {
             use q::{NoSchema as _, NotResult as _};
 
-            fn infer<#(#types,)* R>(_: fn(#(#types),*) -> R) -> (#(q::Shape<#types>,)* q::ShapeOf<R>) {
+            fn infer<#(#types,)* #future R>(_: fn(#(#types),*) -> #gives) -> (#(q::Shape<#types>,)* q::ShapeOf<R>) {
                 (#(q::Shape::<#types>::new(),)* q::ShapeOf::<R>::new())
             }
             let (#(#shapes,)* returns) = infer(#path::#ident);
@@ -150,9 +162,6 @@ fn check_signature(function: &ItemFn) -> Result<(), Error> {
     let signature = &function.sig;
     let refuse = |at: &dyn ToTokens, message: String| Err(Error::new_spanned(at, message));
     let name = text::of_ident(&signature.ident);
-    if let Some(asyncness) = &signature.asyncness {
-        return refuse(asyncness, format!("`{name}` is async: methods can't be async yet"));
-    }
     if let Some(receiver) = signature.receiver() {
         return refuse(
             receiver,
@@ -265,7 +274,6 @@ mod tests {
             (quote! { mod m { pub fn f<T>(x: T) {} } }, "`f` is generic"),
             (quote! { mod m { pub fn f<const N: usize>() {} } }, "`f` is generic"),
             (quote! { mod m { pub fn f(x: impl Clone) {} } }, "callers can't choose a Rust type"),
-            (quote! { mod m { pub async fn f() {} } }, "methods can't be async yet"),
             (quote! { mod m { pub fn f(self) {} } }, "`f` takes self"),
             (quote! { mod m { pub fn f(&self, x: i64) {} } }, "`f` takes self"),
             (quote! { mod m { pub unsafe fn f() {} } }, "`f` is unsafe"),
@@ -284,7 +292,7 @@ mod tests {
 
     #[test]
     fn every_problem_is_told() {
-        let item = quote! { mod m { pub async fn f() {} pub fn g<T>() {} } };
+        let item = quote! { mod m { pub unsafe fn f() {} pub fn g<T>() {} } };
         assert_eq!(extension(quote! {}, item).unwrap_err().into_iter().count(), 2);
     }
 
@@ -299,6 +307,7 @@ mod tests {
                 fn helper() {}
                 pub fn r#type(value: Option<bool>, other: i64) {}
                 pub fn rows() -> Result<Stream<Row>, Error> {}
+                pub async fn later(id: u64) -> Result<Row, Error> {}
             }
         };
         let text = extension(quote! {}, item).unwrap().to_string();
@@ -311,6 +320,8 @@ mod tests {
             r#"name : "value" , ty : "Option<bool>" , optional : false"#,
             r#"returns : "()""#,
             r#"returns : "Row" , streams : true"#,
+            r#"returns : "Result<Row, Error>" , streams : false"#,
+            "q :: block_on (m :: later (arguments . take (0usize) ?)) ?",
         ];
         for part in expected {
             assert!(text.contains(part), "{part} is not in {text}");
