@@ -19,6 +19,8 @@ mod native;
 mod python;
 #[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
 mod readme;
+#[cfg(all(feature = "native", feature = "wasm"))]
+mod rust_async;
 #[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
 mod spans;
 #[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
