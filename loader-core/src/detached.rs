@@ -43,7 +43,8 @@ impl Core {
         });
         Box::pin(async move {
             let mut leash = leash;
-            let result = receive.await.unwrap_or_else(|_| {
+            // Who waits on a thread of tokio's never gives it back for a new budget.
+            let result = tokio::task::unconstrained(receive).await.unwrap_or_else(|_| {
                 Err(Error::new(ErrorCode::Internal, "the thread of the call ended early"))
             });
             leash.held = false;
