@@ -17,9 +17,12 @@ const REMEMBERED: usize = 1024;
 
 impl Core {
     /// Runs a call on another thread if its guest may block.
+    ///
+    /// Without regard to tokio's budget: a guest may wait for it on a thread of tokio's, which then
+    /// never gets a new one.
     pub(crate) fn detach(self: &Arc<Self>, admitted: Admitted) -> BoxFuture<'static, Result<Bytes, Error>> {
         if !admitted.ticket.slot.instance.blocks() {
-            return Box::pin(Outcome::from(admitted.run()).result());
+            return Box::pin(tokio::task::unconstrained(Outcome::from(admitted.run()).result()));
         }
         let Ok(permit) = Arc::clone(&self.detached).try_acquire_owned() else {
             let message = "no thread is free for the call";
@@ -43,7 +46,6 @@ impl Core {
         });
         Box::pin(async move {
             let mut leash = leash;
-            // Who waits on a thread of tokio's never gives it back for a new budget.
             let result = tokio::task::unconstrained(receive).await.unwrap_or_else(|_| {
                 Err(Error::new(ErrorCode::Internal, "the thread of the call ended early"))
             });

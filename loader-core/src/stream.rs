@@ -226,7 +226,7 @@ impl Output {
     /// # Errors
     /// As for [`Output::poll_emit`].
     pub fn emit(&self, item: &Bytes) -> Result<(), Error> {
-        pollster::block_on(poll_fn(|context| self.poll_emit(item, context)))
+        crate::block_on(poll_fn(|context| self.poll_emit(item, context)))
     }
 
     /// Hands one item on, if that needs no waiting.
@@ -294,7 +294,7 @@ impl Input {
 
     /// The next item, waited for on the calling thread.
     pub fn next(&self) -> Option<Result<Bytes, Error>> {
-        pollster::block_on(poll_fn(|context| self.poll_next(context)))
+        crate::block_on(poll_fn(|context| self.poll_next(context)))
     }
 
     /// The next item, without waiting on the thread.
@@ -373,7 +373,7 @@ impl Items {
 
     /// The next item, waited for on the calling thread: not for threads of an async executor.
     pub fn next_blocking(&mut self) -> Option<Result<Bytes, Error>> {
-        pollster::block_on(poll_fn(|context| self.poll(context)))
+        crate::block_on(poll_fn(|context| self.poll(context)))
     }
 
     /// The next item; `None` at the end.
@@ -406,7 +406,7 @@ impl Items {
 
     /// As [`Items::alongside`], on the calling thread.
     pub fn alongside_blocking<T>(&mut self, other: impl Future<Output = T>) -> T {
-        pollster::block_on(self.alongside(other))
+        crate::block_on(self.alongside(other))
     }
 
     fn advance(&mut self, context: &mut Context<'_>) {

@@ -26,7 +26,8 @@ static ALONE: LazyLock<bool> = LazyLock::new(|| thread::available_parallelism().
 /// assert_eq!(quadriga_core::block_on(async { 42 }), 42);
 /// ```
 pub fn block_on<F: Future>(future: F) -> F::Output {
-    let mut future = pin!(future);
+    // A task that blocks never gives its budget back: what it waits for must not ask it to yield.
+    let mut future = pin!(tokio::task::unconstrained(future));
     let bell = Arc::new(Bell { rang: AtomicBool::new(false), thread: thread::current() });
     let waker = Waker::from(Arc::clone(&bell));
     let mut context = Context::from_waker(&waker);

@@ -94,6 +94,22 @@ async fn error(host: &Dispatcher, language: &str, method: &str, arguments: &impl
     host.invoke::<Value>(&waits(language), method, arguments).await.unwrap_err()
 }
 
+/// Far more waits than tokio lets a task have before it must yield: a guest that runs on the thread
+/// of a task cannot yield.
+#[tokio::test]
+async fn a_guest_may_wait_more_often_than_a_task() {
+    let (host, _gate) = loaded().await;
+    host.load(guest("relay", "js"), granted()).await.unwrap();
+    for (language, peer) in PAIRS {
+        for peer in ["test.peer".to_owned(), format!("relay.{peer}"), "relay.js".to_owned()] {
+            let (waits, arguments) = (waits(language), (&peer, 500));
+            let sum = host.invoke::<u64>(&waits, "often", &arguments);
+            let sum = tokio::time::timeout(PATIENCE, sum).await.expect("it hangs").unwrap();
+            assert_eq!(sum, 499 * 500 / 2, "{language} and {peer}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn async_methods_are_methods_like_others() {
     let (host, _gate) = loaded().await;

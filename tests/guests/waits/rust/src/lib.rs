@@ -42,6 +42,15 @@ mod waits {
         host::call_async(extension, method, args).await
     }
 
+    /// Calls `echo` of another extension so many times, one after another.
+    pub async fn often(extension: &str, n: u64) -> Result<u64, Error> {
+        let mut sum = 0;
+        for i in 0..n {
+            sum += host::call_async::<u64>(extension, "echo", (i,)).await?;
+        }
+        Ok(sum)
+    }
+
     /// Sums up what two of another extension's methods say, one of which fails.
     pub async fn either_fails(extension: &str) -> Result<i64, Error> {
         let right = host::call_async::<i64>(extension, "add", (1, 2));
