@@ -5,6 +5,7 @@
 //! ended.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::ffi::c_long;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering::Relaxed};
@@ -83,9 +84,21 @@ impl Task {
     }
 }
 
-/// The calls of one instance that can be interrupted: few, so that a list is quicker than a map.
+/// How many calls that were interrupted before they began are remembered.
+const REMEMBERED: usize = 1024;
+
+/// The calls of one instance that can be interrupted.
 #[derive(Default)]
-pub(crate) struct Calls(Mutex<Vec<Arc<Running>>>);
+pub(crate) struct Calls(Mutex<List>);
+
+#[derive(Default)]
+struct List {
+    /// Few, so that a list is quicker than a map.
+    running: Vec<Arc<Running>>,
+    /// The ids of those that were not running when their end was asked for: they have ended, or
+    /// wait for the interpreter.
+    missed: VecDeque<u64>,
+}
 
 /// Sends calls to the thread that interrupts them.
 pub(crate) type Interrupter = Sender<Arc<Running>>;
@@ -114,19 +127,33 @@ pub(crate) fn watch(requests: &Receiver<Arc<Running>>) {
 impl Calls {
     /// Whether any call is running.
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.lock().is_empty()
+        self.0.lock().running.is_empty()
     }
 
-    /// Asks for the end of a call, if it is still running.
+    /// Asks for the end of a call, be it running or about to.
     pub(crate) fn interrupt(&self, id: u64) {
-        if let Some(running) = self.0.lock().iter().find(|running| running.context.id == id) {
+        let mut list = self.0.lock();
+        if let Some(running) = list.running.iter().find(|running| running.context.id == id) {
             running.interrupt();
+            return;
         }
+        if list.missed.len() == REMEMBERED {
+            list.missed.pop_front();
+        }
+        list.missed.push_back(id);
     }
 
     /// Asks for the end of every call.
     pub(crate) fn interrupt_all(&self) {
-        self.0.lock().iter().for_each(Running::interrupt);
+        self.0.lock().running.iter().for_each(Running::interrupt);
+    }
+
+    fn add(&self, running: &Arc<Running>) {
+        let mut list = self.0.lock();
+        list.running.push(Arc::clone(running));
+        if list.missed.contains(&running.context.id) {
+            running.interrupt();
+        }
     }
 
     /// Runs guest code as the call `context`. The error says that it was interrupted.
@@ -138,7 +165,7 @@ impl Calls {
         f: impl FnOnce(&Arc<Running>) -> T,
     ) -> Result<T, Error> {
         let running = Running::start(py, space, context);
-        self.0.lock().push(Arc::clone(&running));
+        self.add(&running);
         let result = f(&running);
         self.remove(&running);
         running.finish(py).map(|()| result)
@@ -147,12 +174,12 @@ impl Calls {
     /// A call that will run as a task, until [`Calls::remove`].
     pub(crate) fn task(&self, space: u64, context: CallContext) -> Arc<Running> {
         let running = Arc::new(Running::new(space, context, true));
-        self.0.lock().push(Arc::clone(&running));
+        self.add(&running);
         running
     }
 
     pub(crate) fn remove(&self, running: &Arc<Running>) {
-        self.0.lock().retain(|other| !Arc::ptr_eq(other, running));
+        self.0.lock().running.retain(|other| !Arc::ptr_eq(other, running));
     }
 }
 

@@ -8,6 +8,23 @@ use quadriga::abi::{ErrorCode, Value};
 
 use super::{RELAY, call, call_with, list, relay, still_answers, text, with};
 
+/// The second call has to wait for the interpreter, and is over by the time it gets it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_call_that_is_over_before_it_begins_does_not_go_on() {
+    let main = "def spin():\n    while True: pass\n";
+    let (host, _dir) = with("test.late", &[("main.py", main)]).await;
+    let spin = async |milliseconds| {
+        let options = CallOptions::default().timeout(Duration::from_millis(milliseconds)).detached();
+        call_with(&host, "test.late", "spin", vec![], options).await.unwrap_err().code
+    };
+    let both = async || tokio::join!(spin(100), spin(1), spin(2), spin(3));
+    for _ in 0..10 {
+        let codes = tokio::time::timeout(Duration::from_secs(10), both()).await.expect("one goes on");
+        let late = ErrorCode::DeadlineExceeded;
+        assert_eq!(codes, (late, late, late, late));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn deadlines_end_one_call_alone() {
     let main = r#"
