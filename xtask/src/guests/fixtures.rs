@@ -46,10 +46,15 @@ fn checkout(repo: &Repo, work: &Path) -> Result<PathBuf> {
         git.current_dir(&repo.root).env("GIT_INDEX_FILE", work.join("index"));
         git
     };
-    cmd::output(git().args(["cat-file", "-e", &format!("{REVISION}^{{commit}}")])).with_context(|| {
+    let there = || cmd::output(git().args(["cat-file", "-e", &format!("{REVISION}^{{commit}}")]));
+    if there().is_err() {
+        // A shallow clone can fetch the rest; whether it has, the next look tells.
+        let _ = cmd::output(git().args(["fetch", "--quiet", "--unshallow"]));
+    }
+    there().with_context(|| {
         format!(
             "this clone lacks revision {REVISION}, whose sources the fixtures of {SINCE} are built from: \
-             get it with `git fetch --unshallow` in a shallow clone, else with `git fetch`"
+             get it with `git fetch`"
         )
     })?;
     let sources = work.join("src");
