@@ -412,7 +412,8 @@ fn streams(slot: &Slot, method: usize, input: Option<Input>, output: Option<Outp
         return None;
     }
     let most = usize::try_from(slot.caps.message_size).unwrap_or(usize::MAX);
-    let output = emits.then(|| output.unwrap_or_else(|| Output::list(most)));
+    let output =
+        emits.then(|| output.unwrap_or_else(|| Output::list(most)).checked(slot.checks.as_ref(), method));
     Some(Box::new(Streams { output, input }))
 }
 

@@ -226,7 +226,7 @@ impl Core {
         let check = source.as_ref().map_or(Check::None, |source| source.manifest.contract.check);
         let checks = Checks::new(check.or(self.policy.check), &instance.describe().methods)
             .map_err(|error| error.in_extension(id.as_str()))?
-            .map(Box::new);
+            .map(Arc::new);
         let generation = self.generations.fetch_add(1, Ordering::Relaxed);
         let (gate, counters, load_time) = (Gate::default(), Counters::new(), started.elapsed());
         Ok(Arc::new(Slot {

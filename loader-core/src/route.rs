@@ -33,7 +33,7 @@ pub(crate) struct Slot {
     /// By name: each with its place in the description.
     pub(crate) methods: HashMap<Arc<str>, (Arc<Target>, usize), RandomState>,
     /// None unless manifest or policy asks for it.
-    pub(crate) checks: Option<Box<Checks>>,
+    pub(crate) checks: Option<Arc<Checks>>,
     pub(crate) caps: Caps,
     /// None for what the host itself provides.
     pub(crate) source: Option<Source>,

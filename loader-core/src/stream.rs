@@ -12,6 +12,7 @@ use quadriga_abi::msgpack::{Token, write};
 use quadriga_abi::{Bytes, Error, ErrorCode};
 
 use crate::BoxFuture;
+use crate::contract::Checks;
 
 /// How many bytes may lie between a producer and its consumer. One item may be larger.
 pub const WINDOW: usize = 64 << 10;
@@ -31,7 +32,11 @@ pub struct Streams {
 
 /// Takes the items that a guest emits in the course of a call. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Output(Sink);
+pub struct Output {
+    sink: Sink,
+    /// What the items must be like, and the method that says so.
+    checks: Option<(Arc<Checks>, usize)>,
+}
 
 #[derive(Clone, Debug)]
 enum Sink {
@@ -122,7 +127,7 @@ impl Streams {
 /// Both ends of a new stream.
 pub(crate) fn pipe() -> (Output, Input) {
     let pipe = Arc::<Pipe>::default();
-    (Output(Sink::Pipe(Arc::clone(&pipe))), Input(Arc::new(Reader(pipe))))
+    (Output { sink: Sink::Pipe(Arc::clone(&pipe)), checks: None }, Input(Arc::new(Reader(pipe))))
 }
 
 impl Pipe {
@@ -207,15 +212,25 @@ fn wake(waker: Option<Waker>) {
 impl Output {
     /// Collects the items of a call whose caller wants one result.
     pub(crate) fn list(most: usize) -> Self {
-        Self(Sink::List(Arc::new(Mutex::new(Collected { most, ..Collected::default() }))))
+        let collected = Collected { most, ..Collected::default() };
+        Self { sink: Sink::List(Arc::new(Mutex::new(collected))), checks: None }
+    }
+
+    /// The same, with items that must be what the contract of a method says.
+    pub(crate) fn checked(self, checks: Option<&Arc<Checks>>, method: usize) -> Self {
+        Self { checks: checks.map(|checks| (Arc::clone(checks), method)), ..self }
     }
 
     /// Hands one item on; pending while the consumer has enough to read.
     ///
     /// # Errors
-    /// If nobody reads any more, the call must end, or the items are more than one result may hold.
+    /// If nobody reads any more, the call must end, the items are more than one result may hold, or
+    /// this one is not what the contract says.
     pub fn poll_emit(&self, item: &Bytes, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        match &self.0 {
+        if let Some((checks, method)) = &self.checks {
+            checks.item(*method, item)?;
+        }
+        match &self.sink {
             Sink::Pipe(pipe) => pipe.poll_write(item, context),
             Sink::List(collected) => Poll::Ready(collected.lock().push(item)),
         }
@@ -246,14 +261,14 @@ impl Output {
     }
 
     pub(crate) fn end(&self, end: Result<(), Error>) {
-        if let Sink::Pipe(pipe) = &self.0 {
+        if let Sink::Pipe(pipe) = &self.sink {
             pipe.end(end);
         }
     }
 
     /// The items as one list, where they were collected.
     pub(crate) fn collected(&self) -> Option<Result<Bytes, Error>> {
-        match &self.0 {
+        match &self.sink {
             Sink::Pipe(_) => None,
             Sink::List(collected) => Some(collected.lock().take()),
         }

@@ -58,6 +58,38 @@ async fn split(host: &Dispatcher, arguments: Json) -> Result<Bytes, Error> {
 }
 
 #[tokio::test]
+async fn streamed_items_are_results_too() {
+    for (check, read) in [(Check::Results, 1), (Check::Arguments, 3), (Check::None, 3)] {
+        let emit = |_: &_, call: quadriga_core::Call| {
+            let output = call.streams.unwrap().output.unwrap();
+            let items = [json!("a"), json!(5), json!("b")].map(|item| rmp_serde::to_vec(&item).unwrap());
+            let emitted = items.into_iter().try_for_each(|item| output.emit(&item.into()));
+            Outcome::Ready(emitted.map(|()| Bytes::from_static(&[0xc0])))
+        };
+        let runtime = MockRuntime::new().method("lines", emit).describe(|description| {
+            description.methods[0].streams = true;
+            description.methods[0].output = Some(json!({ "type": "string" }));
+        });
+        let policy = Policy { check, ..Policy::default() };
+        let host = Dispatcher::builder().runtime(runtime).policy(policy).build().unwrap();
+        load(&host, &package("a.words", "")).await.unwrap();
+        let mut items = host.stream("a.words", "lines", vec![0x90], CallOptions::default());
+        let (mut good, mut failed) = (0, None);
+        while let Some(item) = items.next().await {
+            match item {
+                Ok(_) => good += 1,
+                Err(error) => failed = Some(error.to_string()),
+            }
+        }
+        let words = "lines: an item is not what its contract says: 5 is not text".to_owned();
+        assert_eq!((good, failed), (read, (read == 1).then_some(words)), "{check:?}");
+        // The same where a caller wants them all at once.
+        let all = host.call("a.words", "lines", vec![0x90], CallOptions::default()).await;
+        assert_eq!(all.is_ok(), read == 3, "{check:?}");
+    }
+}
+
+#[tokio::test]
 async fn manifest_or_policy_turn_checks_on() {
     for (policy, manifest, arguments, results) in [
         (Check::None, "", false, false),

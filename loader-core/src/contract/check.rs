@@ -1,5 +1,7 @@
 //! Values compared with the schemas of the methods.
 
+use std::fmt;
+
 use jsonschema::error::ValidationErrorKind;
 use jsonschema::paths::{Location, LocationSegment};
 use jsonschema::{Draft, Keyword, PatternOptions, ValidationError, Validator};
@@ -25,7 +27,9 @@ pub(crate) struct Checks {
 struct MethodChecks {
     name: String,
     parameters: Vec<String>,
+    streams: bool,
     arguments: Option<Schema>,
+    /// Of the result, or of each of its items if the method streams.
     result: Option<Schema>,
 }
 
@@ -55,8 +59,8 @@ impl Checks {
                 name: method.name.clone(),
                 parameters: method.parameters.iter().map(|parameter| parameter.name.clone()).collect(),
                 arguments: compile(check.arguments(), &method.input, &method.name, "arguments")?,
-                // The reply of a method that streams is none of its items.
-                result: compile(check.results() && !method.streams, &method.output, &method.name, "result")?,
+                streams: method.streams,
+                result: compile(check.results(), &method.output, &method.name, "result")?,
             })
         });
         Ok(Some(Self { methods: methods.collect::<Result<_, Error>>()? }))
@@ -71,15 +75,34 @@ impl Checks {
         schema.check(payload, Some(&method.parameters)).map_err(wrong)
     }
 
-    /// Compares the result of a call.
+    /// Compares the result of a call. That of a method that streams is none of its items.
     #[cold]
     pub(crate) fn result(&self, method: usize, payload: &[u8]) -> Result<(), Error> {
-        let Some(method) = self.methods.get(method) else { return Ok(()) };
-        let Some(schema) = &method.result else { return Ok(()) };
+        self.given(method, false, payload)
+    }
+
+    /// Compares an item that a method streams.
+    #[cold]
+    pub(crate) fn item(&self, method: usize, payload: &[u8]) -> Result<(), Error> {
+        self.given(method, true, payload)
+    }
+
+    fn given(&self, method: usize, streamed: bool, payload: &[u8]) -> Result<(), Error> {
+        let method = self.methods.get(method).filter(|method| method.streams == streamed);
+        let Some((method, schema)) = method.and_then(|method| Some((method, method.result.as_ref()?))) else {
+            return Ok(());
+        };
         schema.check(payload, None).map_err(|why| {
-            let message = format!("{}: the result is not what its contract says: {why}", method.name);
+            let what = if streamed { "an item" } else { "the result" };
+            let message = format!("{}: {what} is not what its contract says: {why}", method.name);
             Error::new(ErrorCode::InvalidValue, message)
         })
+    }
+}
+
+impl fmt::Debug for Checks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Checks")
     }
 }
 
