@@ -101,3 +101,41 @@ fn this_architecture() -> Option<(&'static str, Architecture)> {
     };
     Some((std::env::consts::ARCH, known))
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(unsafe_code, reason = "derived")]
+
+    use abi_stable::StableAbi;
+    use abi_stable::abi_stability::abi_checking::check_layout_compatibility;
+
+    /// A table of functions as it was, is, and might have been.
+    macro_rules! table {
+        ($name:ident, $first:ty $(, $more:ident)?) => {
+            #[expect(dead_code, reason = "only the layout counts")]
+            mod $name {
+                #[repr(C)]
+                #[derive(abi_stable::StableAbi)]
+                #[sabi(kind(Prefix(prefix_ref = TableRef, prefix_fields = TablePrefix)))]
+                pub(super) struct Table {
+                    #[sabi(last_prefix_field)]
+                    pub(super) first: $first,
+                    $(pub(super) $more: extern "C" fn(),)?
+                }
+            }
+        };
+    }
+    table!(older, extern "C" fn(u32));
+    table!(newer, extern "C" fn(u32), more);
+    table!(other, extern "C" fn(u64), more);
+
+    #[test]
+    fn a_host_may_offer_more_than_a_library_knows() {
+        let layouts = [older::TableRef::LAYOUT, newer::TableRef::LAYOUT, other::TableRef::LAYOUT];
+        let cases = [(0, 0, true), (0, 1, true), (1, 0, false), (0, 2, false), (1, 2, false)];
+        for (knows, has, fits) in cases {
+            let checked = check_layout_compatibility(layouts[knows], layouts[has]);
+            assert_eq!(checked.is_ok(), fits, "{knows} and {has}");
+        }
+    }
+}
