@@ -384,7 +384,7 @@ async fn settings_are_the_defaults_and_what_the_host_sets() {
 #[test]
 fn works_without_an_async_runtime_and_drops_anywhere() {
     let host = host(MockRuntime::new().echo("echo"));
-    pollster::block_on(async {
+    quadriga_core::block_on(async {
         let _dir = load(&host, "a.x", "").await.unwrap();
         assert!(call(&host, "a.x", "echo").await.is_ok());
     });

@@ -135,7 +135,7 @@ fn encode<'s>(
     arguments: v8::Local<'s, v8::Array>,
     index: i32,
 ) -> Result<Vec<u8>, JsErrorBox> {
-    let refused = |error: Error| JsErrorBox::type_error(error.into_parts().message);
+    let refused = |error: Error| JsErrorBox::type_error(error.to_string());
     let mut payload = Vec::new();
     write(&mut payload, Token::List(arguments.length() as usize))
         .map_err(|error| JsErrorBox::type_error(error.to_string()))?;

@@ -152,7 +152,7 @@ fn rare(out: &mut Vec<u8>, value: &Bound<'_, PyAny>, depth: Depth) -> Result<(),
 
 /// The value that stands for a dataclass, an enum's member or the like.
 fn plain<'py>(value: &Bound<'py, PyAny>) -> Result<Option<Bound<'py, PyAny>>, Misfit> {
-    let engine = engine().map_err(|error| Misfit::new(error.into_parts().message))?;
+    let engine = engine().map_err(|error| Misfit::new(error.to_string()))?;
     let plain: Option<(Bound<'py, PyAny>,)> = engine.plain.bind(value.py()).call1((value,))?.extract()?;
     Ok(plain.map(|(value,)| value))
 }
@@ -259,7 +259,7 @@ fn datetime(py: Python<'_>, timestamp: Timestamp) -> Result<Bound<'_, PyAny>, Mi
     match timestamp.nanos() % 1000 {
         0 => Ok(time),
         rest => {
-            let engine = config::engine().map_err(|error| Misfit::new(error.into_parts().message))?;
+            let engine = config::engine().map_err(|error| Misfit::new(error.to_string()))?;
             Ok(engine.timestamp.bind(py).call_method1("of", (time, rest))?)
         }
     }

@@ -104,7 +104,7 @@ impl Host {
     /// The SDK's class for points in time finer than a datetime.
     #[getter(Timestamp)]
     fn timestamp(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let engine = config::engine().map_err(|error| PyRuntimeError::new_err(error.into_parts().message))?;
+        let engine = config::engine().map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
         Ok(engine.timestamp.clone_ref(py))
     }
 

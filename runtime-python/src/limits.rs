@@ -280,7 +280,7 @@ impl Running {
         let interrupted = engine().map(|engine| engine.interrupted.bind(py).call0());
         Err(match interrupted {
             Ok(exception) => PyErr::from_value(exception?),
-            Err(error) => PyErr::new::<PyBaseException, _>(error.into_parts().message),
+            Err(error) => PyErr::new::<PyBaseException, _>(error.to_string()),
         })
     }
 

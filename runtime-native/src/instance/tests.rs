@@ -74,12 +74,12 @@ fn host() -> Dispatcher {
     let policy = Policy { minimum_isolation: Isolation::None, ..Policy::default() };
     let host = Dispatcher::builder().runtime(InThisProcess).policy(policy).build().unwrap();
     let options = LoadOptions { grant: Grant::Requested, ..LoadOptions::default() };
-    pollster::block_on(host.load(folder.path(), options)).unwrap();
+    quadriga_core::block_on(host.load(folder.path(), options)).unwrap();
     host
 }
 
 fn answer(host: &Dispatcher, method: &str, options: CallOptions) -> Result<Bytes, Error> {
-    pollster::block_on(host.call("t.t", method, vec![0x91, 0x07], options))
+    quadriga_core::block_on(host.call("t.t", method, vec![0x91, 0x07], options))
 }
 
 #[test]

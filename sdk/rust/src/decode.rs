@@ -90,9 +90,8 @@ mod tests {
 
     fn check(arguments: Vec<Value>, expected: Result<&str, &str>) {
         let result = run(&REPEAT, &Value::List(arguments).to_bytes().unwrap());
-        let result = result
-            .map(|reply| Value::from_bytes(&reply).unwrap())
-            .map_err(|error| error.into_parts().message);
+        let result =
+            result.map(|reply| Value::from_bytes(&reply).unwrap()).map_err(|error| error.to_string());
         assert_eq!(result, expected.map(|text| Value::Text(text.to_owned())).map_err(str::to_owned));
     }
 
