@@ -28,7 +28,10 @@ fn main() -> Result<()> {
     let host = quadriga::builder().policy(policy).build()?;
     let guests = std::env::var_os("QUADRIGA_GUESTS").map_or_else(|| "target/guests".into(), PathBuf::from);
     let guests = guests.join("relay");
-    for language in ["native", "wasm", "python", "js"] {
+    // What is named on the command line, or everything.
+    let named: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let wanted = |name: &str| named.is_empty() || named.iter().any(|prefix| name.starts_with(prefix));
+    for language in ["native", "wasm", "python", "js"].into_iter().filter(|language| wanted(language)) {
         let options = LoadOptions { grant: Grant::Requested, ..LoadOptions::default() };
         quadriga::block_on(host.load(guests.join(language), options))
             .with_context(|| format!("loading {language}; build the guests with `cargo xtask guests`"))?;
@@ -36,9 +39,6 @@ fn main() -> Result<()> {
     let payload = echo_arguments();
     let mut figures = Vec::new();
 
-    // What is named on the command line, or everything.
-    let named: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let wanted = |name: &str| named.is_empty() || named.iter().any(|prefix| name.starts_with(prefix));
     if wanted("native") {
         let bare = quadriga_runtime_native::bare::Echo::load(&guests.join("native"))?;
         figures.push(Pair {

@@ -11,6 +11,7 @@ use tokio::task::AbortHandle;
 use tracing::Span;
 
 use crate::dispatcher::Core;
+use crate::metrics::Tick;
 use crate::route::Slot;
 use crate::stream::{Input, Output, Streams};
 use crate::{BoxFuture, Call, Outcome, SpanRef};
@@ -92,7 +93,7 @@ pub(crate) struct Ticket {
     pub(crate) id: u64,
     /// The method's place in the description.
     pub(crate) method: usize,
-    pub(crate) started: Instant,
+    pub(crate) started: Tick,
     /// What a subscriber sees of the call, if one listens.
     pub(crate) span: Option<Box<Span>>,
     pub(crate) streams: Option<Box<Streams>>,
@@ -119,6 +120,7 @@ impl Admitted {
     }
 
     /// Hands the call to its instance, which may run it here and now.
+    #[inline]
     pub(crate) fn run(self) -> Started {
         let Self { call, mut ticket } = self;
         let begin = || {

@@ -15,9 +15,10 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tracing::{Span, field};
 
-use crate::call::{Admitted, Alarm, CallOptions, Started, Ticket};
+use crate::call::{Admitted, Alarm, CallOptions, Ticket};
 use crate::detached::GivenUp;
-use crate::route::{Routes, Slot, suggest};
+use crate::metrics::Tick;
+use crate::route::{Caps, Routes, Slot, suggest};
 use crate::state;
 use crate::stream::{Input, Items, Output, Streams, pipe};
 use crate::{BoxFuture, Call, LoadOptions, Outcome, Policy, Provided, Runtime, SpanRef, Status};
@@ -162,16 +163,7 @@ impl Dispatcher {
         arguments: impl Into<Bytes>,
         options: CallOptions,
     ) -> Result<Bytes, Error> {
-        let detached = options.detached;
-        let admitted = self.core.admit(extension, method, arguments.into(), options)?;
-        if detached || admitted.reads() {
-            // Who sends the stream may need this very thread.
-            return self.core.detach(admitted).await;
-        }
-        match admitted.run() {
-            Started::Ready(result) => result,
-            Started::InFlight(call) => call.await,
-        }
+        self.core.call(extension, method, arguments.into(), options).result().await
     }
 
     /// Calls a method and reads its result as a stream, item by item, while the call runs. A method
@@ -251,7 +243,8 @@ impl Core {
         })
     }
 
-    /// Routes, checks and counts a call.
+    /// Routes, checks and counts a call. Inlined, so that what is admitted is not moved about.
+    #[inline]
     pub(crate) fn admit(
         self: &Arc<Self>,
         extension: &str,
@@ -259,17 +252,18 @@ impl Core {
         arguments: Bytes,
         options: CallOptions,
     ) -> Result<Admitted, Error> {
-        let started = Instant::now();
+        let started = Tick::now();
         let (slot, before) = self.enter(extension)?;
         self.admit_to(slot, before, started, method, arguments, options)
     }
 
     /// The same for a slot whose gate was passed with so many inside before.
+    #[inline]
     pub(crate) fn admit_to(
         self: &Arc<Self>,
         slot: Arc<Slot>,
         before: u32,
-        started: Instant,
+        started: Tick,
         method: &str,
         arguments: Bytes,
         options: CallOptions,
@@ -311,19 +305,10 @@ impl Core {
         if let Some(checks) = &slot.checks {
             checks.arguments(place, &arguments)?;
         }
-        let own = caps.call_timeout.and_then(|timeout| started.checked_add(timeout));
-        let deadline = [options.deadline, own].into_iter().flatten().min();
-        if let Some(deadline) = deadline {
-            if deadline <= started {
-                let message = "the deadline had passed before the call began";
-                return Err(Error::new(ErrorCode::DeadlineExceeded, message));
-            }
-            ticket.streams = streams(&ticket.slot, place, options.input, options.output);
-            ticket.deadline = Some(deadline);
-            ticket.alarm = Some(Alarm::set(self, &ticket, deadline));
-        } else {
-            ticket.streams = streams(&ticket.slot, place, options.input, options.output);
-        }
+        let deadline = deadline(caps, options.deadline)?;
+        ticket.streams = streams(&ticket.slot, place, options.input, options.output);
+        ticket.deadline = deadline;
+        ticket.alarm = deadline.map(|deadline| Alarm::set(self, &ticket, deadline));
         ticket.method = place;
         ticket.finished = false;
         let trace = options.trace.map(further);
@@ -357,6 +342,7 @@ impl Core {
         }
     }
 
+    /// Calls on the calling thread, unless the options forbid it.
     pub(crate) fn call(
         self: &Arc<Self>,
         extension: &str,
@@ -364,7 +350,10 @@ impl Core {
         arguments: Bytes,
         options: CallOptions,
     ) -> Outcome {
+        let detached = options.detached;
         match self.admit(extension, method, arguments, options) {
+            // Who sends the stream may need this very thread.
+            Ok(admitted) if detached || admitted.reads() => Outcome::Pending(self.detach(admitted)),
             Ok(admitted) => admitted.run().into(),
             Err(error) => error.into(),
         }
@@ -403,6 +392,21 @@ impl Core {
             Err(error) => Items::new(input, Box::pin(std::future::ready(Err(error))), true),
         }
     }
+}
+
+/// When a call must end. The clock is read only where there is one.
+fn deadline(caps: &Caps, asked: Option<Instant>) -> Result<Option<Instant>, Error> {
+    if asked.is_none() && caps.call_timeout.is_none() {
+        return Ok(None);
+    }
+    let now = Instant::now();
+    let own = caps.call_timeout.and_then(|timeout| now.checked_add(timeout));
+    let deadline = [asked, own].into_iter().flatten().min();
+    if deadline.is_some_and(|deadline| deadline <= now) {
+        let message = "the deadline had passed before the call began";
+        return Err(Error::new(ErrorCode::DeadlineExceeded, message));
+    }
+    Ok(deadline)
 }
 
 /// The streams of a call, if it has any: its input, and where its items go if it may emit some.

@@ -1,3 +1,4 @@
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -19,6 +20,23 @@ pub struct Metrics {
     pub p99: Duration,
 }
 
+/// Reads the processor's counter where that is steady, in a third of the time that `Instant` takes.
+static CLOCK: LazyLock<quanta::Clock> = LazyLock::new(quanta::Clock::new);
+
+/// A moment to measure from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tick(u64);
+
+impl Tick {
+    pub(crate) fn now() -> Self {
+        Self(CLOCK.raw())
+    }
+
+    fn elapsed(self) -> Duration {
+        CLOCK.delta(self.0, CLOCK.raw())
+    }
+}
+
 /// Counts without a lock. Latencies are kept in buckets that are at most 1/32 wide.
 pub(crate) struct Counters {
     errors: AtomicU64,
@@ -33,11 +51,11 @@ impl Counters {
         Self { errors: AtomicU64::new(0), nanos }
     }
 
-    pub(crate) fn record(&self, elapsed: Duration, failed: bool) {
+    pub(crate) fn record(&self, started: Tick, failed: bool) {
         if failed {
             self.errors.fetch_add(1, Relaxed);
         }
-        let nanos = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX).min((1 << 44) - 1);
+        let nanos = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX).min((1 << 44) - 1);
         // The value is in range, so this cannot fail.
         let _ = self.nanos.increment(nanos);
     }

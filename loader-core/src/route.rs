@@ -3,7 +3,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use quadriga_abi::manifest::Manifest;
@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 
 use crate::contract::{Checks, Needs};
 use crate::detached::GivenUp;
-use crate::metrics::Counters;
+use crate::metrics::{Counters, Tick};
 use crate::{Instance, LoadOptions, Metrics, Usage};
 
 /// Where calls go, by extension. Replaced as a whole; readers never wait.
@@ -121,14 +121,14 @@ impl Slot {
     }
 
     /// Counts a finished call, and says in which extension an error happened, whatever the guest says.
-    pub(crate) fn finish(&self, started: Instant, result: Result<Bytes, Error>) -> Result<Bytes, Error> {
+    pub(crate) fn finish(&self, started: Tick, result: Result<Bytes, Error>) -> Result<Bytes, Error> {
         let result = match result {
             Ok(reply) if reply.len() as u64 > self.caps.message_size => {
                 Err(self.too_large("result", reply.len()))
             }
             other => other,
         };
-        self.counters.record(started.elapsed(), result.is_err());
+        self.counters.record(started, result.is_err());
         result.map_err(|mut error| {
             error.extension = Some(self.id.as_str().to_owned());
             error

@@ -9,6 +9,7 @@ use quadriga_abi::{Bytes, Error, ErrorCode};
 
 use crate::CallOptions;
 use crate::dispatcher::Core;
+use crate::metrics::Tick;
 use crate::route::Slot;
 
 /// Returns the state.
@@ -52,7 +53,7 @@ impl Core {
         let before = slot.gate.enter().ok_or_else(closed)?;
         let options = CallOptions::default().deadline(deadline);
         let slot = Arc::clone(slot);
-        let admitted = self.admit_to(slot, before, Instant::now(), method, arguments, options)?;
+        let admitted = self.admit_to(slot, before, Tick::now(), method, arguments, options)?;
         self.detach(admitted).await
     }
 }
