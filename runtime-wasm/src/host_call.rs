@@ -80,8 +80,11 @@ impl Desk {
 
 /// Runs `guest`, and makes the calls that it leaves on its desk. When the call must end, what the
 /// guest waits for fails, and a little later the guest is left where it is.
-pub(crate) async fn serve<T>(guest: impl Future<Output = T>, desk: &Desk, watch: &Watch) -> Result<T, Stop> {
-    let mut guest = pin!(guest);
+pub(crate) async fn serve<T>(
+    mut guest: Pin<&mut impl Future<Output = T>>,
+    desk: &Desk,
+    watch: &Watch,
+) -> Result<T, Stop> {
     let mut stopped = pin!(watch.stopped());
     let mut stopping: Option<(Stop, Pin<Box<Sleep>>)> = None;
     let mut nested = None;

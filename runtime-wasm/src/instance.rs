@@ -21,17 +21,17 @@ impl Instance for WasmInstance {
         &self.description
     }
 
-    fn call(&self, call: Call) -> Outcome {
+    fn call(&self, mut call: Call) -> Outcome {
         let pool = Arc::clone(&self.pool);
         // A call made by an extension never waits for a place: the one that it would wait for may
         // be waiting for it.
         if call.envelope.depth > 0 {
-            return start(pool.call(call));
+            return start(async move { pool.call(&mut call).await });
         }
         match Arc::clone(&pool.places).try_acquire_owned() {
             Ok(place) => start(async move {
                 let _place = place;
-                pool.call(call).await
+                pool.call(&mut call).await
             }),
             Err(_) => start(queued(pool, call)),
         }
@@ -66,14 +66,14 @@ impl Instance for WasmInstance {
 }
 
 /// Waits for a place first.
-async fn queued(pool: Arc<Pool>, call: Call) -> Result<Bytes, Error> {
+async fn queued(pool: Arc<Pool>, mut call: Call) -> Result<Bytes, Error> {
     let watch = pool.watch(call.context());
     let place = tokio::select! {
         place = Arc::clone(&pool.places).acquire_owned() => place,
         stop = watch.stopped() => return Err(stop.into()),
     };
     let _place = place;
-    pool.call(call).await
+    pool.call(&mut call).await
 }
 
 /// Runs a call until it first has to wait. Most never do.

@@ -1,5 +1,6 @@
 //! The instances of one extension.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -35,7 +36,7 @@ pub(crate) struct Pool {
     pub(crate) kept: usize,
     /// A place for each call by the host that may run at once.
     pub(crate) places: Arc<Semaphore>,
-    pub(crate) idle: Mutex<Vec<Live>>,
+    pub(crate) idle: Mutex<Vec<Box<Live>>>,
     pub(crate) _ticking: Arc<Ticking>,
 }
 
@@ -44,35 +45,36 @@ impl Pool {
     pub(crate) async fn describe(self: &Arc<Self>, context: CallContext) -> Result<Description, Error> {
         let desk = Arc::new(Desk::default());
         let watch = self.watch(context);
-        let work = async {
+        let work = pin!(async {
             let mut live = self.instantiate(&desk, context).await?;
             let description = live.exports.quadriga_extension_guest().call_describe(&mut live.store).await;
             self.settle(live, description)
-        };
+        });
         convert::description(serve(work, &desk, &watch).await??)
     }
 
     /// Runs one call in an instance that is free, or in a new one.
-    pub(crate) async fn call(self: Arc<Self>, mut call: Call) -> Result<Bytes, Error> {
+    pub(crate) async fn call(&self, call: &mut Call) -> Result<Bytes, Error> {
         let context = call.context();
         let watch = self.watch(context);
         let idle = self.idle.lock().pop();
         let desk = idle.as_ref().map_or_else(Arc::default, |live| Arc::clone(&live.store.data().desk));
-        let work = async {
+        let work = pin!(async {
             let mut live = match idle {
                 Some(live) => live,
-                None => self.instantiate(&desk, context).await?,
+                // Boxed: it is large, and rarely there.
+                None => Box::pin(self.instantiate(&desk, context)).await?,
             };
             live.store.data_mut().begin(context, call.streams.take());
             let guest = live.exports.quadriga_extension_guest();
             let reply = guest.call_call(&mut live.store, call.name(), &call.envelope.payload).await;
             let reply = self.settle(live, reply)?;
             reply.map(Bytes::from).map_err(convert::error_from_guest)
-        };
+        });
         serve(work, &desk, &watch).await?
     }
 
-    async fn instantiate(&self, desk: &Arc<Desk>, context: CallContext) -> Result<Live, Error> {
+    async fn instantiate(&self, desk: &Arc<Desk>, context: CallContext) -> Result<Box<Live>, Error> {
         let output = Output::new(&self.hub);
         output.begin(context);
         let share = Share::new(Arc::clone(&self.memory));
@@ -83,13 +85,13 @@ impl Pool {
         let guest = Guest { watch, desk, stopping: None, streams: None, share, output, wasi, table };
         let mut store = guest.into_store(self.pre.engine());
         match self.pre.instantiate_async(&mut store).await {
-            Ok(exports) => Ok(Live { store, exports }),
+            Ok(exports) => Ok(Box::new(Live { store, exports })),
             Err(error) => Err(self.trapped(store.data(), &error)),
         }
     }
 
     /// Keeps an instance that did its work; drops one that trapped.
-    fn settle<T>(&self, live: Live, result: wasmtime::Result<T>) -> Result<T, Error> {
+    fn settle<T>(&self, live: Box<Live>, result: wasmtime::Result<T>) -> Result<T, Error> {
         match result {
             Ok(value) => {
                 live.store.data().output.finish();
