@@ -16,9 +16,57 @@ pub struct Bridge {
 
 struct Inner {
     extension: ExtensionId,
-    core: Weak<Core>,
-    permissions: Permissions,
+    link: Link,
     config: Bytes,
+}
+
+/// Where it leads.
+enum Link {
+    /// To the dispatcher of this process.
+    Core(Weak<Core>, Box<Permissions>),
+    /// To one in another process, which checks the permissions itself.
+    Remote(Arc<dyn Uplink>),
+}
+
+/// The way from a bridge to a dispatcher in another process: what a worker process implements.
+///
+/// It does what the methods of [`Bridge`] of the same names say. The other side checks the
+/// permissions, and knows by the id of the parent which deadline, depth and trace hold.
+pub trait Uplink: Send + Sync + 'static {
+    /// Calls another extension from within the call `parent`. May wait on the calling thread.
+    fn call(&self, parent: &CallContext, extension: &str, method: &str, arguments: Bytes) -> Outcome;
+
+    /// Calls another extension and never waits on the calling thread.
+    fn call_detached(
+        &self,
+        parent: &CallContext,
+        extension: &str,
+        method: &str,
+        arguments: Bytes,
+    ) -> BoxFuture<'static, Result<Bytes, Error>>;
+
+    /// Calls another extension with streams, made with [`Items::new`].
+    fn start(
+        &self,
+        parent: &CallContext,
+        extension: &str,
+        method: &str,
+        arguments: Bytes,
+        input: Option<Input>,
+        stream: bool,
+    ) -> Items;
+
+    /// Writes a line to the host's log.
+    fn log(&self, parent: &CallContext, level: LogLevel, message: &str);
+
+    /// Whether the caller of a call, by its id, has gone.
+    fn cancelled(&self, call: u64) -> bool;
+}
+
+/// The way that a call takes.
+enum Way<'a> {
+    Core(Arc<Core>),
+    Remote(&'a dyn Uplink),
 }
 
 /// How much a line of the log matters.
@@ -39,7 +87,12 @@ impl Bridge {
         permissions: Permissions,
         config: Bytes,
     ) -> Self {
-        Self { inner: Arc::new(Inner { extension, core, permissions, config }) }
+        Self { inner: Arc::new(Inner { extension, link: Link::Core(core, Box::new(permissions)), config }) }
+    }
+
+    /// A bridge to a dispatcher in another process.
+    pub fn remote(extension: ExtensionId, config: Bytes, uplink: Arc<dyn Uplink>) -> Self {
+        Self { inner: Arc::new(Inner { extension, link: Link::Remote(uplink), config }) }
     }
 
     /// The extension it speaks for.
@@ -50,8 +103,9 @@ impl Bridge {
     /// Calls another extension from within the call `parent`. May run the callee on the calling
     /// thread: for engines whose guests own the thread that they run on.
     pub fn call(&self, parent: &CallContext, extension: &str, method: &str, arguments: Bytes) -> Outcome {
-        match self.core(extension, method) {
-            Ok(core) => core.call(extension, method, arguments, self.options(parent)),
+        match self.way(extension, method) {
+            Ok(Way::Core(core)) => core.call(extension, method, arguments, self.options(parent)),
+            Ok(Way::Remote(uplink)) => uplink.call(parent, extension, method, arguments),
             Err(error) => error.into(),
         }
     }
@@ -65,8 +119,9 @@ impl Bridge {
         method: &str,
         arguments: Bytes,
     ) -> BoxFuture<'static, Result<Bytes, Error>> {
-        match self.core(extension, method) {
-            Ok(core) => core.call_detached(extension, method, arguments, self.options(parent)),
+        match self.way(extension, method) {
+            Ok(Way::Core(core)) => core.call_detached(extension, method, arguments, self.options(parent)),
+            Ok(Way::Remote(uplink)) => uplink.call_detached(parent, extension, method, arguments),
             Err(error) => Box::pin(async move { Err(error) }),
         }
     }
@@ -82,8 +137,9 @@ impl Bridge {
         input: Option<Input>,
         stream: bool,
     ) -> Items {
-        match self.core(extension, method) {
-            Ok(core) => {
+        match self.way(extension, method) {
+            Ok(Way::Remote(uplink)) => uplink.start(parent, extension, method, arguments, input, stream),
+            Ok(Way::Core(core)) => {
                 let options = CallOptions { input, ..self.options(parent) };
                 core.start(extension, method, arguments, options, stream)
             }
@@ -93,6 +149,9 @@ impl Bridge {
 
     /// Writes a line to the host's log.
     pub fn log(&self, parent: &CallContext, level: LogLevel, message: &str) {
+        if let Link::Remote(uplink) = &self.inner.link {
+            return uplink.log(parent, level, message);
+        }
         let (extension, call, span) = (self.inner.extension.as_str(), parent.id, parent.span.id());
         macro_rules! write {
             ($level:expr) => {
@@ -116,12 +175,19 @@ impl Bridge {
     /// Whether the caller of a call no longer waits.
     pub fn cancelled(&self, call: &CallContext) -> bool {
         call.deadline.is_some_and(|deadline| deadline <= std::time::Instant::now())
-            || self.inner.core.upgrade().is_none_or(|core| core.given_up.contains(call.id))
+            || match &self.inner.link {
+                Link::Core(core, _) => core.upgrade().is_none_or(|core| core.given_up.contains(call.id)),
+                Link::Remote(uplink) => uplink.cancelled(call.id),
+            }
     }
 
     /// Checks the permission before anything else, so that a denial tells nothing about the target.
-    fn core(&self, extension: &str, method: &str) -> Result<Arc<Core>, Error> {
-        if !self.inner.permissions.call.iter().any(|pattern| pattern.allows(extension, method)) {
+    fn way(&self, extension: &str, method: &str) -> Result<Way<'_>, Error> {
+        let (core, permissions) = match &self.inner.link {
+            Link::Core(core, permissions) => (core, permissions),
+            Link::Remote(uplink) => return Ok(Way::Remote(&**uplink)),
+        };
+        if !permissions.call.iter().any(|pattern| pattern.allows(extension, method)) {
             let id = &self.inner.extension;
             return Err(Error::new(
                 ErrorCode::PermissionDenied,
@@ -132,7 +198,7 @@ impl Bridge {
             )));
         }
         let stopped = || Error::new(ErrorCode::ExtensionStopped, "the host is shutting down");
-        self.inner.core.upgrade().ok_or_else(stopped)
+        core.upgrade().map(Way::Core).ok_or_else(stopped)
     }
 
     fn options(&self, parent: &CallContext) -> CallOptions {

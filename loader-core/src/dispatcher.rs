@@ -17,10 +17,11 @@ use tracing::{Span, field};
 
 use crate::call::{Admitted, Alarm, CallOptions, Ticket};
 use crate::detached::GivenUp;
+use crate::items::Items;
 use crate::metrics::Tick;
 use crate::route::{Caps, Routes, Slot, suggest};
 use crate::state;
-use crate::stream::{Input, Items, Output, Streams, pipe};
+use crate::stream::{Input, Output, Streams, pipe};
 use crate::{BoxFuture, Call, LoadOptions, Outcome, Policy, Provided, Runtime, SpanRef, Status};
 
 /// Threads for calls that an event loop makes to guests that block. A call beyond them is refused
@@ -36,12 +37,15 @@ pub struct Dispatcher {
 /// Puts a [`Dispatcher`] together.
 #[derive(Default)]
 pub struct Builder {
-    runtimes: HashMap<RuntimeKind, Arc<dyn Runtime>>,
+    runtimes: Runtimes,
     policy: Policy,
 }
 
+/// By kind: each level of isolation once, the weakest first.
+pub(crate) type Runtimes = HashMap<RuntimeKind, Vec<Arc<dyn Runtime>>>;
+
 pub(crate) struct Core {
-    pub(crate) runtimes: HashMap<RuntimeKind, Arc<dyn Runtime>>,
+    pub(crate) runtimes: Runtimes,
     pub(crate) policy: Policy,
     pub(crate) routes: ArcSwap<Routes>,
     /// Ids that are being loaded, so that two loads cannot race for one.
@@ -56,9 +60,14 @@ pub(crate) struct Core {
 }
 
 impl Builder {
-    /// Adds a runtime. A later one of the same kind takes its place.
+    /// Adds a runtime. There may be several of one kind, which isolate differently far; a later one
+    /// of the same kind and isolation takes its place.
     pub fn runtime(mut self, runtime: impl Runtime) -> Self {
-        self.runtimes.insert(runtime.kind(), Arc::new(runtime));
+        let level = |runtime: &dyn Runtime| runtime.support().isolation;
+        let (ours, levels) = (level(&runtime), self.runtimes.entry(runtime.kind()).or_default());
+        levels.retain(|other| level(&**other) != ours);
+        let place = levels.partition_point(|other| level(&**other) < ours);
+        levels.insert(place, Arc::new(runtime));
         self
     }
 
@@ -196,10 +205,11 @@ impl Dispatcher {
         decode(&reply)
     }
 
-    /// The runtimes that the host registered, by kind.
+    /// The runtimes that the host registered, by kind and isolation.
     pub fn runtimes(&self) -> Vec<&dyn Runtime> {
-        let mut runtimes: Vec<&dyn Runtime> = self.core.runtimes.values().map(AsRef::as_ref).collect();
-        runtimes.sort_by_key(|runtime| runtime.kind());
+        let mut runtimes: Vec<&dyn Runtime> =
+            self.core.runtimes.values().flatten().map(AsRef::as_ref).collect();
+        runtimes.sort_by_key(|runtime| (runtime.kind(), runtime.support().isolation));
         runtimes
     }
 

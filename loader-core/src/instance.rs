@@ -39,6 +39,12 @@ pub trait Instance: Send + Sync + 'static {
     /// What it uses at this moment.
     fn usage(&self) -> Usage;
 
+    /// Resolves when it has ended by itself, with the reason; `None` for one that lives as long as
+    /// its host lets it. What it resolves to is also what every later call fails with.
+    fn ended(&self) -> Option<BoxFuture<'static, Error>> {
+        None
+    }
+
     /// Ends it and gives back what it holds. Called once, on the dispatcher's tokio runtime.
     fn shutdown(&self) -> BoxFuture<'_, ()>;
 }
@@ -57,6 +63,11 @@ pub struct Call {
 }
 
 impl Call {
+    /// A call that came from elsewhere: for worker processes, which have no record of it to log to.
+    pub fn remote(method: usize, envelope: Envelope, streams: Option<Box<Streams>>) -> Self {
+        Self { method, envelope, streams, span: SpanRef::default() }
+    }
+
     /// The method's name.
     pub fn name(&self) -> &str {
         self.envelope.target.as_ref().map_or("", |target| &target.method)

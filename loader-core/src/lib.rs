@@ -3,10 +3,12 @@
 
 mod bridge;
 mod call;
+mod choice;
 mod contract;
 mod detached;
 mod dispatcher;
 mod instance;
+mod items;
 mod load;
 mod metrics;
 mod mock;
@@ -18,10 +20,11 @@ mod state;
 mod stream;
 mod wait;
 
-pub use bridge::{Bridge, LogLevel};
+pub use bridge::{Bridge, LogLevel, Uplink};
 pub use call::CallOptions;
 pub use dispatcher::{Builder, Dispatcher};
 pub use instance::{BoxFuture, Call, CallContext, Instance, Outcome, SpanRef, Usage};
+pub use items::Items;
 pub use load::LoadOptions;
 pub use metrics::Metrics;
 pub use mock::MockRuntime;
@@ -30,5 +33,5 @@ pub use provided::Provided;
 pub use quadriga_abi as abi;
 pub use route::{State, Status};
 pub use runtime::{Runtime, Support, Unit};
-pub use stream::{Feed, Input, Items, Output, Streams, WINDOW};
+pub use stream::{Emit, Feed, ITEM_OVERHEAD, Input, Output, Streams, Taken, Tap, WINDOW};
 pub use wait::block_on;

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use quadriga_abi::limits::{Limit, Limits, Span};
+use quadriga_abi::limits::{ByteSize, Limits, Span};
 use quadriga_abi::manifest::{Check, FILE_NAME, Manifest, TomlValue};
 use quadriga_abi::{Bytes, Description, Error, ErrorCode, ExtensionId, Isolation, PROTOCOL, Target, Value};
 
@@ -13,7 +13,7 @@ use crate::contract::{Checks, Needs, still_fits};
 use crate::dispatcher::{Core, lock};
 use crate::metrics::Counters;
 use crate::route::{Caps, Gate, Slot, Source, suggest};
-use crate::{Bridge, Grant, Instance, Provided, Runtime, Unit};
+use crate::{Bridge, Grant, Instance, Provided, Unit};
 
 /// How long an instance may take to shut down, and a runtime to report a load that is over time.
 const GRACE: Duration = Duration::from_secs(1);
@@ -25,6 +25,9 @@ pub struct LoadOptions {
     pub grant: Grant,
     /// Settings over the manifest's defaults, by name.
     pub config: serde_json::Map<String, serde_json::Value>,
+    /// The weakest isolation for this load, if it is to be stronger than manifest and policy say.
+    /// A reload keeps to it.
+    pub isolation: Option<Isolation>,
 }
 
 /// Keeps an id for one load.
@@ -162,11 +165,12 @@ impl Core {
     ) -> Result<Arc<Slot>, Error> {
         let started = Instant::now();
         let id = manifest.extension.id.clone();
-        let runtime = self.runtime(&manifest)?;
-        let limits = manifest.limits.at_most(&self.policy.limits);
+        let levels = self.levels(&manifest)?;
+        let mut limits = manifest.limits.at_most(&self.policy.limits);
         let permissions = self.policy.permissions(&manifest.permissions, &options.grant);
         self.check_host(&manifest)?;
-        self.check_support(&manifest, &*runtime, &limits, &permissions)?;
+        let runtime = self.choose(levels, &manifest, options.isolation, &limits, &permissions)?;
+        let runtime = Arc::clone(runtime);
         let needs = Needs::read(&root, &manifest)?;
         needs.check(&self.routes.load())?;
         let timeout = limits.load_timeout.map_or(self.policy.load_timeout, |Span(timeout)| timeout);
@@ -175,6 +179,8 @@ impl Core {
         let config = config(&manifest, &options.config)?;
         let bridge = Bridge::new(id.clone(), self.weak(), permissions.clone(), config);
         let caps = self.caps(&limits);
+        // A runtime in another process bounds what it reads.
+        limits.message_size = Some(ByteSize(caps.message_size));
         let unit = Unit {
             manifest: Arc::clone(&manifest),
             root: root.clone(),
@@ -260,16 +266,6 @@ impl Core {
         Arc::downgrade(self)
     }
 
-    fn runtime(&self, manifest: &Manifest) -> Result<Arc<dyn Runtime>, Error> {
-        let kind = &manifest.runtime.kind;
-        self.runtimes.get(kind).map(Arc::clone).ok_or_else(|| {
-            let mut kinds: Vec<&str> = self.runtimes.keys().map(|kind| kind.as_str()).collect();
-            kinds.sort_unstable();
-            let message = format!("{}: this host has no runtime {kind:?}", manifest.extension.id);
-            Error::new(ErrorCode::UnknownRuntime, message).with_hint(suggest(kind.as_str(), &kinds, "it has"))
-        })
-    }
-
     fn check_host(&self, manifest: &Manifest) -> Result<(), Error> {
         let id = &manifest.extension.id;
         let wrong =
@@ -295,46 +291,6 @@ impl Core {
             ),
             _ => Ok(()),
         }
-    }
-
-    fn check_support(
-        &self,
-        manifest: &Manifest,
-        runtime: &dyn Runtime,
-        limits: &Limits,
-        permissions: &quadriga_abi::permission::Permissions,
-    ) -> Result<(), Error> {
-        const OURS: [Limit; 4] =
-            [Limit::LoadTimeout, Limit::MessageSize, Limit::QueueDepth, Limit::CallDepth];
-        let (id, kind, support) = (&manifest.extension.id, runtime.kind(), runtime.support());
-        let wanted = manifest.runtime.isolation.unwrap_or(Isolation::None).max(self.policy.minimum_isolation);
-        if support.isolation < wanted {
-            let reached = support.isolation;
-            let message =
-                format!("{id} must run at isolation {wanted} or stronger; runtime {kind} reaches {reached}");
-            let hint = "if this extension is trusted, lower the minimum isolation of the host's policy";
-            return Err(Error::new(ErrorCode::IsolationUnavailable, message).with_hint(hint));
-        }
-        let unmet = |(limit, _): &(Limit, _)| !OURS.contains(limit) && !support.limits.contains(limit);
-        if let Some((_, name)) = limits.declared().find(unmet) {
-            let message = format!(
-                "{id}: runtime {kind} cannot enforce the limit {name} at isolation {}",
-                support.isolation
-            );
-            return Err(
-                Error::new(ErrorCode::Unsupported, message).with_hint("remove the limit, or isolate more")
-            );
-        }
-        // Code that shares our memory without a barrier has what the host process has; the grant
-        // says so, and nothing can be mediated.
-        let mediated = |name: &&str| *name == "call" || support.permissions.contains(name);
-        if support.isolation > Isolation::None
-            && let Some(name) = permissions.requested().find(|name| !mediated(name))
-        {
-            let message = format!("{id}: runtime {kind} does not offer the permission {name}");
-            return Err(Error::new(ErrorCode::Unsupported, message).with_hint("remove it from [permissions]"));
-        }
-        Ok(())
     }
 }
 

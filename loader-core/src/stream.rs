@@ -1,24 +1,22 @@
 //! Streams: what flows between a producer and a consumer while a call runs, with back-pressure.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use futures_util::Stream;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use quadriga_abi::msgpack::{Token, write};
 use quadriga_abi::{Bytes, Error, ErrorCode};
 
-use crate::BoxFuture;
 use crate::contract::Checks;
 
 /// How many bytes may lie between a producer and its consumer. One item may be larger.
 pub const WINDOW: usize = 64 << 10;
 
 /// What an item counts for beside its bytes, so that the number of empty ones is bounded too.
-const OVERHEAD: usize = 32;
+pub const ITEM_OVERHEAD: usize = 32;
 
 /// The streams of one call, for its guest: where its items go, and where its input comes from.
 #[derive(Clone, Debug)]
@@ -44,6 +42,32 @@ enum Sink {
     Pipe(Arc<Pipe>),
     /// The caller wants them all at once, as a list.
     List(Arc<Mutex<Collected>>),
+    /// Who reads is in another process.
+    Remote(Arc<dyn Emit>),
+}
+
+/// Takes the items of a stream whose consumer is in another process.
+pub trait Emit: fmt::Debug + Send + Sync + 'static {
+    /// As [`Output::poll_emit`].
+    ///
+    /// # Errors
+    /// If nobody reads any more, or the call must end.
+    fn poll_emit(&self, item: &Bytes, context: &mut Context<'_>) -> Poll<Result<(), Error>>;
+
+    /// Takes no more, because the call must end, and wakes who waits.
+    fn end(&self, why: Error);
+}
+
+/// Is told what the consumer of a stream does, so that a producer in another process may go on.
+pub type Tap = Arc<dyn Fn(Taken) + Send + Sync>;
+
+/// What the consumer of a stream did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// It read an item that counted for so many bytes: its own and [`ITEM_OVERHEAD`].
+    Item(usize),
+    /// It reads no more.
+    Over,
 }
 
 /// The stream among the arguments of a call, or what a stream of results comes from. Cheap to
@@ -56,18 +80,6 @@ pub struct Input(Arc<Reader>);
 pub struct Feed {
     pipe: Arc<Pipe>,
     finished: bool,
-}
-
-/// What a streaming call gives: its items, in order, then the end or the error it ended with.
-/// Dropped, it gives the call up.
-pub struct Items {
-    /// `None` if the caller wants the result as a whole.
-    input: Option<Input>,
-    /// `None` once the call has ended.
-    call: Option<BoxFuture<'static, Result<Bytes, Error>>>,
-    /// The call's own result counts as an item: the method does not stream, or is not asked to.
-    single: bool,
-    last: Option<Result<Bytes, Error>>,
 }
 
 #[derive(Debug)]
@@ -87,6 +99,25 @@ struct State {
     abandoned: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
+    tap: Watcher,
+}
+
+/// None unless the producer is in another process.
+#[derive(Default)]
+struct Watcher(Option<Tap>);
+
+impl fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Watcher" } else { "None" })
+    }
+}
+
+impl Watcher {
+    fn tell(&self, taken: Taken) {
+        if let Some(tap) = &self.0 {
+            tap(taken);
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -114,7 +145,7 @@ impl Streams {
     }
 
     /// Wakes a guest that waits for a stream, because its call must end.
-    pub(crate) fn cut(&self, why: &Error) {
+    pub fn cut(&self, why: &Error) {
         if let Some(output) = &self.output {
             output.end(Err(why.clone()));
         }
@@ -133,34 +164,41 @@ pub(crate) fn pipe() -> (Output, Input) {
 impl Pipe {
     fn poll_write(&self, item: &Bytes, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let mut state = self.0.lock();
-        if state.abandoned {
-            return Poll::Ready(Err(Error::new(ErrorCode::Cancelled, "nobody reads the stream any more")));
-        }
-        if let Some(end) = &state.end {
-            let over = || Error::new(ErrorCode::ProtocolViolation, "the stream has ended");
-            return Poll::Ready(Err(end.clone().err().unwrap_or_else(over)));
-        }
-        let size = item.len() + OVERHEAD;
-        if !state.items.is_empty() && state.size + size > WINDOW {
+        state.open()?;
+        if !state.items.is_empty() && state.size + item.len() + ITEM_OVERHEAD > WINDOW {
             state.writer = Some(context.waker().clone());
             return Poll::Pending;
         }
-        state.size += size;
+        Self::push(state, item);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Without regard to the window.
+    fn write(&self, item: &Bytes) -> Result<(), Error> {
+        let state = self.0.lock();
+        state.open()?;
+        Self::push(state, item);
+        Ok(())
+    }
+
+    fn push(mut state: MutexGuard<'_, State>, item: &Bytes) {
+        state.size += item.len() + ITEM_OVERHEAD;
         state.items.push_back(item.clone());
         let reader = state.reader.take();
         drop(state);
         wake(reader);
-        Poll::Ready(Ok(()))
     }
 
     fn poll_read(&self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
         let mut state = self.0.lock();
         if let Some(item) = state.items.pop_front() {
-            state.size -= item.len() + OVERHEAD;
+            state.size -= item.len() + ITEM_OVERHEAD;
             // Not for each item: who is woken should have room for more than one.
             let writer = if state.size <= WINDOW / 2 { state.writer.take() } else { None };
+            let tap = Watcher(state.tap.0.clone());
             drop(state);
             wake(writer);
+            tap.tell(Taken::Item(item.len() + ITEM_OVERHEAD));
             return Poll::Ready(Some(Ok(item)));
         }
         match &mut state.end {
@@ -198,8 +236,32 @@ impl Pipe {
         state.items.clear();
         state.size = 0;
         let writer = state.writer.take();
+        let tap = Watcher(state.tap.0.take());
         drop(state);
         wake(writer);
+        tap.tell(Taken::Over);
+    }
+
+    /// Also tells at once if nobody reads any more.
+    fn tap(&self, tap: Tap) {
+        let mut state = self.0.lock();
+        if state.abandoned {
+            drop(state);
+            return tap(Taken::Over);
+        }
+        state.tap = Watcher(Some(tap));
+    }
+}
+
+impl State {
+    /// Whether an item can still be handed on.
+    fn open(&self) -> Result<(), Error> {
+        if self.abandoned {
+            return Err(Error::new(ErrorCode::Cancelled, "nobody reads the stream any more"));
+        }
+        let Some(end) = &self.end else { return Ok(()) };
+        let over = || Error::new(ErrorCode::ProtocolViolation, "the stream has ended");
+        Err(end.clone().err().unwrap_or_else(over))
     }
 }
 
@@ -214,6 +276,11 @@ impl Output {
     pub(crate) fn list(most: usize) -> Self {
         let collected = Collected { most, ..Collected::default() };
         Self { sink: Sink::List(Arc::new(Mutex::new(collected))), checks: None }
+    }
+
+    /// Hands the items to a consumer in another process.
+    pub fn remote(emit: Arc<dyn Emit>) -> Self {
+        Self { sink: Sink::Remote(emit), checks: None }
     }
 
     /// The same, with items that must be what the contract of a method says.
@@ -233,6 +300,34 @@ impl Output {
         match &self.sink {
             Sink::Pipe(pipe) => pipe.poll_write(item, context),
             Sink::List(collected) => Poll::Ready(collected.lock().push(item)),
+            Sink::Remote(emit) => emit.poll_emit(item, context),
+        }
+    }
+
+    /// Hands on an item that came from another process, without regard to the window: the producer
+    /// there keeps to it.
+    ///
+    /// # Errors
+    /// As for [`Output::poll_emit`].
+    pub fn push(&self, item: &Bytes) -> Result<(), Error> {
+        if let Some((checks, method)) = &self.checks {
+            checks.item(*method, item)?;
+        }
+        match &self.sink {
+            Sink::Pipe(pipe) => pipe.write(item),
+            Sink::List(collected) => collected.lock().push(item),
+            Sink::Remote(_) => Err(Error::new(ErrorCode::Internal, "the stream leads elsewhere")),
+        }
+    }
+
+    /// Tells what the consumer does from now on. False if it takes everything at once.
+    pub fn tap(&self, tap: Tap) -> bool {
+        match &self.sink {
+            Sink::Pipe(pipe) => {
+                pipe.tap(tap);
+                true
+            }
+            Sink::List(_) | Sink::Remote(_) => false,
         }
     }
 
@@ -261,15 +356,17 @@ impl Output {
     }
 
     pub(crate) fn end(&self, end: Result<(), Error>) {
-        if let Sink::Pipe(pipe) = &self.sink {
-            pipe.end(end);
+        match (&self.sink, end) {
+            (Sink::Pipe(pipe), end) => pipe.end(end),
+            (Sink::Remote(emit), Err(why)) => emit.end(why),
+            (Sink::Remote(_) | Sink::List(_), _) => {}
         }
     }
 
     /// The items as one list, where they were collected.
     pub(crate) fn collected(&self) -> Option<Result<Bytes, Error>> {
         match &self.sink {
-            Sink::Pipe(_) => None,
+            Sink::Pipe(_) | Sink::Remote(_) => None,
             Sink::List(collected) => Some(collected.lock().take()),
         }
     }
@@ -317,6 +414,11 @@ impl Input {
         poll_fn(|context| self.poll_next(context)).await
     }
 
+    /// As [`Input::poll_ready`]; true if there is an item.
+    pub(crate) fn poll_item(&self, context: &mut Context<'_>) -> Poll<bool> {
+        self.0.0.poll_ready(context)
+    }
+
     /// Ends it for its reader, at once, because its call is over.
     pub(crate) fn cut(&self, why: Error) {
         let pipe = &self.0.0;
@@ -355,6 +457,19 @@ impl Feed {
         poll_fn(|context| self.poll_send(&item, context)).await
     }
 
+    /// As [`Output::push`].
+    ///
+    /// # Errors
+    /// If nobody reads any more.
+    pub fn push(&self, item: &Bytes) -> Result<(), Error> {
+        self.pipe.write(item)
+    }
+
+    /// Tells what the consumer does from now on.
+    pub fn tap(&self, tap: Tap) {
+        self.pipe.tap(tap);
+    }
+
     /// Says that no more items come.
     pub fn finish(mut self) {
         self.finished = true;
@@ -374,89 +489,5 @@ impl Drop for Feed {
         if !self.finished {
             self.pipe.end(Err(Error::new(ErrorCode::Cancelled, "the producer of the stream went away")));
         }
-    }
-}
-
-impl Items {
-    pub(crate) fn new(
-        input: Option<Input>,
-        call: BoxFuture<'static, Result<Bytes, Error>>,
-        single: bool,
-    ) -> Self {
-        Self { input, call: Some(call), single, last: None }
-    }
-
-    /// The next item, waited for on the calling thread: not for threads of an async executor.
-    pub fn next_blocking(&mut self) -> Option<Result<Bytes, Error>> {
-        crate::block_on(poll_fn(|context| self.poll(context)))
-    }
-
-    /// The next item; `None` at the end.
-    pub async fn next(&mut self) -> Option<Result<Bytes, Error>> {
-        poll_fn(|context| self.poll(context)).await
-    }
-
-    /// Ready when the next item, the result or the end can be had without waiting. Takes nothing.
-    pub fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        self.advance(context);
-        match self.input.as_ref().map(|input| input.0.0.poll_ready(context)) {
-            Some(Poll::Ready(true)) => Poll::Ready(()),
-            _ if self.call.is_some() => Poll::Pending,
-            _ => Poll::Ready(()),
-        }
-    }
-
-    /// Waits for something else, such as room for the next item of the input, while the call goes on.
-    pub async fn alongside<T>(&mut self, other: impl Future<Output = T>) -> T {
-        let mut other = pin!(other);
-        poll_fn(|context| {
-            let done = other.as_mut().poll(context);
-            if done.is_pending() {
-                self.advance(context);
-            }
-            done
-        })
-        .await
-    }
-
-    /// As [`Items::alongside`], on the calling thread.
-    pub fn alongside_blocking<T>(&mut self, other: impl Future<Output = T>) -> T {
-        crate::block_on(self.alongside(other))
-    }
-
-    fn advance(&mut self, context: &mut Context<'_>) {
-        if let Some(call) = &mut self.call
-            && let Poll::Ready(result) = call.as_mut().poll(context)
-        {
-            self.call = None;
-            match result {
-                Ok(_) if !self.single => {}
-                result => self.last = Some(result),
-            }
-        }
-    }
-
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
-        self.advance(context);
-        match self.input.as_ref().map(|input| input.poll_next(context)) {
-            Some(Poll::Ready(Some(Ok(item)))) => Poll::Ready(Some(Ok(item))),
-            // The call reports its end more fully than its stream does.
-            _ if self.call.is_some() => Poll::Pending,
-            _ => Poll::Ready(self.last.take()),
-        }
-    }
-}
-
-impl Stream for Items {
-    type Item = Result<Bytes, Error>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.poll(context)
-    }
-}
-
-impl std::fmt::Debug for Items {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Items").field("running", &self.call.is_some()).finish_non_exhaustive()
     }
 }
