@@ -123,6 +123,12 @@ impl Envelope {
 
     /// Writes a frame: the header as a MessagePack map, then the payload as it is.
     pub fn encode(&self, out: &mut impl BufMut) {
+        self.encode_header(out);
+        out.put_slice(&self.payload);
+    }
+
+    /// Writes all of a frame but its payload, for senders that send that from where it is.
+    pub fn encode_header(&self, out: &mut impl BufMut) {
         let remaining = |deadline: Instant| {
             let left = deadline.saturating_duration_since(Instant::now());
             u64::try_from(left.as_micros()).unwrap_or(u64::MAX)
@@ -143,8 +149,7 @@ impl Envelope {
             payload: self.payload.len() as u64,
         };
         // Encoding a struct of numbers and texts into memory cannot fail.
-        out.put_slice(&rmp_serde::to_vec_named(&header).unwrap_or_default());
-        out.put_slice(&self.payload);
+        let _ = rmp_serde::encode::write_named(&mut out.writer(), &header);
     }
 
     /// Reads a frame. The payload shares the frame's memory. Unknown fields are skipped.

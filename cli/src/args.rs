@@ -40,6 +40,10 @@ pub(crate) enum Command {
     /// Print the JSON Schema of quadriga.toml, for editors
     Schema,
     Completions(CompletionsArgs),
+    /// Run one extension for the host that starts this
+    #[cfg(target_os = "linux")]
+    #[command(hide = true)]
+    Worker,
 }
 
 /// Show what an extension is, asks for and offers

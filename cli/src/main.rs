@@ -33,6 +33,8 @@ fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(&args, output),
         Command::Schema => schema::run(output),
         Command::Completions(args) => completions::run(&args, output),
+        #[cfg(target_os = "linux")]
+        Command::Worker => Ok(quadriga::worker_main()),
     };
     result.unwrap_or_else(|error| output.failed(&error))
 }

@@ -4,6 +4,8 @@
 //! This crate composes: it re-exports the dispatcher and registers the runtimes whose features are
 //! on.
 
+use std::path::PathBuf;
+
 /// What a runtime of one's own is made of, and one for tests that needs no engine.
 pub use quadriga_core::block_on;
 pub use quadriga_core::{
@@ -15,16 +17,62 @@ pub use quadriga_core::{
     State, Status, abi,
 };
 
-/// A builder with every runtime of this build.
+#[cfg(all(feature = "process", target_os = "linux"))]
+pub use quadriga_sandbox::ProcessRuntime;
+#[cfg(all(feature = "process", target_os = "linux"))]
+use quadriga_sandbox::worker::Engine;
+
+/// A builder with every runtime of this build, and with the same runtimes in worker processes.
+///
+/// The worker program is looked for when it is first needed: the environment variable
+/// `QUADRIGA_WORKER` names it, or it is `quadriga` in the folder of the host's own program or the
+/// one above it.
 pub fn builder() -> Builder {
+    runtimes(None)
+}
+
+/// The same, with the worker program at a path of the host's choice. It is run with the one
+/// argument `worker`, and calls [`worker_main`].
+#[cfg(all(feature = "process", target_os = "linux"))]
+pub fn builder_with_worker(program: impl Into<PathBuf>) -> Builder {
+    runtimes(Some(program.into()))
+}
+
+/// What a worker program does, on its main thread, when it is run with the one argument `worker`.
+/// The program should exit with the code that it returns.
+#[cfg(all(feature = "process", target_os = "linux"))]
+pub fn worker_main() -> std::process::ExitCode {
+    quadriga_sandbox::worker::run(&[
+        #[cfg(any(feature = "v8", feature = "quickjs"))]
+        Engine { kind: "javascript", start: || Box::new(quadriga_runtime_js::JsRuntime::new()) },
+        #[cfg(feature = "python")]
+        Engine { kind: "python", start: || Box::new(quadriga_runtime_python::PythonRuntime::new()) },
+        #[cfg(feature = "wasm")]
+        Engine { kind: "webassembly", start: || Box::new(quadriga_runtime_wasm::WasmRuntime::new()) },
+        #[cfg(feature = "native")]
+        Engine { kind: "native", start: || Box::new(quadriga_runtime_native::NativeRuntime::new()) },
+    ])
+}
+
+fn runtimes(worker: Option<PathBuf>) -> Builder {
     let builder = Dispatcher::builder();
     #[cfg(any(feature = "v8", feature = "quickjs"))]
-    let builder = builder.runtime(quadriga_runtime_js::JsRuntime::new());
+    let builder = both(builder, quadriga_runtime_js::JsRuntime::new(), &worker);
     #[cfg(feature = "python")]
-    let builder = builder.runtime(quadriga_runtime_python::PythonRuntime::new());
+    let builder = both(builder, quadriga_runtime_python::PythonRuntime::new(), &worker);
     #[cfg(feature = "wasm")]
-    let builder = builder.runtime(quadriga_runtime_wasm::WasmRuntime::new());
+    let builder = both(builder, quadriga_runtime_wasm::WasmRuntime::new(), &worker);
     #[cfg(feature = "native")]
-    let builder = builder.runtime(quadriga_runtime_native::NativeRuntime::new());
+    let builder = both(builder, quadriga_runtime_native::NativeRuntime::new(), &worker);
+    let _ = worker;
     builder
+}
+
+/// A runtime in the host's process, and in processes of its own where this build has them.
+fn both(builder: Builder, runtime: impl Runtime, worker: &Option<PathBuf>) -> Builder {
+    #[cfg(all(feature = "process", target_os = "linux"))]
+    let builder = builder.runtime(ProcessRuntime::new(&runtime, worker.clone()));
+    #[cfg(not(all(feature = "process", target_os = "linux")))]
+    let _ = worker;
+    builder.runtime(runtime)
 }

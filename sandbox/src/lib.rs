@@ -1,1 +1,19 @@
 //! Runs extensions of any runtime in worker processes, and confines those with the means of Linux.
+//!
+//! A host registers a [`ProcessRuntime`] for each runtime whose extensions it may want outside its
+//! own process. That starts a worker program per extension, which runs [`worker::run`], and speaks
+//! with it over a Unix socket: the frames of the contract, in both directions.
+
+#![cfg(target_os = "linux")]
+
+mod frame;
+mod job;
+mod link;
+mod nursery;
+mod output;
+mod program;
+mod runtime;
+mod streams;
+pub mod worker;
+
+pub use runtime::ProcessRuntime;

@@ -1,0 +1,255 @@
+//! The host's end of the connection to a worker.
+
+mod host_call;
+mod outbox;
+mod read;
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use quadriga_abi::{Bytes, Error, ErrorCode, Kind};
+use quadriga_core::{BoxFuture, Bridge, Call, CallContext, Outcome};
+use tokio::runtime::Handle;
+use tokio::sync::{oneshot, watch};
+use tokio::task::{AbortHandle, unconstrained};
+
+use crate::frame::{Frame, INPUT, Reader};
+use crate::job::Greeting;
+use crate::nursery::Child;
+use crate::streams::{Sink, Streams, Wire};
+use outbox::Outbox;
+
+/// How long a call may go on after its end was asked for, before its worker is ended.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A worker, its calls and those of its extension.
+pub(crate) struct Link {
+    /// The host as the extension sees it: it checks the permissions.
+    bridge: Bridge,
+    handle: Handle,
+    child: Arc<Child>,
+    outbox: Outbox,
+    /// What the worker has not answered, also where nobody waits any more.
+    calls: Mutex<HashMap<u64, Asked>>,
+    /// The calls of the extension to others, each with what ends it once it is on its way.
+    host_calls: Mutex<HashMap<u64, Option<AbortHandle>>>,
+    streams: Streams,
+    /// Waits for the hello.
+    loading: Mutex<Option<oneshot::Sender<Result<Greeting, Error>>>>,
+    /// Why it is gone.
+    fate: OnceLock<Error>,
+    /// The fate, once the process is gone.
+    over: watch::Sender<Option<Error>>,
+    /// The host has asked it to end.
+    dismissed: AtomicBool,
+}
+
+/// The hello of a worker, or why there is none.
+pub(crate) type Loaded = oneshot::Receiver<Result<Greeting, Error>>;
+
+/// A call to the worker.
+struct Asked {
+    reply: oneshot::Sender<Result<Bytes, Error>>,
+    context: CallContext,
+    /// Sends the stream among its arguments.
+    pump: Option<AbortHandle>,
+    /// The item that its caller did not take.
+    refused: Option<Error>,
+}
+
+impl Link {
+    /// Reads what the worker sends, on a thread of its own. The receiver gets its hello.
+    pub(crate) fn start(
+        bridge: Bridge,
+        child: Arc<Child>,
+        socket: Arc<OwnedFd>,
+        most: usize,
+    ) -> Result<(Arc<Self>, Loaded), Error> {
+        let (loading, loaded) = oneshot::channel();
+        let name = format!("worker {}", bridge.extension());
+        let link = Arc::new(Self {
+            bridge,
+            handle: Handle::current(),
+            child,
+            outbox: Outbox::new(Arc::clone(&socket)),
+            calls: Mutex::default(),
+            host_calls: Mutex::default(),
+            streams: Streams::default(),
+            loading: Mutex::new(Some(loading)),
+            fate: OnceLock::new(),
+            over: watch::Sender::new(None),
+            dismissed: AtomicBool::new(false),
+        });
+        let reading = Arc::clone(&link);
+        std::thread::Builder::new()
+            .name(name)
+            .spawn(move || reading.read(Reader::new(socket, most)))
+            .map_err(|error| {
+                link.child.kill();
+                Error::new(ErrorCode::LoadFailed, format!("no thread for the worker: {error}"))
+            })?;
+        Ok((link, loaded))
+    }
+
+    pub(crate) fn call(self: &Arc<Self>, mut call: Call) -> Outcome {
+        let (id, context) = (call.envelope.id, call.context());
+        let mut flags = 0;
+        let mut pump = None;
+        if let Some(streams) = call.streams.take() {
+            if let Some(output) = streams.output {
+                self.streams.receive(self.wire(), id, Sink::Output(output));
+            }
+            if let Some(input) = streams.input {
+                flags = INPUT;
+                let outgoing = self.streams.outgoing(self.wire(), id);
+                pump = Some((outgoing, input));
+            }
+        }
+        let (reply, answer) = oneshot::channel();
+        let asked = Asked { reply, context, pump: None, refused: None };
+        self.calls.lock().insert(id, asked);
+        // What it is told of comes after this, or it has answered for this call already.
+        if let Some(fate) = self.fate.get() {
+            self.forget(id);
+            return fate.clone().into();
+        }
+        self.send(&Frame { envelope: call.envelope, flags, parent: 0 });
+        if let Some((outgoing, input)) = pump {
+            let pump = self.handle.spawn(outgoing.pump(input)).abort_handle();
+            match self.calls.lock().get_mut(&id) {
+                Some(asked) => asked.pump = Some(pump),
+                None => pump.abort(),
+            }
+        }
+        let link = Arc::clone(self);
+        Outcome::Pending(Box::pin(unconstrained(
+            async move { answer.await.unwrap_or_else(|_| Err(link.gone())) },
+        )))
+    }
+
+    /// Asks the worker to end a call. If it does not soon, it is ended itself.
+    pub(crate) fn interrupt(self: &Arc<Self>, id: u64) {
+        if !self.calls.lock().contains_key(&id) {
+            return;
+        }
+        self.send(&Frame::new(Kind::Cancel, id, Bytes::new()));
+        let link = Arc::downgrade(self);
+        self.handle.spawn(async move {
+            tokio::time::sleep(PATIENCE).await;
+            if let Some(link) = link.upgrade()
+                && link.calls.lock().contains_key(&id)
+            {
+                link.end(Error::new(
+                    ErrorCode::ExtensionCrashed,
+                    format!(
+                        "its worker was ended: a call went on for {} s after it had to end",
+                        PATIENCE.as_secs()
+                    ),
+                ));
+            }
+        });
+    }
+
+    /// Asks the worker to finish and go, and sees to it that it does.
+    pub(crate) async fn shutdown(&self, patience: Duration) {
+        self.dismissed.store(true, Ordering::Release);
+        self.send(&Frame::new(Kind::Shutdown, 0, Bytes::new()));
+        if tokio::time::timeout(patience, self.over()).await.is_err() {
+            self.child.kill();
+            let _ = tokio::time::timeout(patience, self.over()).await;
+        }
+    }
+
+    /// Ends the worker at once.
+    pub(crate) fn kill(&self) {
+        self.dismissed.store(true, Ordering::Release);
+        self.child.kill();
+    }
+
+    /// Waits until the worker is gone, and returns why.
+    pub(crate) fn over(&self) -> BoxFuture<'static, Error> {
+        let mut over = self.over.subscribe();
+        Box::pin(async move {
+            let fate = over.wait_for(Option::is_some).await.ok().and_then(|fate| fate.clone());
+            fate.unwrap_or_else(|| Error::new(ErrorCode::ExtensionCrashed, "the worker is gone"))
+        })
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.pid
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.fate.get().is_some()
+    }
+
+    /// What a call answers that finds the worker gone.
+    fn gone(&self) -> Error {
+        let unknown = || Error::new(ErrorCode::ExtensionCrashed, "the worker is gone");
+        self.fate.get().cloned().unwrap_or_else(unknown)
+    }
+
+    fn wire(self: &Arc<Self>) -> Weak<dyn Wire> {
+        let wire: Weak<Self> = Arc::downgrade(self);
+        wire
+    }
+
+    fn forget(&self, id: u64) -> Option<Asked> {
+        let asked = self.calls.lock().remove(&id)?;
+        self.streams.remove(id);
+        if let Some(pump) = &asked.pump {
+            pump.abort();
+        }
+        Some(asked)
+    }
+
+    /// Ends the worker, for this reason unless there was one already.
+    fn end(&self, why: Error) {
+        self.die(why);
+        self.child.kill();
+    }
+
+    /// Fails everything that is under way, and all that is to come.
+    fn die(&self, why: Error) {
+        if self.fate.set(why).is_err() {
+            return;
+        }
+        let why = self.gone();
+        if let Some(loading) = self.loading.lock().take() {
+            let _ = loading.send(Err(why.clone()));
+        }
+        let calls = std::mem::take(&mut *self.calls.lock());
+        for asked in calls.into_values() {
+            if let Some(pump) = asked.pump {
+                pump.abort();
+            }
+            // Its caller may have gone.
+            let _ = asked.reply.send(Err(why.clone()));
+        }
+        for call in std::mem::take(&mut *self.host_calls.lock()).into_values().flatten() {
+            call.abort();
+        }
+        self.streams.clear(&why);
+    }
+}
+
+impl Wire for Link {
+    fn send(&self, frame: &Frame) {
+        if self.fate.get().is_some() {
+            return;
+        }
+        match self.outbox.send(frame, &self.handle) {
+            Ok(()) => {}
+            // Its end is noticed where its answers are read.
+            Err(outbox::Failed::Connection) => {}
+            Err(outbox::Failed::Backlog) => self.end(Error::new(
+                ErrorCode::ExtensionCrashed,
+                "its worker was ended: it no longer reads what it is sent",
+            )),
+        }
+    }
+}

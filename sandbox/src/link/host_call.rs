@@ -1,0 +1,106 @@
+//! The calls that an extension in a worker makes: they go through its bridge, as in one process.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use quadriga_abi::{Bytes, Error, ErrorCode, Kind};
+use quadriga_core::{Feed, Items};
+
+use super::Link;
+use super::read::from_guest;
+use crate::frame::{Frame, INPUT, OUTPUT};
+use crate::streams::{Outgoing, Sink, Wire as _};
+
+/// How many calls of one worker may be under way.
+const MOST: usize = 4096;
+
+impl Link {
+    pub(super) fn host_call(self: &Arc<Self>, frame: Frame) -> Result<(), String> {
+        let Frame { envelope, flags, parent } = frame;
+        let id = envelope.id;
+        let under_way = {
+            let mut calls = self.host_calls.lock();
+            if !from_guest(id) || calls.insert(id, None).is_some() {
+                return Err(format!("a call with the id {id}, which is not free"));
+            }
+            calls.len()
+        };
+        if under_way > MOST {
+            self.host_calls.lock().remove(&id);
+            let error =
+                Error::new(ErrorCode::Overloaded, format!("{MOST} calls of the extension are under way"));
+            self.send(&Frame::answer(Kind::HostReply, id, Err(error)));
+            return Ok(());
+        }
+        let (extension, method, arguments) = match &envelope.target {
+            Some(target) => (target.extension.to_string(), target.method.to_string(), envelope.payload),
+            // A name that no extension can have.
+            None => {
+                let (extension, method): (String, String) = rmp_serde::from_slice(&envelope.payload)
+                    .map_err(|error| format!("a call without a target: {error}"))?;
+                (extension, method, Bytes::from_static(b"\x90"))
+            }
+        };
+        let context = self.context(parent);
+        let input = (flags & INPUT != 0).then(|| {
+            let (feed, input) = Feed::new();
+            self.streams.receive(self.wire(), id, Sink::Feed(Mutex::new(Some(feed))));
+            input
+        });
+        let outgoing = (flags & OUTPUT != 0).then(|| self.streams.outgoing(self.wire(), id));
+        let link = Arc::clone(self);
+        let task = match (outgoing, input) {
+            (Some(outgoing), input) => {
+                let items = self.bridge.start(&context, &extension, &method, arguments, input, true);
+                self.handle.spawn(async move { link.reply(id, send(items, &outgoing).await) })
+            }
+            (None, Some(input)) => {
+                let input = Some(input);
+                let mut items = self.bridge.start(&context, &extension, &method, arguments, input, false);
+                self.handle.spawn(async move {
+                    let nothing = || Err(Error::new(ErrorCode::Internal, "the call ended without a result"));
+                    link.reply(id, items.next().await.unwrap_or_else(nothing));
+                })
+            }
+            (None, None) => {
+                let call = self.bridge.call_detached(&context, &extension, &method, arguments);
+                self.handle.spawn(async move { link.reply(id, call.await) })
+            }
+        };
+        match self.host_calls.lock().get_mut(&id) {
+            Some(call) => *call = Some(task.abort_handle()),
+            // It has been answered, or the worker is gone.
+            None => task.abort(),
+        }
+        Ok(())
+    }
+
+    /// The guest no longer waits for one of its calls.
+    pub(super) fn cancel(&self, id: u64) {
+        let call = self.host_calls.lock().remove(&id);
+        if let Some(call) = call {
+            if let Some(call) = call {
+                call.abort();
+            }
+            self.streams.remove(id);
+        }
+    }
+
+    fn reply(&self, id: u64, result: Result<Bytes, Error>) {
+        // Not if it was cancelled in this moment.
+        if self.host_calls.lock().remove(&id).is_some() {
+            self.streams.remove(id);
+            self.send(&Frame::answer(Kind::HostReply, id, result));
+        }
+    }
+}
+
+/// Sends the items of a call as far as the guest reads them.
+async fn send(mut items: Items, outgoing: &Outgoing) -> Result<Bytes, Error> {
+    while let Some(item) = items.next().await {
+        let item = item?;
+        items.alongside(poll_fn(|context| outgoing.poll_send(&item, context))).await?;
+    }
+    Ok(Bytes::new())
+}

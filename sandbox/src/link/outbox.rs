@@ -1,0 +1,103 @@
+//! What waits to be sent. Nobody who sends ever waits, because the worker may be waiting for them.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use bytes::Buf as _;
+use parking_lot::Mutex;
+use quadriga_abi::Bytes;
+use rustix::net::SendFlags;
+use tokio::runtime::Handle;
+
+use crate::frame::{Frame, write};
+
+/// How many bytes may wait on top of one message: a worker that does not read is broken.
+const BACKLOG: usize = 256 << 20;
+
+pub(super) struct Outbox {
+    socket: Arc<OwnedFd>,
+    queue: Arc<Mutex<Queue>>,
+}
+
+#[derive(Default)]
+struct Queue {
+    pieces: VecDeque<Bytes>,
+    size: usize,
+    /// A thread is there that sends them.
+    flushing: bool,
+}
+
+pub(super) enum Failed {
+    /// The connection is gone.
+    Connection,
+    /// The worker does not read.
+    Backlog,
+}
+
+impl Outbox {
+    pub(super) fn new(socket: Arc<OwnedFd>) -> Self {
+        Self { socket, queue: Arc::default() }
+    }
+
+    /// Sends a frame, or what the socket takes of it: the rest is left to a thread.
+    pub(super) fn send(&self, frame: &Frame, handle: &Handle) -> Result<(), Failed> {
+        let (head, payload) = (frame.head(), &frame.envelope.payload);
+        let mut queue = self.queue.lock();
+        if queue.size > BACKLOG {
+            return Err(Failed::Backlog);
+        }
+        let mut written = 0;
+        if queue.pieces.is_empty() {
+            written = match write(&self.socket, &head, payload, SendFlags::DONTWAIT) {
+                Ok(written) => written,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => 0,
+                Err(_) => return Err(Failed::Connection),
+            };
+        }
+        let mut head = Bytes::from(head);
+        let rest = written.saturating_sub(head.len());
+        head.advance(written.min(head.len()));
+        queue.push(head);
+        queue.push(payload.slice(rest..));
+        if !queue.pieces.is_empty() && !queue.flushing {
+            queue.flushing = true;
+            let (socket, queue) = (Arc::clone(&self.socket), Arc::clone(&self.queue));
+            handle.spawn_blocking(move || flush(&socket, &queue));
+        }
+        Ok(())
+    }
+}
+
+impl Queue {
+    fn push(&mut self, piece: Bytes) {
+        if !piece.is_empty() {
+            self.size += piece.len();
+            self.pieces.push_back(piece);
+        }
+    }
+}
+
+/// Sends all that waits. Ends early with the connection, which ends with the worker.
+fn flush(socket: &OwnedFd, queue: &Mutex<Queue>) {
+    loop {
+        let Some(piece) = ({
+            let mut queue = queue.lock();
+            queue.flushing = !queue.pieces.is_empty();
+            queue.pieces.front().cloned()
+        }) else {
+            return;
+        };
+        let mut rest = &piece[..];
+        while !rest.is_empty() {
+            match write(socket, rest, &[], SendFlags::empty()) {
+                Ok(written) => rest = &rest[written..],
+                Err(_) => return,
+            }
+        }
+        // It stays in the queue until here, so that nobody overtakes it.
+        let mut queue = queue.lock();
+        queue.size -= piece.len();
+        queue.pieces.pop_front();
+    }
+}

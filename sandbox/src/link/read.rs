@@ -1,0 +1,172 @@
+//! What a worker sends. Whatever it is, it ends that worker at worst.
+
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use quadriga_abi::{Bytes, Error, ErrorCode, Kind};
+use quadriga_core::{CallContext, LogLevel};
+
+use super::{Asked, Link};
+use crate::frame::{FROM_GUEST, Frame, Reader};
+use crate::job::{Greeting, Hello as _};
+
+/// How long a worker that was ended may take to be gone.
+const GONE: Duration = Duration::from_secs(5);
+
+/// How the worker broke the contract.
+type Violation = String;
+
+impl Link {
+    /// The body of the thread that reads, until the worker is gone.
+    pub(super) fn read(self: Arc<Self>, mut reader: Reader) {
+        let violation = loop {
+            match reader.next() {
+                Ok(Some(frame)) => {
+                    if let Err(violation) = self.take(frame) {
+                        break Some(violation);
+                    }
+                }
+                Ok(None) => break None,
+                Err(broken) => break Some(format!("it sent {broken}")),
+            }
+        };
+        if let Some(violation) = violation {
+            self.die(self.broke(&violation));
+        }
+        self.child.kill();
+        let status = self.child.wait(GONE);
+        self.die(self.exited(status));
+        self.over.send_replace(self.fate.get().cloned());
+    }
+
+    fn broke(&self, violation: &str) -> Error {
+        let id = self.bridge.extension();
+        let cause = Error::new(ErrorCode::ProtocolViolation, violation);
+        Error::new(
+            ErrorCode::ExtensionCrashed,
+            format!("the worker of {id} broke the contract and was ended: {violation}"),
+        )
+        .with_cause(cause)
+    }
+
+    fn exited(&self, status: Option<ExitStatus>) -> Error {
+        let id = self.bridge.extension();
+        if self.dismissed.load(Ordering::Acquire) {
+            return Error::new(ErrorCode::ExtensionStopped, format!("{id} was stopped"));
+        }
+        let how = match status.map(|status| (status.code(), status.signal())) {
+            Some((Some(code), _)) => format!("exited with code {code}"),
+            Some((_, Some(signal))) => format!("was ended by signal {signal}{}", name(signal)),
+            _ => "closed its connection".to_owned(),
+        };
+        Error::new(ErrorCode::ExtensionCrashed, format!("the worker of {id} {how}"))
+    }
+
+    fn take(self: &Arc<Self>, frame: Frame) -> Result<(), Violation> {
+        let id = frame.envelope.id;
+        match frame.envelope.kind {
+            Kind::Hello => self.hello(&frame.envelope.payload),
+            Kind::Error if id == 0 => {
+                let error = decode(&frame.envelope.payload)?;
+                let loading = self.loading.lock().take();
+                let _ = loading.ok_or("an error of the load after its end")?.send(Err(error));
+                Ok(())
+            }
+            Kind::Reply => self.answered(id, Ok(frame.envelope.payload)),
+            Kind::Error => self.answered(id, Err(decode(&frame.envelope.payload)?)),
+            Kind::HostCall => self.host_call(frame),
+            Kind::Cancel => {
+                self.cancel(id);
+                Ok(())
+            }
+            Kind::StreamData | Kind::StreamAck | Kind::StreamEnd => {
+                let refused = self.streams.take(&frame)?;
+                // That the caller has gone is no failure of the call.
+                if let Some(refused) = refused.filter(|error| error.code != ErrorCode::Cancelled)
+                    && let Some(asked) = self.calls.lock().get_mut(&id)
+                {
+                    asked.refused.get_or_insert(refused);
+                }
+                Ok(())
+            }
+            Kind::Log => self.log(id, &frame.envelope.payload),
+            // Of a newer contract.
+            Kind::Unknown => Ok(()),
+            kind => Err(format!("a message of kind {kind:?}, which no worker sends")),
+        }
+    }
+
+    fn hello(&self, payload: &[u8]) -> Result<(), Violation> {
+        let loading = self.loading.lock().take().ok_or("a second hello")?;
+        let greeting = Greeting::from_bytes(payload);
+        let lie = greeting.as_ref().err().map(|error| error.message.clone());
+        let _ = loading.send(greeting);
+        lie.map_or(Ok(()), Err)
+    }
+
+    fn answered(&self, id: u64, result: Result<Bytes, Error>) -> Result<(), Violation> {
+        let Asked { reply, context, refused, .. } =
+            self.forget(id).ok_or_else(|| format!("an answer to call {id}, which is not under way"))?;
+        let late = || context.deadline.is_some_and(|deadline| deadline <= Instant::now());
+        let result = match (result, refused) {
+            (Ok(_), Some(refused)) => Err(refused),
+            // By the worker's clock there was a moment left when it was told to end.
+            (Err(mut error), _) if error.code == ErrorCode::Cancelled && late() => {
+                error.code = ErrorCode::DeadlineExceeded;
+                error.message = "the call took longer than it was given".to_owned();
+                Err(error)
+            }
+            (result, _) => result,
+        };
+        // Its caller may have gone.
+        let _ = reply.send(result);
+        Ok(())
+    }
+
+    fn log(&self, call: u64, payload: &[u8]) -> Result<(), Violation> {
+        let (level, message): (u8, String) =
+            rmp_serde::from_slice(payload).map_err(|error| format!("a line that cannot be read: {error}"))?;
+        let level = match level {
+            0 => LogLevel::Trace,
+            1 => LogLevel::Debug,
+            2 => LogLevel::Info,
+            3 => LogLevel::Warn,
+            _ => LogLevel::Error,
+        };
+        self.bridge.log(&self.context(call), level, &message);
+        Ok(())
+    }
+
+    /// What the host knows of a call: it does not take the worker's word for it.
+    pub(super) fn context(&self, call: u64) -> CallContext {
+        self.calls.lock().get(&call).map(|asked| asked.context).unwrap_or_default()
+    }
+}
+
+fn decode(payload: &[u8]) -> Result<Error, Violation> {
+    rmp_serde::from_slice(payload).map_err(|error| format!("an error that cannot be read: {error}"))
+}
+
+/// Those that programs end by.
+fn name(signal: i32) -> &'static str {
+    match signal {
+        4 => " (SIGILL)",
+        6 => " (SIGABRT)",
+        7 => " (SIGBUS)",
+        8 => " (SIGFPE)",
+        9 => " (SIGKILL)",
+        11 => " (SIGSEGV)",
+        15 => " (SIGTERM)",
+        24 => " (SIGXCPU)",
+        31 => " (SIGSYS)",
+        _ => "",
+    }
+}
+
+/// Ids of calls to guests, as against those of calls by them.
+pub(super) fn from_guest(id: u64) -> bool {
+    id & FROM_GUEST != 0
+}

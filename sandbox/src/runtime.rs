@@ -1,0 +1,171 @@
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use quadriga_abi::limits::ByteSize;
+use quadriga_abi::{Description, Error, ErrorCode, Isolation, Kind, RuntimeKind};
+use quadriga_core::{BoxFuture, Bridge, Call, Instance, Outcome, Runtime, Support, Unit, Usage};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+use crate::frame::Frame;
+use crate::job::{Hello as _, Job};
+use crate::link::{Link, Loaded};
+use crate::output::Printed;
+use crate::streams::Wire as _;
+use crate::{nursery, program};
+
+/// How long a worker may take to say why its load failed, once it is out of time.
+const GRACE: Duration = Duration::from_millis(750);
+
+/// How long a worker may take to go when it is asked to.
+const PATIENCE: Duration = Duration::from_millis(1500);
+
+/// The most bytes of a message where the dispatcher does not say it.
+const MESSAGE: u64 = 128 << 20;
+
+/// Runs the extensions of another runtime in worker processes, one each.
+#[derive(Debug)]
+pub struct ProcessRuntime {
+    kind: RuntimeKind,
+    engine: String,
+    support: Support,
+    program: Option<PathBuf>,
+}
+
+impl ProcessRuntime {
+    /// Isolates what `runtime` runs. `program` is the worker program, which is run with the one
+    /// argument `worker`; it is looked for at the first load if left out: the one that the
+    /// environment variable `QUADRIGA_WORKER` names, or else `quadriga` in the folder of the
+    /// host's own program or the one above it.
+    pub fn new(runtime: &dyn Runtime, program: Option<PathBuf>) -> Self {
+        let support = Support { isolation: Isolation::Process, ..runtime.support() };
+        Self { kind: runtime.kind(), engine: runtime.engine(), support, program }
+    }
+}
+
+impl Runtime for ProcessRuntime {
+    fn kind(&self) -> RuntimeKind {
+        self.kind.clone()
+    }
+
+    fn engine(&self) -> String {
+        self.engine.clone()
+    }
+
+    fn support(&self) -> Support {
+        self.support
+    }
+
+    fn load(&self, unit: Unit, bridge: Bridge) -> BoxFuture<'_, Result<Arc<dyn Instance>, Error>> {
+        Box::pin(async move {
+            let worker = start(self.program.as_deref(), &unit, &bridge).await?;
+            let loaded = worker.load(&unit, &bridge).await;
+            if loaded.is_err() {
+                worker.link.kill();
+                let _ = tokio::time::timeout(PATIENCE, worker.link.over()).await;
+            }
+            let description = loaded?;
+            Ok(Arc::new(ProcessInstance { worker, description }) as Arc<dyn Instance>)
+        })
+    }
+}
+
+/// A worker process. Ended when dropped.
+pub(crate) struct Worker {
+    pub(crate) link: Arc<Link>,
+    /// Its hello, until it has come.
+    loaded: Mutex<Option<Loaded>>,
+    _printed: Printed,
+}
+
+async fn start(program: Option<&Path>, unit: &Unit, bridge: &Bridge) -> Result<Worker, Error> {
+    let program = program::find(program)?;
+    let failed = |error: io::Error| {
+        let message = format!("the worker {} could not be started: {error}", program.display());
+        Error::new(ErrorCode::LoadFailed, message)
+    };
+    let pair = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+    let (ours, theirs) = pair.map_err(|error| failed(error.into()))?;
+    let ours = Arc::new(ours);
+    let (child, pipes) = nursery::start(&program, theirs, Arc::clone(&ours)).await.map_err(failed)?;
+    let most = unit.limits.message_size.map_or(MESSAGE, |ByteSize(most)| most.max(MESSAGE));
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    let (link, loaded) = Link::start(bridge.clone(), Arc::clone(&child), ours, most)?;
+    let _printed = Printed::read(bridge, pipes).map_err(|error| {
+        child.kill();
+        failed(error)
+    })?;
+    Ok(Worker { link, loaded: Mutex::new(Some(loaded)), _printed })
+}
+
+impl Worker {
+    /// Gives it the extension to load, and waits until it has.
+    async fn load(&self, unit: &Unit, bridge: &Bridge) -> Result<Description, Error> {
+        let mut hello = Frame::new(Kind::Hello, 0, Job::new(unit, &bridge.config())?.to_bytes()?);
+        hello.envelope.deadline = Some(unit.deadline);
+        self.link.send(&hello);
+        let gone = || Error::new(ErrorCode::LoadFailed, "the worker is gone");
+        let loaded = self.loaded.lock().take().ok_or_else(gone)?;
+        match tokio::time::timeout_at((unit.deadline + GRACE).into(), loaded).await {
+            Ok(greeting) => Ok(greeting.map_err(|_| gone())??.description),
+            Err(_) => {
+                let message = "the worker did not load the extension in time";
+                Err(Error::new(ErrorCode::DeadlineExceeded, message).with_hint("raise [limits] load-timeout"))
+            }
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.link.kill();
+    }
+}
+
+/// An extension in a worker process.
+struct ProcessInstance {
+    worker: Worker,
+    description: Description,
+}
+
+impl Instance for ProcessInstance {
+    fn describe(&self) -> &Description {
+        &self.description
+    }
+
+    fn call(&self, call: Call) -> Outcome {
+        self.worker.link.call(call)
+    }
+
+    fn blocks(&self) -> bool {
+        false
+    }
+
+    fn interrupt(&self, call: u64) {
+        self.worker.link.interrupt(call);
+    }
+
+    fn usage(&self) -> Usage {
+        if self.worker.link.is_over() {
+            return Usage { memory: Some(0), instances: 0 };
+        }
+        Usage { memory: resident(self.worker.link.pid()), instances: 1 }
+    }
+
+    fn ended(&self) -> Option<BoxFuture<'static, Error>> {
+        Some(self.worker.link.over())
+    }
+
+    fn shutdown(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.worker.link.shutdown(PATIENCE))
+    }
+}
+
+/// The bytes of memory that a process holds.
+fn resident(pid: u32) -> Option<u64> {
+    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
+}

@@ -1,0 +1,36 @@
+//! The other side: what runs in a worker process.
+
+mod pool;
+mod server;
+mod start;
+mod uplink;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use quadriga_core::Runtime;
+
+/// A runtime that a worker can start.
+#[derive(Debug, Clone, Copy)]
+pub struct Engine {
+    /// The kind that it runs.
+    pub kind: &'static str,
+    /// Starts it. Called once at most, on the main thread.
+    pub start: fn() -> Box<dyn Runtime>,
+}
+
+/// Serves the host that started this process, until it has no more use for it.
+///
+/// To be called on the main thread of a program that was started with the one argument `worker`,
+/// before it starts any other thread. Its standard input is the connection to the host. At its end
+/// the program should exit at once: guests may be running still.
+pub fn run(engines: &[Engine]) -> ExitCode {
+    match start::serve(engines) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The host logs it.
+            let _ = writeln!(std::io::stderr(), "the worker cannot go on: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

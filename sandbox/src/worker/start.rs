@@ -1,0 +1,143 @@
+//! From the start of the process to the first call.
+
+use std::io;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use quadriga_abi::limits::ByteSize;
+use quadriga_abi::{Error, ErrorCode, Kind};
+use quadriga_core::{Bridge, Runtime, Unit};
+use rustix::io::fcntl_dupfd_cloexec;
+use rustix::process::{Signal, getppid, set_parent_process_death_signal, setsid};
+
+use super::Engine;
+use super::pool::Pool;
+use super::server::{End, Server};
+use super::uplink::Host;
+use crate::frame::{Frame, Reader};
+use crate::job::{Greeting, Hello as _, Job};
+use crate::streams::Wire as _;
+
+/// The most bytes of a job: a manifest and the settings.
+const JOB: usize = 16 << 20;
+
+/// How long a load may take where the host does not say it.
+const LOAD: Duration = Duration::from_secs(60);
+
+/// How long an extension may take to end.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Threads for what does not block: the guests that do have a pool of their own.
+const THREADS: usize = 2;
+
+pub(super) fn serve(engines: &[Engine]) -> io::Result<()> {
+    let socket = Arc::new(connection()?);
+    close_others(&socket)?;
+    // Signals of the host's terminal are for the host. Fails only for who leads a group already.
+    let _ = setsid();
+    let mut reader = Reader::new(Arc::clone(&socket), JOB);
+    let hello = match reader.next() {
+        Ok(Some(frame)) if frame.envelope.kind == Kind::Hello => frame.envelope,
+        Ok(None) => return Ok(()),
+        Ok(Some(_)) => return Err(io::Error::other("the host does not begin with a hello")),
+        Err(broken) => return Err(io::Error::other(broken.to_string())),
+    };
+    let (events, ended) = mpsc::channel();
+    let host = Host::new(socket, events);
+    let prepared = Job::from_bytes(&hello.payload).and_then(|job| {
+        stay_below(job.host)?;
+        let kind = job.runtime.clone();
+        let deadline = hello.deadline.unwrap_or_else(|| Instant::now() + LOAD);
+        let (unit, id, config) = job.unit(deadline)?;
+        // On the main thread, and the only one so far.
+        let engine = engines.iter().find(|engine| engine.kind == kind.as_str());
+        let unknown =
+            || Error::new(ErrorCode::UnknownRuntime, format!("the worker program has no runtime {kind}"));
+        let runtime = (engine.ok_or_else(unknown)?.start)();
+        Ok((runtime, unit, Bridge::remote(id, config, Arc::clone(&host) as _)))
+    });
+    let (runtime, unit, bridge) = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            host.send(&Frame::answer(Kind::Error, 0, Err(error)));
+            return Ok(());
+        }
+    };
+    let most = unit.limits.message_size.map_or(u64::MAX, |ByteSize(most)| most);
+    // The host checks what it sends; what it sends is for us to hold.
+    reader.most = usize::MAX >> 1;
+    let executor = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(THREADS)
+        .thread_name("quadriga-worker")
+        .enable_all()
+        .build()?;
+    let _ = host.executor.set(executor.handle().clone());
+    let server = Arc::new(Server::new(host, executor.handle().clone(), most));
+    Pool::start(reader, Arc::clone(&server))?;
+    load(&executor, &*runtime, unit, bridge, &server);
+    if let Ok(End::Dismissed) = ended.recv()
+        && let Some(instance) = server.instance()
+    {
+        let _ = executor.block_on(async { tokio::time::timeout(PATIENCE, instance.shutdown()).await });
+    }
+    // Guests may be running on its threads.
+    executor.shutdown_background();
+    Ok(())
+}
+
+fn load(
+    executor: &tokio::runtime::Runtime,
+    runtime: &dyn Runtime,
+    unit: Unit,
+    bridge: Bridge,
+    server: &Arc<Server>,
+) {
+    let loaded = executor.block_on(runtime.load(unit, bridge));
+    let hello = loaded.and_then(|instance| {
+        let hello = Greeting::new(instance.describe().clone()).to_bytes()?;
+        server.serve(instance);
+        Ok(hello.into())
+    });
+    server.host.send(&Frame::answer(Kind::Hello, 0, hello));
+}
+
+/// Takes the connection from the standard input, and puts nothing in its place.
+fn connection() -> io::Result<OwnedFd> {
+    let socket = fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
+    rustix::net::sockopt::socket_type(&socket)
+        .map_err(|_| io::Error::other("a host starts this, with a socket as its standard input"))?;
+    let nothing = std::fs::File::open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&nothing)?;
+    Ok(socket)
+}
+
+/// Closes what the host's process has let slip through.
+#[expect(unsafe_code, reason = "files that nobody in this process knows of have no owner")]
+fn close_others(socket: &OwnedFd) -> io::Result<()> {
+    let mut open: Vec<RawFd> = Vec::new();
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        open.extend(entry?.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok()));
+    }
+    for fd in open.into_iter().filter(|&fd| fd > 2 && fd != socket.as_raw_fd()) {
+        // The directory that was read is among them, and is closed already.
+        if std::fs::symlink_metadata(format!("/proc/self/fd/{fd}")).is_ok() {
+            // SAFETY: this is the only thread, and it has opened nothing but the socket.
+            drop(unsafe { OwnedFd::from_raw_fd(fd) });
+        }
+    }
+    Ok(())
+}
+
+/// Lets this process end with its host, also if that has ended meanwhile.
+fn stay_below(host: u32) -> Result<(), Error> {
+    let failed = |message: String| Error::new(ErrorCode::LoadFailed, message);
+    set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(|error| failed(format!("the worker cannot be bound to its host: {error}")))?;
+    let parent = getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
+    if i64::from(parent) != i64::from(host) {
+        return Err(failed("the host that started the worker is gone".to_owned()));
+    }
+    Ok(())
+}
