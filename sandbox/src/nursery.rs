@@ -47,11 +47,16 @@ struct Nursery {
     bell: OwnedFd,
 }
 
-/// Starts a worker: no environment, no file but `theirs` as its standard input and two pipes.
+/// Starts a worker: no file but `theirs` as its standard input and two pipes, and no environment
+/// but `PATH`, by which an interpreter finds its standard library.
 pub(crate) async fn start(program: &Path, theirs: OwnedFd, ours: Arc<OwnedFd>) -> Started {
     let nursery = nursery()?;
     let mut command = Command::new(program);
-    command.arg("worker").env_clear().current_dir("/");
+    command
+        .arg("worker")
+        .env_clear()
+        .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
+        .current_dir("/");
     command.stdin(theirs).stdout(Stdio::piped()).stderr(Stdio::piped());
     let (started, answer) = oneshot::channel();
     let gone = || io::Error::other("the thread that starts workers is gone");

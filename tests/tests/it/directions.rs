@@ -1,145 +1,66 @@
 //! Every runtime calls every runtime: the sixteen directions, and chains that come back to where
-//! they have been. A deadlock shows as a test that nextest ends.
+//! they have been. All of them in the host's process, all of them in worker processes, and some here
+//! and some there. A deadlock shows as a test that nextest ends.
 
-use std::fs;
+mod cases;
 
-use quadriga::Dispatcher;
-use quadriga::abi::{ErrorCode, Value};
-use quadriga_tests::{granted, guest, host, repository};
+use quadriga::abi::Isolation;
 
-const LANGUAGES: [&str; 4] = ["js", "python", "wasm", "native"];
+/// Where the guest of a language runs.
+type Place = fn(&str) -> Option<Isolation>;
 
-/// How often each pattern is repeated: a race shows in one of so many, or it is not there.
-const ROUNDS: usize = 200;
+macro_rules! directions {
+    ($($(#[$test:meta])* $case:ident;)*) => {
+        directions! { @at |_| None; $($(#[$test])* $case;)* }
 
-fn relay(language: &str) -> String {
-    format!("relay.{language}")
-}
+        #[cfg(feature = "process")]
+        mod in_workers {
+            use super::*;
 
-async fn relays() -> Dispatcher {
-    let host = host();
-    for language in LANGUAGES {
-        host.load(guest("relay", language), granted()).await.expect(language);
-    }
-    host
-}
+            directions! { @at |_| Some(Isolation::Process); $($(#[$test])* $case;)* }
+        }
 
-/// `from` calls `to`, which greets.
-async fn greet(host: &Dispatcher, from: &str, to: &str) {
-    let arguments = (relay(to), "greet", ["Ada"]);
-    let reply: String = host.invoke(&relay(from), "relay", &arguments).await.unwrap();
-    assert_eq!(reply, format!("Hello, Ada, from {to}"), "{from} calls {to}");
-}
+        #[cfg(feature = "process")]
+        mod here_and_there {
+            use super::*;
 
-/// Calls along a path of languages; every one on it must have been there, in order.
-async fn walk(host: &Dispatcher, path: &[&str]) {
-    let ids: Vec<String> = path[1..].iter().map(|language| relay(language)).collect();
-    let visited: Vec<String> = host.invoke(&relay(path[0]), "chain", &(ids,)).await.unwrap();
-    assert_eq!(visited, path);
-}
-
-/// The path of eight that starts with a language and takes them in turn, twice round.
-fn twice_round(first: usize) -> Vec<&'static str> {
-    (0..8).map(|step| LANGUAGES[(first + step) % 4]).collect()
-}
-
-#[tokio::test]
-async fn sixteen_directions() {
-    let host = relays().await;
-    for _ in 0..ROUNDS {
-        for from in LANGUAGES {
-            for to in LANGUAGES {
-                greet(&host, from, to).await;
+            directions! {
+                @at |language| matches!(language, "js" | "python").then_some(Isolation::Process);
+                $($(#[$test])* $case;)*
             }
         }
-    }
-}
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn sixteen_directions_at_once() {
-    let host = relays().await;
-    for _ in 0..ROUNDS {
-        let mut calls = tokio::task::JoinSet::new();
-        for from in LANGUAGES {
-            for to in LANGUAGES {
-                let host = host.clone();
-                calls.spawn(async move { greet(&host, from, to).await });
+        #[cfg(feature = "process")]
+        mod there_and_here {
+            use super::*;
+
+            directions! {
+                @at |language| matches!(language, "wasm" | "native").then_some(Isolation::Process);
+                $($(#[$test])* $case;)*
             }
         }
-        while let Some(done) = calls.join_next().await {
-            done.unwrap();
-        }
-    }
-}
-
-#[tokio::test]
-async fn chains_of_depth_eight() {
-    let host = relays().await;
-    for _ in 0..ROUNDS {
-        for first in 0..4 {
-            walk(&host, &twice_round(first)).await;
-        }
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn chains_of_depth_eight_at_once() {
-    let host = relays().await;
-    for _ in 0..ROUNDS {
-        let mut calls = tokio::task::JoinSet::new();
-        for first in 0..8 {
-            let host = host.clone();
-            calls.spawn(async move { walk(&host, &twice_round(first)).await });
-        }
-        while let Some(done) = calls.join_next().await {
-            done.unwrap();
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_language_calls_itself_again_and_again() {
-    let host = relays().await;
-    for language in LANGUAGES {
-        walk(&host, &[language; 8]).await;
-    }
-}
-
-#[tokio::test]
-async fn an_exception_below_two_calls_shows_three_stacks() {
-    let host = relays().await;
-    let inner = (relay("python"), "fail", ["too bad"]);
-    let outer = (relay("wasm"), "relay", inner);
-    let error = host.invoke::<Value>(&relay("js"), "relay", &outer).await.unwrap_err();
-    let line = |file: &str, code: &str| {
-        let source = fs::read_to_string(repository().join("tests/guests/relay").join(file)).unwrap();
-        1 + source.lines().position(|line| line.trim_start().starts_with(code)).expect(code)
     };
-    let stacks = [
-        ("js", "relay", format!("main.ts:{}:", line("js/main.ts", "return await host.call(extension"))),
-        ("wasm", "", format!("rust/src/lib.rs:{}:", line("rust/src/lib.rs", "host::call(extension"))),
-        ("python", "in fail", format!("\"main.py\", line {}", line("python/main.py", "raise Exception"))),
-    ];
-    let chain: Vec<_> = error.chain().collect();
-    assert_eq!(chain.len(), stacks.len(), "{error:#?}");
-    for (error, (language, function, place)) in chain.into_iter().zip(stacks) {
-        assert_eq!(error.extension.as_deref(), Some(relay(language).as_str()), "{error:#?}");
-        let stack = error.stack.as_deref().expect(language);
-        assert!(stack.contains(&place) && stack.contains(function), "{place} is not in {stack}");
-    }
+    (@at $place:expr; $($(#[$test:meta])* $case:ident;)*) => {$(
+        $(#[$test])*
+        async fn $case() {
+            cases::$case($place).await;
+        }
+    )*};
 }
 
-#[tokio::test]
-async fn unload_and_load_again_while_others_call() {
-    let host = relays().await;
-    for language in LANGUAGES {
-        host.unload(&relay(language)).await.unwrap();
-        for other in LANGUAGES.iter().filter(|other| **other != language) {
-            let arguments = (relay(language), "greet", ["Ada"]);
-            let error = host.invoke::<Value>(&relay(other), "relay", &arguments).await.unwrap_err();
-            assert_eq!(error.code, ErrorCode::UnknownExtension, "{other} calls {language}: {error:?}");
-        }
-        host.load(guest("relay", language), granted()).await.unwrap();
-        greet(&host, "js", language).await;
-    }
+directions! {
+    #[tokio::test]
+    sixteen_directions;
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    sixteen_directions_at_once;
+    #[tokio::test]
+    chains_of_depth_eight;
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    chains_of_depth_eight_at_once;
+    #[tokio::test]
+    a_language_calls_itself_again_and_again;
+    #[tokio::test]
+    an_exception_below_two_calls_shows_three_stacks;
+    #[tokio::test]
+    unload_and_load_again_while_others_call;
 }

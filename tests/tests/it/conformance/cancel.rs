@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use quadriga::abi::{Bytes, Error, ErrorCode};
 use quadriga::{CallOptions, Dispatcher};
-use quadriga_tests::{granted, with};
+use quadriga_tests::with;
 
 use super::log::{lines, says};
 use super::subject::{NONE, Subject, host};
@@ -75,7 +75,7 @@ async fn overrun(host: &Dispatcher, id: &str) -> Duration {
 pub(super) async fn an_endless_loop_ends_soon_after_its_deadline(subject: &Subject) {
     let limited = with(&subject.package("relay"), "[limits]\ncall-timeout = '20ms'");
     let host = host();
-    let loaded = host.load(limited.path(), granted()).await;
+    let loaded = host.load(limited.path(), subject.options()).await;
     if !subject.interruptible {
         let error = loaded.unwrap_err();
         assert_eq!(error.code, ErrorCode::Unsupported, "{error:?}");

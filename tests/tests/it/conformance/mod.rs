@@ -1,7 +1,7 @@
 //! What holds in every runtime alike. A subject says how a runtime loads the guests of the suite:
 //! conformance, relay, flow and counter of `tests/guests`. Each file beside this one holds cases that
 //! are run against any subject. A further runtime needs these guests, a subject in `subject.rs` and a
-//! line at the end of this file; `mocked.rs` is all of it for a runtime of nothing but the traits.
+//! line at the end of this file, and one more for itself in worker processes; `mocked.rs` is all of it for a runtime of nothing but the traits.
 
 mod behaviour;
 mod cancel;
@@ -16,9 +16,11 @@ mod values;
 /// Every case of the suite, for one subject.
 macro_rules! conforms {
     ($($(#[$when:meta])* $name:ident: $subject:expr;)*) => {
-        /// All subjects of this build.
+        /// The subjects of this build that run in the process of their host: a host has room for
+        /// one of each language.
         fn subjects() -> Vec<subject::Subject> {
-            vec![$($(#[$when])* $subject),*]
+            let all = vec![$($(#[$when])* $subject),*];
+            all.into_iter().filter(|subject| subject.isolation.is_none()).collect()
         }
 
         $($(#[$when])* mod $name {
@@ -68,4 +70,12 @@ conforms! {
     #[cfg(feature = "native")]
     native: subject::NATIVE;
     mock: subject::MOCK;
+    #[cfg(all(feature = "process", any(feature = "js-v8", feature = "js-quickjs")))]
+    js_in_workers: subject::JS.in_workers();
+    #[cfg(all(feature = "process", feature = "python"))]
+    python_in_workers: subject::PYTHON.in_workers();
+    #[cfg(all(feature = "process", feature = "wasm"))]
+    wasm_in_workers: subject::WASM.in_workers();
+    #[cfg(all(feature = "process", feature = "native"))]
+    native_in_workers: subject::NATIVE.in_workers();
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use quadriga::abi::{Bytes, Error, Isolation, codec};
-use quadriga::{CallOptions, Dispatcher, Policy};
+use quadriga::{CallOptions, Dispatcher, LoadOptions, Policy};
 use quadriga_conformance::Language;
 use quadriga_tests::{granted, guest, repository, with};
 
@@ -21,24 +21,51 @@ pub(super) struct Subject {
     pub(super) interruptible: bool,
     /// Whether calls of one extension can compute at the same time.
     pub(super) parallel: bool,
+    /// Where it runs, if not where its runtime puts it by itself.
+    pub(super) isolation: Option<Isolation>,
 }
 
 #[cfg(any(feature = "js-v8", feature = "js-quickjs"))]
-pub(super) const JS: Subject =
-    Subject { name: "js", language: Language::JavaScript, interruptible: true, parallel: false };
+pub(super) const JS: Subject = Subject {
+    name: "js",
+    language: Language::JavaScript,
+    interruptible: true,
+    parallel: false,
+    isolation: None,
+};
 #[cfg(feature = "python")]
-pub(super) const PYTHON: Subject =
-    Subject { name: "python", language: Language::Python, interruptible: true, parallel: true };
+pub(super) const PYTHON: Subject = Subject {
+    name: "python",
+    language: Language::Python,
+    interruptible: true,
+    parallel: true,
+    isolation: None,
+};
 #[cfg(feature = "wasm")]
 pub(super) const WASM: Subject =
-    Subject { name: "wasm", language: Language::Rust, interruptible: true, parallel: true };
+    Subject { name: "wasm", language: Language::Rust, interruptible: true, parallel: true, isolation: None };
 #[cfg(feature = "native")]
-pub(super) const NATIVE: Subject =
-    Subject { name: "native", language: Language::Rust, interruptible: false, parallel: true };
+pub(super) const NATIVE: Subject = Subject {
+    name: "native",
+    language: Language::Rust,
+    interruptible: false,
+    parallel: true,
+    isolation: None,
+};
 pub(super) const MOCK: Subject =
-    Subject { name: "mock", language: Language::Rust, interruptible: true, parallel: true };
+    Subject { name: "mock", language: Language::Rust, interruptible: true, parallel: true, isolation: None };
 
 impl Subject {
+    /// The same in worker processes.
+    #[cfg(feature = "process")]
+    pub(super) const fn in_workers(self) -> Self {
+        Self { isolation: Some(Isolation::Process), ..self }
+    }
+
+    pub(super) fn options(&self) -> LoadOptions {
+        LoadOptions { isolation: self.isolation, ..granted() }
+    }
+
     /// The id of one of its guests.
     pub(super) fn guest(&self, case: &str) -> String {
         format!("{case}.{}", self.name)
@@ -57,7 +84,14 @@ impl Subject {
     }
 
     pub(super) async fn load(&self, host: &Dispatcher, case: &str) {
-        host.load(self.package(case), granted()).await.expect(self.name);
+        host.load(self.package(case), self.options()).await.expect(self.name);
+        self.check(host, case);
+    }
+
+    /// That it runs where it should.
+    fn check(&self, host: &Dispatcher, case: &str) {
+        let reached = host.status(&self.guest(case)).unwrap().isolation;
+        assert!(self.isolation.is_none_or(|wanted| wanted == reached), "{} runs {reached}", self.name);
     }
 
     /// One of its guests with room for two calls of the host at once, where that is limited.
@@ -66,7 +100,8 @@ impl Subject {
         let manifest = package.path().join("quadriga.toml");
         let text = std::fs::read_to_string(&manifest).unwrap();
         std::fs::write(&manifest, text.replace("[runtime]", "[runtime]\nconcurrency = 2")).unwrap();
-        host.load(package.path(), granted()).await.expect(self.name);
+        host.load(package.path(), self.options()).await.expect(self.name);
+        self.check(host, case);
     }
 
     /// A host with one of its guests alone.
