@@ -6,6 +6,7 @@
 
 #![cfg(target_os = "linux")]
 
+pub mod confine;
 mod frame;
 mod job;
 mod link;

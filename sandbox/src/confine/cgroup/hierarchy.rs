@@ -1,0 +1,176 @@
+//! Where this process may make cgroups.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::{Error, Group, PREFIX};
+
+/// One mounted tree of cgroups, with the folder in it to make new ones in.
+pub(super) struct Hierarchy {
+    pub(super) version: Version,
+    pub(super) controllers: Vec<Controller>,
+    pub(super) parent: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Version {
+    V1,
+    V2,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Controller {
+    Memory,
+    Cpu,
+    CpuTime,
+    Pids,
+    Freezer,
+}
+
+impl Hierarchy {
+    /// The trees that this process may use: version 2 if it has all that is needed, else version 1.
+    pub(super) fn usable(needed: &[Controller]) -> Result<Vec<Self>, Error> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let (v1, v2) = (v1(&mounts, &own), v2(&mounts, &own));
+        let has = |found: &[Self], need| found.iter().any(|one| one.controllers.contains(need));
+        let missing: Vec<_> = needed.iter().filter(|need| !has(&v2, need)).collect();
+        if missing.is_empty() && !v2.is_empty() && (!needed.is_empty() || v1.is_empty()) {
+            return Ok(v2);
+        }
+        match needed.iter().find(|need| !has(&v1, need)) {
+            None if !v1.is_empty() => Ok(v1),
+            None => Err(Error::NoCgroup("no controller is mounted, and no subtree delegated".to_owned())),
+            Some(need) => Err(Error::NoCgroup(format!(
+                "the controller {need} is neither mounted (version 1) nor delegated (version 2)"
+            ))),
+        }
+    }
+
+    /// Removes what hosts that are gone left behind.
+    pub(super) fn sweep(&self) -> usize {
+        let entries = fs::read_dir(&self.parent).into_iter().flatten().flatten();
+        let stale = entries.filter(|entry| is_stale(&entry.file_name().to_string_lossy()));
+        stale.filter(|entry| self.remove_stale(entry.path())).count()
+    }
+
+    fn remove_stale(&self, folder: PathBuf) -> bool {
+        let group = Group { version: self.version, controllers: self.controllers.clone(), folder };
+        let mut whole = super::Cgroup { groups: vec![group] };
+        whole.remove().is_ok()
+    }
+}
+
+/// Whether a folder is of a host that isn't there any more.
+fn is_stale(name: &str) -> bool {
+    let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()?.parse::<i32>().ok());
+    pid.and_then(rustix::process::Pid::from_raw)
+        .is_some_and(|pid| matches!(rustix::process::test_kill_process(pid), Err(rustix::io::Errno::SRCH)))
+}
+
+/// All mounted controllers of version 1, each with the cgroup of this process.
+fn v1(mounts: &str, own: &str) -> Vec<Hierarchy> {
+    let mut found: Vec<Hierarchy> = Vec::new();
+    for mount in mounts.lines().filter_map(Mount::read).filter(|mount| mount.kind == "cgroup") {
+        let names: Vec<_> = mount.options.split(',').collect();
+        let known = [
+            ("memory", Controller::Memory),
+            ("cpu", Controller::Cpu),
+            ("cpuacct", Controller::CpuTime),
+            ("pids", Controller::Pids),
+            ("freezer", Controller::Freezer),
+        ];
+        let has = |one: &Hierarchy, controller| one.controllers.contains(controller);
+        let controllers: Vec<_> = known
+            .iter()
+            .filter(|(name, controller)| {
+                names.contains(name) && !found.iter().any(|one| has(one, controller))
+            })
+            .map(|(_, controller)| *controller)
+            .collect();
+        let ours = own.lines().find_map(|line| {
+            let (_, rest) = line.split_once(':')?;
+            let (list, path) = rest.split_once(':')?;
+            list.split(',').any(|name| names.contains(&name) && !name.is_empty()).then_some(path)
+        });
+        if let (false, Some(path)) = (controllers.is_empty(), ours) {
+            found.push(Hierarchy { version: Version::V1, controllers, parent: mount.folder(path) });
+        }
+    }
+    found
+}
+
+/// Version 2, if this process may make cgroups in its own or beside it.
+fn v2(mounts: &str, own: &str) -> Vec<Hierarchy> {
+    let mount = mounts.lines().filter_map(Mount::read).find(|mount| mount.kind == "cgroup2");
+    let path = own.lines().find_map(|line| line.strip_prefix("0::"));
+    let (Some(mount), Some(path)) = (mount, path) else {
+        return Vec::new();
+    };
+    let own = mount.folder(path);
+    // A cgroup with processes can't pass controllers on to others below it, except the root. Those
+    // beside it get what it has itself.
+    let beside = own.parent().filter(|parent| parent.starts_with(mount.at)).map(Path::to_owned);
+    let writable = |folder: &PathBuf| {
+        rustix::fs::access(folder.join("cgroup.procs"), rustix::fs::Access::WRITE_OK).is_ok()
+            && rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).is_ok()
+    };
+    let found = [Some(own), beside].into_iter().flatten().filter(writable).map(|parent| {
+        // Fails where it has processes; then what is passed on already has to do.
+        for name in ["+memory", "+cpu", "+pids"] {
+            let _ = fs::write(parent.join("cgroup.subtree_control"), name);
+        }
+        let passed = fs::read_to_string(parent.join("cgroup.subtree_control")).unwrap_or_default();
+        let passed: Vec<_> = passed.split_whitespace().collect();
+        let mut controllers = vec![Controller::CpuTime, Controller::Freezer];
+        let with = [("memory", Controller::Memory), ("cpu", Controller::Cpu), ("pids", Controller::Pids)];
+        controllers.extend(with.iter().filter(|(name, _)| passed.contains(name)).map(|(_, c)| *c));
+        Hierarchy { version: Version::V2, controllers, parent }
+    });
+    found.max_by_key(|hierarchy| hierarchy.controllers.len()).into_iter().collect()
+}
+
+/// A line of `/proc/self/mountinfo`.
+struct Mount<'a> {
+    root: &'a str,
+    at: &'a str,
+    kind: &'a str,
+    options: &'a str,
+}
+
+impl<'a> Mount<'a> {
+    fn read(line: &'a str) -> Option<Self> {
+        let (mount, system) = line.split_once(" - ")?;
+        let mut mount = mount.split(' ').skip(3);
+        let mut system = system.split(' ');
+        Some(Self { root: mount.next()?, at: mount.next()?, kind: system.next()?, options: system.nth(1)? })
+    }
+
+    /// Where a cgroup is in the file system.
+    fn folder(&self, path: &str) -> PathBuf {
+        let below = path.strip_prefix(self.root.trim_end_matches('/')).unwrap_or(path);
+        Path::new(self.at).join(below.trim_start_matches('/'))
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V1 => "version 1",
+            Self::V2 => "version 2",
+        })
+    }
+}
+
+impl fmt::Display for Controller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Memory => "memory",
+            Self::Cpu => "cpu",
+            Self::CpuTime => "cpuacct",
+            Self::Pids => "pids",
+            Self::Freezer => "freezer",
+        })
+    }
+}

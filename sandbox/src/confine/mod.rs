@@ -1,0 +1,146 @@
+//! The layers of Linux that confine a worker process.
+//!
+//! The supervisor makes a [`Plan`] and sends it to the worker that it has just started. The worker
+//! calls [`enter`] before it starts an engine or a thread, and sends the [`Report`] back. A
+//! [`Cgroup`], which the supervisor holds, bounds what the processes of the worker use together.
+//! [`probe`] tries on this machine which layers can be reached.
+//!
+//! What each [`Isolation`](quadriga_abi::Isolation) level demands:
+//!
+//! | layer | `process` | `container` |
+//! | --- | --- | --- |
+//! | descriptors, environment, session, death of the parent, no new privileges | yes | yes |
+//! | capabilities dropped, rlimits, Landlock (ABI 3 or later), seccomp | yes | yes |
+//! | mount, IPC and UTS namespaces, private root | no | yes |
+//! | network namespace | used where it is there | unless network is granted |
+//! | PID namespace | if subprocesses are granted | yes |
+//! | user namespace | for what needs it | for an ordinary user |
+//!
+//! A layer that is demanded and can't be reached is an error. Nothing is left out silently.
+
+mod caps;
+mod cgroup;
+mod env;
+mod fds;
+mod landlock;
+mod namespace;
+mod plan;
+mod probe;
+mod process;
+mod report;
+mod rlimit;
+mod root;
+mod seccomp;
+mod sys;
+mod syscalls;
+mod warden;
+
+use std::io;
+
+use quadriga_abi::Isolation;
+
+pub use self::cgroup::{Cgroup, CgroupLimits, CgroupUsage};
+pub use self::plan::{Access, ExecMemory, Grant, Net, Plan, ProcessLimits, RunAs};
+pub use self::probe::probe;
+pub use self::report::{Error, Layer, LayerStatus, Report, State};
+
+use self::report::Outcome;
+
+/// Confines the calling process for good, as the plan says.
+///
+/// To be called in a freshly executed worker that has one thread and that the process `plan.parent`
+/// started. Put the worker into its cgroup before it gets the plan, so that what it forks is in
+/// there as well.
+///
+/// Where the plan needs a PID namespace, the calling process stays behind as a warden: `enter`
+/// returns in a descendant, with the same descriptors, and the warden ends as that one ends (with
+/// its exit code, or by its signal). So the supervisor goes on to hold and to wait for the process
+/// that it started; killing that one kills all of them. To stop them for a while, freeze their
+/// cgroup: a stop signal would reach the warden alone.
+///
+/// # Errors
+///
+/// What the level demands could not be reached ([`Error::Unavailable`]), a path of the plan could
+/// not be used, or the process is not fit to be confined. It may be half confined then: report the
+/// error and exit.
+pub fn enter(plan: &Plan) -> Result<Report, Error> {
+    plan.check()?;
+    if process::threads()? != 1 {
+        return Err(Error::Threads);
+    }
+    let mut layers = Layers::demanding(plan);
+    layers.put(Layer::Descriptors, fds::close_all_but(&plan.keep_fds))?;
+    layers.put(Layer::Environment, env::replace(&plan.env))?;
+    layers.put(Layer::Session, process::new_session())?;
+    if let Some(user) = plan.run_as {
+        process::become_user(user).map_err(|error| Error::User { user, error })?;
+    }
+    confine(plan, &mut layers)?;
+    Ok(Report { isolation: plan.isolation, layers: layers.reached })
+}
+
+/// The layers that don't depend on how the process was started.
+fn confine(plan: &Plan, layers: &mut Layers<'_>) -> Result<(), Error> {
+    let limits = rlimit::check(&plan.limits);
+    if let Err(error) = limits {
+        layers.put(Layer::Limits, Err(error))?;
+    }
+    layers.put(Layer::NoNewPrivileges, process::no_new_privileges())?;
+    namespace::enter(plan, layers)?;
+    // Whatever changes the credentials clears the death signal, so it comes after those changes.
+    layers.put(Layer::ParentDeath, process::die_with(plan.parent))?;
+    layers.put(Layer::PidNamespace, warden::enter(plan))?;
+    let root = match layers.state(Layer::MountNamespace) {
+        Some(State::Reached) | Some(State::NotAsked) => root::enter(plan),
+        // It would change the mounts of the whole machine.
+        _ => Err(io::Error::other("without a mount namespace")),
+    };
+    layers.put(Layer::PrivateRoot, root)?;
+    process::change_folder(plan).map_err(|error| Error::Path { path: plan.folder().into(), error })?;
+    layers.put(Layer::Capabilities, caps::drop_all())?;
+    layers.put(Layer::Landlock, landlock::restrict(plan))?;
+    layers.put(Layer::Limits, rlimit::set(&plan.limits))?;
+    layers.put(Layer::Seccomp, seccomp::install(plan))
+}
+
+/// What was reached so far, held against what the plan demands.
+struct Layers<'a> {
+    /// `None` takes what there is, to see how far it goes.
+    demands: Option<&'a Plan>,
+    reached: Vec<LayerStatus>,
+}
+
+impl<'a> Layers<'a> {
+    fn demanding(plan: &'a Plan) -> Self {
+        Self { demands: Some(plan), reached: Vec::new() }
+    }
+
+    fn state(&self, layer: Layer) -> Option<State> {
+        self.reached.iter().find(|status| status.layer == layer).map(|status| status.state)
+    }
+
+    fn put(&mut self, layer: Layer, outcome: io::Result<Outcome>) -> Result<(), Error> {
+        let Outcome { state, note } =
+            outcome.unwrap_or_else(|error| Outcome { state: State::NotReached, note: error.to_string() });
+        if let Some(plan) = self.demands
+            && state == State::NotReached
+            && demands(plan, layer)
+        {
+            return Err(Error::Unavailable { level: plan.isolation, layer, why: note });
+        }
+        self.reached.push(LayerStatus { layer, state, note });
+        Ok(())
+    }
+}
+
+fn demands(plan: &Plan, layer: Layer) -> bool {
+    let container = plan.isolation == Isolation::Container;
+    match layer {
+        Layer::MountNamespace | Layer::IpcNamespace | Layer::UtsNamespace | Layer::PrivateRoot => container,
+        Layer::NetNamespace => container && plan.net == Net::Denied,
+        Layer::PidNamespace => namespace::wants_pids(plan),
+        Layer::UserNamespace => plan.limits.processes.is_some(),
+        Layer::Cgroup => false,
+        _ => true,
+    }
+}

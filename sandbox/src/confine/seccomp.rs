@@ -1,0 +1,222 @@
+//! seccomp: two filters, of which the kernel takes the stricter answer.
+//!
+//! The first allows what [`syscalls`](super::syscalls) lists; all else doesn't exist. The second
+//! denies with `EPERM` what would be dangerous, or dangerous with these arguments, and has the kernel
+//! log it. `clone3` is in neither: its flags are out of a filter's reach, and libc falls back to
+//! `clone`.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::io;
+
+use libc::{c_int, c_long};
+use quadriga_abi::Isolation;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    TargetArch,
+};
+
+use super::report::Outcome;
+use super::syscalls::{
+    ALLOWED, DENIED, IOCTLS, LEGACY, LEGACY_DENIED, LEGACY_METADATA, LEGACY_PROCESSES, LISTEN, METADATA,
+    PRCTLS, PROCESSES, SOCKETS, TYPING,
+};
+use super::{ExecMemory, Net, Plan, process, sys};
+
+/// Flags of `clone` that make namespaces, or processes that aren't children of the caller.
+const CLONE_APART: [c_int; 9] = [
+    libc::CLONE_NEWNS,
+    libc::CLONE_NEWCGROUP,
+    libc::CLONE_NEWUTS,
+    libc::CLONE_NEWIPC,
+    libc::CLONE_NEWUSER,
+    libc::CLONE_NEWPID,
+    libc::CLONE_NEWNET,
+    libc::CLONE_PARENT,
+    libc::CLONE_PTRACE,
+];
+/// The bits of a socket's type that aren't flags.
+const SOCK_TYPE_MASK: u64 = 0xF;
+
+pub(super) fn install(plan: &Plan) -> io::Result<Outcome> {
+    let denied = (SeccompAction::Allow, SeccompAction::Errno(libc::EPERM as u32));
+    let unknown = (SeccompAction::Errno(libc::ENOSYS as u32), SeccompAction::Allow);
+    // Both are made before the first is installed, and of two equally strict answers the later counts.
+    let (allow, deny) = (allowed(plan).compile(unknown)?, denied_with(plan, process::pid()).compile(denied)?);
+    sys::install_filter(&allow, false)?;
+    sys::install_filter(&deny, true)?;
+    Outcome::reached()
+}
+
+fn allowed(plan: &Plan) -> Rules {
+    let mut rules = Rules::default();
+    // To install the second filter, which denies it.
+    rules.all(ALLOWED).all(LEGACY).all(&[libc::SYS_seccomp]);
+    if plan.isolation == Isolation::Container {
+        rules.all(METADATA).all(LEGACY_METADATA);
+    }
+    for request in IOCTLS {
+        rules.when(libc::SYS_ioctl, &[is(1, *request)]);
+    }
+    for option in PRCTLS {
+        rules.when(libc::SYS_prctl, &[is(0, *option as u64)]);
+    }
+    // Of itself alone.
+    rules.when(libc::SYS_prlimit64, &[is(0, 0)]);
+    rules.when(libc::SYS_setpriority, &[is(0, libc::PRIO_PROCESS as u64), is(1, 0)]);
+    rules
+}
+
+/// What is denied by name; `own` is the pid of the process.
+fn denied_with(plan: &Plan, own: u32) -> Rules {
+    let mut rules = Rules::default();
+    rules.all(DENIED).all(LEGACY_DENIED);
+    if plan.isolation != Isolation::Container {
+        rules.all(METADATA).all(LEGACY_METADATA);
+    }
+    for request in TYPING {
+        rules.when(libc::SYS_ioctl, &[is(1, request)]);
+    }
+    // A file that becomes ready signals whom it was told to.
+    for command in [libc::F_SETOWN, F_SETSIG, F_SETOWN_EX] {
+        rules.when(libc::SYS_fcntl, &[is(1, command as u64)]);
+    }
+    for flag in CLONE_APART {
+        rules.when(libc::SYS_clone, &[has(0, flag as u64)]);
+    }
+    if !plan.memfd {
+        rules.all(&[libc::SYS_memfd_create]);
+    }
+    processes(&mut rules, plan.subprocess, own);
+    memory(&mut rules, plan.exec_memory);
+    sockets(&mut rules, &plan.net);
+    rules
+}
+
+fn processes(rules: &mut Rules, subprocess: bool, own: u32) {
+    if subprocess {
+        return;
+    }
+    rules.all(PROCESSES).all(LEGACY_PROCESSES);
+    rules.when(libc::SYS_clone, &[lacks(0, libc::CLONE_THREAD as u64)]);
+    let to_process =
+        [libc::SYS_kill, libc::SYS_tgkill, libc::SYS_rt_sigqueueinfo, libc::SYS_rt_tgsigqueueinfo];
+    for call in to_process {
+        rules.when(call, &[is_not(0, own.into())]);
+    }
+    // Names a thread of any process.
+    rules.all(&[libc::SYS_tkill]);
+}
+
+fn memory(rules: &mut Rules, exec: ExecMemory) {
+    let executable = has(2, libc::PROT_EXEC as u64);
+    match exec {
+        ExecMemory::Any => return,
+        ExecMemory::Libraries => {
+            rules.when(libc::SYS_mmap, &[executable.clone(), has(3, libc::MAP_ANONYMOUS as u64)]);
+        }
+        ExecMemory::Denied => {
+            rules.when(libc::SYS_mmap, std::slice::from_ref(&executable));
+        }
+    }
+    for call in [libc::SYS_mprotect, libc::SYS_pkey_mprotect] {
+        rules.when(call, std::slice::from_ref(&executable));
+    }
+}
+
+fn sockets(rules: &mut Rules, net: &Net) {
+    // A pair of datagram sockets could be turned to any address.
+    let pair = [is_not(0, libc::AF_UNIX as u64)];
+    rules.when(libc::SYS_socketpair, &pair);
+    types_but(rules, libc::SYS_socketpair, &[libc::SOCK_STREAM]);
+    if *net == Net::Denied {
+        rules.all(SOCKETS).all(LISTEN);
+        return;
+    }
+    rules.when(libc::SYS_socket, &[is_not(0, libc::AF_INET as u64), is_not(0, libc::AF_INET6 as u64)]);
+    if *net == Net::Any {
+        types_but(rules, libc::SYS_socket, &[libc::SOCK_STREAM, libc::SOCK_DGRAM]);
+        return;
+    }
+    // Landlock guards the ports of TCP alone, and of `connect` alone.
+    types_but(rules, libc::SYS_socket, &[libc::SOCK_STREAM]);
+    rules.when(libc::SYS_socket, &[is_not(2, 0), is_not(2, libc::IPPROTO_TCP as u64)]);
+    rules.all(LISTEN);
+    for (call, flags) in [(libc::SYS_sendto, 3), (libc::SYS_sendmsg, 2), (libc::SYS_sendmmsg, 3)] {
+        rules.when(call, &[has(flags, libc::MSG_FASTOPEN as u64)]);
+    }
+}
+
+fn types_but(rules: &mut Rules, call: c_long, allowed: &[c_int]) {
+    for kind in (0..=SOCK_TYPE_MASK).filter(|kind| !allowed.iter().any(|allowed| *allowed as u64 == *kind)) {
+        rules.when(call, &[Condition { arg: 1, op: SeccompCmpOp::MaskedEq(SOCK_TYPE_MASK), value: kind }]);
+    }
+}
+
+/// Not in the libc crate.
+const F_SETSIG: c_int = 10;
+const F_SETOWN_EX: c_int = 15;
+
+/// Which calls match: in every case, or when one of the lists of conditions holds.
+#[derive(Default)]
+struct Rules(BTreeMap<i64, Vec<Vec<Condition>>>);
+
+#[derive(Clone)]
+struct Condition {
+    arg: u8,
+    op: SeccompCmpOp,
+    value: u64,
+}
+
+fn is(arg: u8, value: u64) -> Condition {
+    Condition { arg, op: SeccompCmpOp::Eq, value }
+}
+
+fn is_not(arg: u8, value: u64) -> Condition {
+    Condition { arg, op: SeccompCmpOp::Ne, value }
+}
+
+fn has(arg: u8, bit: u64) -> Condition {
+    Condition { arg, op: SeccompCmpOp::MaskedEq(bit), value: bit }
+}
+
+fn lacks(arg: u8, bit: u64) -> Condition {
+    Condition { arg, op: SeccompCmpOp::MaskedEq(bit), value: 0 }
+}
+
+impl Rules {
+    fn all(&mut self, calls: &[c_long]) -> &mut Self {
+        for call in calls {
+            // An empty list of lists matches in every case.
+            self.0.insert(*call, Vec::new());
+        }
+        self
+    }
+
+    fn when(&mut self, call: c_long, conditions: &[Condition]) -> &mut Self {
+        match self.0.entry(call) {
+            Entry::Vacant(entry) => drop(entry.insert(vec![conditions.to_vec()])),
+            // Where it matches in every case, a condition adds nothing.
+            Entry::Occupied(entry) if entry.get().is_empty() => {}
+            Entry::Occupied(mut entry) => entry.get_mut().push(conditions.to_vec()),
+        }
+        self
+    }
+
+    fn compile(&self, (mismatch, matched): (SeccompAction, SeccompAction)) -> io::Result<BpfProgram> {
+        let rules = self.0.iter().map(|(call, lists)| {
+            let rules = lists.iter().map(|conditions| {
+                // All of them are ints, whose upper half the kernel doesn't look at.
+                let conditions = conditions.iter().map(|Condition { arg, op, value }| {
+                    SeccompCondition::new(*arg, SeccompCmpArgLen::Dword, op.clone(), *value)
+                });
+                SeccompRule::new(conditions.collect::<Result<_, _>>()?)
+            });
+            Ok((*call, rules.collect::<Result<_, _>>()?))
+        });
+        let rules = rules.collect::<Result<_, seccompiler::BackendError>>().map_err(io::Error::other)?;
+        let arch: TargetArch = std::env::consts::ARCH.try_into().map_err(io::Error::other)?;
+        let filter = SeccompFilter::new(rules, mismatch, matched, arch).map_err(io::Error::other)?;
+        filter.try_into().map_err(io::Error::other)
+    }
+}

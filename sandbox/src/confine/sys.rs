@@ -1,0 +1,116 @@
+//! System calls that no crate of ours offers, and the few that are unsafe in any.
+//!
+//! All of it runs in a process with one thread, except [`fork`] in `probe`.
+
+#![expect(unsafe_code, reason = "calls of libc and the kernel")]
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr;
+
+use rustix::process::Pid;
+use rustix::thread::UnshareFlags;
+use seccompiler::sock_filter;
+
+/// Forks. `None` is the child.
+pub(super) fn fork() -> io::Result<Option<Pid>> {
+    // SAFETY: callers have one thread, or do in the child only what `probe` says.
+    let pid = check(unsafe { libc::fork() }.into())?;
+    Ok(Pid::from_raw(pid as i32))
+}
+
+/// Ends the process at once, without destructors and handlers of exit.
+pub(super) fn exit_now(code: i32) -> ! {
+    // SAFETY: takes nothing and doesn't return.
+    unsafe { libc::_exit(code) }
+}
+
+/// Ends the process by the signal, or by `_exit` if that doesn't.
+pub(super) fn die_by(signal: i32) -> ! {
+    default_signal(signal);
+    // SAFETY: the set is initialised by the first call, and the others take it and numbers.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, signal);
+        libc::sigprocmask(libc::SIG_UNBLOCK, &raw const set, ptr::null_mut());
+        libc::raise(signal);
+    }
+    exit_now(128 + signal)
+}
+
+fn default_signal(signal: i32) {
+    // SAFETY: the default action needs no handler.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
+}
+
+pub(super) fn ignore_signal(signal: i32) {
+    // SAFETY: to ignore a signal needs no handler.
+    unsafe { libc::signal(signal, libc::SIG_IGN) };
+}
+
+/// Closes the descriptors from `first` to `last`.
+pub(super) fn close_range(first: u32, last: u32) -> io::Result<()> {
+    // SAFETY: the callers own all descriptors of a process that has only just started.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
+}
+
+pub(super) fn unshare(flags: UnshareFlags) -> io::Result<()> {
+    // SAFETY: descriptors, the only concern, are not unshared.
+    unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(io::Error::from)
+}
+
+/// Sets attributes (`MOUNT_ATTR_*`) of the mount that `mount` is the root of, and of those below it.
+pub(super) fn mount_setattr(mount: BorrowedFd<'_>, set: u64, recursive: bool) -> io::Result<()> {
+    let attr = libc::mount_attr { attr_set: set, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the path and the attributes live through the call, and the size is that of the latter.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attr,
+            size_of::<libc::mount_attr>(),
+        )
+    })
+    .map(drop)
+}
+
+/// Empties the environment and overwrites the memory between `start` and `end`, where the kernel put
+/// it when the program was started.
+pub(super) fn wipe_environment(start: usize, end: usize) {
+    // SAFETY: one thread. The range is the kernel's own word for where the strings lie, which is
+    // writable stack; after `clearenv` nothing refers to them.
+    unsafe {
+        libc::clearenv();
+        ptr::write_bytes(start as *mut u8, 0, end.saturating_sub(start));
+    }
+}
+
+pub(super) fn set_variable(name: &CStr, value: &CStr) -> io::Result<()> {
+    // SAFETY: one thread, and libc copies both strings.
+    check(unsafe { libc::setenv(name.as_ptr(), value.as_ptr(), 1) }.into()).map(drop)
+}
+
+/// Installs a seccomp filter for this thread and those that it starts. With `log`, the kernel logs
+/// the calls that it denies.
+pub(super) fn install_filter(program: &[sock_filter], log: bool) -> io::Result<()> {
+    let program = libc::sock_fprog {
+        len: u16::try_from(program.len()).map_err(io::Error::other)?,
+        filter: program.as_ptr().cast_mut().cast(),
+    };
+    let flags = if log { libc::SECCOMP_FILTER_FLAG_LOG } else { 0 };
+    // SAFETY: the kernel copies the program, of the length said; the instructions of both crates have
+    // the layout that the kernel defines.
+    check(unsafe {
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program)
+    })
+    .map(drop)
+}
+
+fn check(result: i64) -> io::Result<i64> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
