@@ -79,6 +79,8 @@ pub(crate) enum Action {
     Supervise(Box<Work>),
     /// As a supervisor, so many times; says what was left behind.
     Cycles(usize, Box<Work>),
+    /// As a supervisor that forgets it: starts a worker in a cgroup, and says where that is.
+    Abandon(Box<Work>),
     Probe,
 }
 

@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "tries system calls that are to be denied")]
 
 mod action;
+mod groups_of;
 mod supervise;
 
 use std::ffi::CString;
@@ -53,11 +54,13 @@ fn attempt(action: &Action) -> io::Result<String> {
         Action::Write(path) => fs::write(path, "written").map(done),
         Action::WriteBySymlink(folder, target) => {
             let link = folder.join("symlink");
+            let _ = fs::remove_file(&link);
             symlink(target, &link)?;
             OpenOptions::new().write(true).open(link)?.write_all(b"x").map(done)
         }
         Action::WriteByHardLink(folder, target) => {
             let link = folder.join("hard-link");
+            let _ = fs::remove_file(&link);
             fs::hard_link(target, &link)?;
             OpenOptions::new().write(true).open(link)?.write_all(b"x").map(done)
         }
@@ -167,6 +170,7 @@ fn attempt(action: &Action) -> io::Result<String> {
         },
         Action::Supervise(work) => supervise::start(work),
         Action::Cycles(count, work) => supervise::cycles(*count, work),
+        Action::Abandon(work) => supervise::abandon(work),
         Action::Probe => Ok(serde_json::to_string(&confine::probe())?),
     }
 }

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use quadriga_sandbox::confine::{Cgroup, CgroupLimits, Plan};
 
 use crate::action::{Entered, Request, Work};
+use crate::groups_of::group_folders;
 
 /// Starts a probe that says what it has to say on this one's standard output, and waits for it.
 pub(crate) fn start(work: &Work) -> io::Result<String> {
@@ -34,6 +35,13 @@ pub(crate) fn cycles(count: usize, work: &Work) -> io::Result<String> {
     Ok(format!("before {before}\nafter {}", left()?))
 }
 
+/// Leaves a cgroup with a worker behind.
+pub(crate) fn abandon(work: &Work) -> io::Result<String> {
+    let group = Cgroup::create("abandoned", &CgroupLimits::default()).map_err(io::Error::other)?;
+    std::mem::forget((worker_in(Some(&group), Stdio::null(), work)?, group));
+    Ok(String::new())
+}
+
 fn worker(output: Stdio, work: &Work) -> io::Result<Child> {
     worker_in(None, output, work)
 }
@@ -59,26 +67,11 @@ fn left() -> io::Result<String> {
         rest.split_whitespace().nth(1) == Some(&own.to_string())
     });
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-    let mut groups = 0;
-    for line in mounts.lines().filter(|line| line.contains(" - cgroup")) {
-        let at = line.split(' ').nth(4).unwrap_or("/");
-        groups += count_groups(at.as_ref(), &format!("quadriga-{own}-"));
-    }
+    let groups = group_folders(own);
     Ok(format!(
         "descriptors {} mounts {} children {} cgroups {groups}",
         fs::read_dir("/proc/self/fd")?.count(),
         mounts.lines().count(),
         children.count()
     ))
-}
-
-fn count_groups(folder: &std::path::Path, prefix: &str) -> usize {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries
-        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-        .map(|entry| {
-            let ours = entry.file_name().to_string_lossy().starts_with(prefix);
-            usize::from(ours) + count_groups(&entry.path(), prefix)
-        })
-        .sum()
 }

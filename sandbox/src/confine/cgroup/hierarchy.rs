@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Error, Group, PREFIX};
+use super::{Error, PREFIX};
 
 /// One mounted tree of cgroups, with the folder in it to make new ones in.
 pub(super) struct Hierarchy {
@@ -48,17 +48,11 @@ impl Hierarchy {
         }
     }
 
-    /// Removes what hosts that are gone left behind.
+    /// Removes the empty cgroups of hosts that are gone. Their workers ended with them.
     pub(super) fn sweep(&self) -> usize {
         let entries = fs::read_dir(&self.parent).into_iter().flatten().flatten();
         let stale = entries.filter(|entry| is_stale(&entry.file_name().to_string_lossy()));
-        stale.filter(|entry| self.remove_stale(entry.path())).count()
-    }
-
-    fn remove_stale(&self, folder: PathBuf) -> bool {
-        let group = Group { version: self.version, controllers: self.controllers.clone(), folder };
-        let mut whole = super::Cgroup { groups: vec![group] };
-        whole.remove().is_ok()
+        stale.filter(|entry| fs::remove_dir(entry.path()).is_ok()).count()
     }
 }
 

@@ -202,8 +202,8 @@ impl Cgroup {
         self.remove()
     }
 
-    /// Removes the cgroups of hosts that ended without doing so, with the processes in them, and
-    /// returns how many folders that were.
+    /// Removes the cgroups of hosts that ended without doing so, and returns how many folders that
+    /// were. Those with processes in them stay.
     pub fn sweep() -> usize {
         let hierarchies = Hierarchy::usable(&[]).unwrap_or_default();
         hierarchies.into_iter().map(|hierarchy| hierarchy.sweep()).sum()

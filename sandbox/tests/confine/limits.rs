@@ -1,0 +1,132 @@
+//! Limits of each process.
+
+use std::os::unix::process::ExitStatusExt as _;
+
+use quadriga_abi::Isolation;
+use quadriga_sandbox::confine::RunAs;
+
+use crate::action::{Action, Outcome};
+use crate::fixture::{Place, User, everywhere, is_root, skip};
+
+fn number(outcome: &Outcome) -> u64 {
+    outcome.as_ref().unwrap().parse().unwrap()
+}
+
+#[test]
+fn open_files_are_bounded() {
+    everywhere(|place| {
+        let mut plan = place.plan();
+        plan.limits.open_files = Some(40);
+        let open = number(&place.run(Some(plan), &[Action::OpenMany(500)])[0]);
+        assert!((30..40).contains(&open), "{open} files");
+        assert_eq!(number(&place.run(None, &[Action::OpenMany(500)])[0]), 500);
+    });
+}
+
+#[test]
+fn files_are_bounded_and_the_process_goes_on() {
+    everywhere(|place| {
+        let mut plan = place.plan();
+        plan.limits.file_size = Some(1 << 20);
+        let actions = [
+            Action::WriteBytes(place.at("scratch/small"), 1 << 20),
+            Action::WriteBytes(place.at("scratch/big"), (1 << 20) + 1),
+            Action::Clocks,
+        ];
+        let outcomes = place.run(Some(plan), &actions);
+        assert!(outcomes[0].is_ok() && outcomes[2].is_ok(), "{outcomes:?}");
+        assert_eq!(outcomes[1], Err(libc::EFBIG));
+    });
+}
+
+#[test]
+fn processor_time_ends_with_a_signal_that_says_so() {
+    everywhere(|place| {
+        let mut plan = place.plan();
+        plan.limits.cpu_seconds = Some(1);
+        let mut worker = place.start(Some(plan), &[Action::Spin]);
+        assert_eq!(worker.wait().signal(), Some(libc::SIGXCPU));
+    });
+}
+
+#[test]
+fn address_space_is_bounded_where_asked() {
+    everywhere(|place| {
+        let mut plan = place.plan();
+        plan.limits.address_space = Some(256 << 20);
+        let mut worker = place.start(Some(plan), &[Action::Allocate(512 << 20)]);
+        assert_eq!(worker.outcome(), None);
+        assert_eq!(worker.wait().signal(), Some(libc::SIGABRT));
+        assert_eq!(place.run(Some(place.plan()), &[Action::Allocate(512 << 20)]).len(), 1);
+    });
+}
+
+/// Counted in the worker's own user namespace, whatever else the user runs.
+#[test]
+fn an_ordinary_user_forks_within_bounds() {
+    everywhere(|place| {
+        if place.user == User::Ordinary {
+            forks_within_bounds(place, None);
+        }
+    });
+}
+
+#[test]
+fn root_forks_within_bounds_as_another_user() {
+    if !is_root() {
+        return skip("run-as", "only root can become another user");
+    }
+    for level in crate::fixture::LEVELS {
+        // Its folders belong to the user that it becomes, but root starts it.
+        let mut place = Place::new(level, User::Ordinary);
+        place.user = User::Root;
+        let user = RunAs { uid: 65534, gid: 65534 };
+        forks_within_bounds(&place, Some(user));
+        let mut plan = place.plan();
+        plan.run_as = Some(user);
+        let status = place.run(Some(plan), &[Action::Read("/proc/self/status".into())]).remove(0).unwrap();
+        assert!(status.contains("Uid:\t65534\t65534\t65534\t65534"), "{status}");
+        assert!(status.contains("Groups:\t65534 \n"), "{status}");
+    }
+}
+
+fn forks_within_bounds(place: &Place, run_as: Option<RunAs>) {
+    let mut plan = place.plan();
+    plan.run_as = run_as;
+    plan.limits.processes = Some(12);
+    let threads = number(&place.run(Some(plan.clone()), &[Action::ThreadsMany(100)])[0]);
+    assert!((8..12).contains(&threads), "{threads} threads");
+    plan.subprocess = true;
+    let forks = number(&place.run(Some(plan), &[Action::ForkMany(100)])[0]);
+    assert!((8..12).contains(&forks), "{forks} processes");
+}
+
+#[test]
+fn no_core_is_dumped() {
+    everywhere(|place| {
+        let mut worker = place.start(Some(place.plan()), &[Action::Abort]);
+        let status = worker.wait();
+        assert_eq!(status.signal(), Some(libc::SIGABRT));
+        assert!(!status.core_dumped());
+    });
+}
+
+#[test]
+fn the_end_of_the_worker_is_seen_through_the_warden() {
+    everywhere(|place| {
+        assert_eq!(place.start(Some(place.plan()), &[Action::Exit(7)]).wait().code(), Some(7));
+        assert_eq!(place.start(Some(place.plan()), &[]).wait().code(), Some(0));
+        let mut worker = place.start(Some(place.plan()), &[Action::Signal(own(place), libc::SIGTERM)]);
+        let expected = if place.level == Isolation::Container { Some(libc::SIGTERM) } else { None };
+        if let Some(signal) = expected {
+            assert_eq!(worker.wait().signal(), Some(signal));
+        } else {
+            worker.end();
+        }
+    });
+}
+
+/// The pid of a worker in its namespace: after the init.
+fn own(place: &Place) -> u32 {
+    if place.level == Isolation::Container { 2 } else { 0 }
+}

@@ -1,0 +1,209 @@
+//! What a confined process can still do.
+
+use std::net::TcpListener;
+
+use quadriga_abi::Isolation;
+use quadriga_sandbox::confine::{Access, ExecMemory, Grant, Layer, Net, Plan, State};
+
+use crate::action::Action;
+use crate::fixture::{Place, User, everywhere, install};
+
+type Row = (&'static str, fn(&Place, &mut Plan), fn(&Place) -> Action, Option<&'static str>);
+
+/// What is asked for, what is done with it, and what that says, if that matters.
+const WORKS: &[Row] = &[
+    ("the package", |_, _| (), |place| Action::Read(place.at("package/file")), Some("in package")),
+    ("the scratch folder", |_, _| (), |place| Action::Work(place.at("scratch")), Some("text")),
+    ("the current folder", |_, _| (), |_| Action::Work(".".into()), Some("text")),
+    ("threads", |_, _| (), |_| Action::Threads(8), Some("28")),
+    ("memory", |_, _| (), |_| Action::Allocate(32 << 20), Some("33554432")),
+    ("clocks", |_, _| (), |_| Action::Clocks, Some("true")),
+    ("pairs of sockets", |_, _| (), |_| Action::StreamPair, None),
+    ("devices", |_, _| (), |_| Action::OpenMany(10), Some("10")),
+    ("its own /proc", |_, _| (), |_| Action::List("/proc/self/fdinfo".into()), None),
+    (
+        "the environment",
+        |_, plan| {
+            plan.env.insert("LANG".to_owned(), "C".to_owned());
+        },
+        |_| Action::Env("LANG".to_owned()),
+        Some("C"),
+    ),
+    (
+        "a path granted to read",
+        |place, plan| grant(plan, place, "granted-to-read", Access::ReadOnly),
+        |place| Action::Read(place.at("granted-to-read/file")),
+        Some("in granted-to-read"),
+    ),
+    (
+        "a path granted to write",
+        |place, plan| grant(plan, place, "granted", Access::ReadWrite),
+        |place| Action::Work(place.at("granted")),
+        Some("text"),
+    ),
+    (
+        "one granted file",
+        |place, plan| grant(plan, place, "granted/file", Access::ReadWrite),
+        |place| Action::Write(place.at("granted/file")),
+        None,
+    ),
+    (
+        "memory for a compiler",
+        |_, plan| plan.exec_memory = ExecMemory::Any,
+        |_| Action::ProtectExecutable,
+        None,
+    ),
+    (
+        "a file in memory",
+        |_, plan| plan.memfd = true,
+        |_| Action::Call(libc::SYS_memfd_create, vec![c"name".as_ptr() as u64, u64::MAX]),
+        None,
+    ),
+    (
+        "a program",
+        programs,
+        |_| Action::Exec("/bin/sh".into(), vec!["-c".to_owned(), "echo $((6 * 7)) | cat".to_owned()]),
+        Some("42\n"),
+    ),
+    ("sockets of UDP", |_, plan| plan.net = Net::Any, |_| Action::Udp, None),
+    ("to listen", |_, plan| plan.net = Net::Any, |_| Action::ListenTcp, None),
+];
+
+fn grant(plan: &mut Plan, place: &Place, name: &str, access: Access) {
+    plan.grants.push(Grant { path: place.at(name), access });
+}
+
+fn programs(_: &Place, plan: &mut Plan) {
+    plan.subprocess = true;
+    plan.engine_paths.extend(["/usr/bin".into(), "/bin".into()]);
+}
+
+#[test]
+fn ordinary_work_works() {
+    everywhere(|place| {
+        for (name, ask, action, says) in WORKS {
+            let mut plan = place.plan();
+            ask(place, &mut plan);
+            let outcome = place.run(Some(plan), &[action(place)]).remove(0);
+            if *name == "a file in memory" {
+                // Past the filter, where the flags are no good.
+                assert_eq!(outcome, Err(libc::EINVAL), "{name}");
+                continue;
+            }
+            let said = outcome.unwrap_or_else(|error| panic!("{name}: error {error}"));
+            assert_eq!(says.unwrap_or(&said), said, "{name}");
+        }
+    });
+}
+
+#[test]
+fn a_grant_gives_no_more_than_it_says() {
+    everywhere(|place| {
+        let mut plan = place.plan();
+        grant(&mut plan, place, "granted-to-read", Access::ReadOnly);
+        grant(&mut plan, place, "granted", Access::ReadWrite);
+        programs(place, &mut plan);
+        install(&place.at("probe"), &place.at("granted/program"));
+        place.give(&place.at("granted/program"));
+        let beyond = [
+            Action::Write(place.at("granted-to-read/file")),
+            Action::Write(place.at("granted-to-read/new")),
+            Action::Truncate(place.at("granted-to-read/file")),
+            Action::Chmod(place.at("granted-to-read/file")),
+            Action::Read(place.at("granted/../home/file")),
+            Action::WriteByHardLink(place.at("granted"), place.at("granted-to-read/file")),
+            // What an extension can write it can't run.
+            Action::Exec(place.at("granted/program"), Vec::new()),
+        ];
+        for (action, outcome) in beyond.iter().zip(place.run(Some(plan), &beyond)) {
+            assert!(outcome.is_err(), "{action:?}: {outcome:?}");
+        }
+    });
+}
+
+#[test]
+fn granted_ports_connect_and_no_others() {
+    everywhere(|place| {
+        let (granted, other) =
+            (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
+        let address = |listener: &TcpListener| listener.local_addr().unwrap().to_string();
+        let mut plan = place.plan();
+        plan.net = Net::Connect(vec![granted.local_addr().unwrap().port()]);
+        let actions = [
+            Action::Tcp(address(&granted)),
+            Action::Tcp(address(&other)),
+            Action::ListenTcp,
+            Action::Udp,
+            Action::Unix(place.at("socket")),
+            Action::Call(libc::SYS_socket, vec![libc::AF_INET as u64, libc::SOCK_STREAM as u64, 262]),
+            Action::Call(libc::SYS_sendto, vec![1, 0, 0, libc::MSG_FASTOPEN as u64]),
+        ];
+        let outcomes = place.run(Some(plan), &actions);
+        assert!(outcomes[0].is_ok(), "{:?}", outcomes[0]);
+        for (action, outcome) in actions.iter().zip(&outcomes).skip(1) {
+            assert!(matches!(outcome, Err(libc::EPERM | libc::EACCES)), "{action:?}: {outcome:?}");
+        }
+        let mut plan = place.plan();
+        plan.net = Net::Any;
+        let both = [Action::Tcp(address(&granted)), Action::Tcp(address(&other))];
+        assert!(place.run(Some(plan), &both).iter().all(Result::is_ok));
+    });
+}
+
+#[test]
+fn the_report_says_which_layers_were_reached() {
+    everywhere(|place| {
+        let worker = place.start(Some(place.plan()), &[]);
+        let report = worker.report.clone().unwrap();
+        worker.end();
+        assert_eq!(report.isolation, place.level);
+        let state = |layer| report.layers.iter().find(|status| status.layer == layer).unwrap().state;
+        for layer in [Layer::Environment, Layer::NoNewPrivileges, Layer::Limits, Layer::Seccomp] {
+            assert_eq!(state(layer), State::Reached, "{layer}");
+        }
+        let inside = if place.level == Isolation::Container { State::Reached } else { State::NotAsked };
+        for layer in [Layer::MountNamespace, Layer::PidNamespace, Layer::PrivateRoot] {
+            assert_eq!(state(layer), inside, "{layer}");
+        }
+    });
+}
+
+#[test]
+fn what_a_level_demands_is_not_left_out() {
+    everywhere(|place| {
+        let fails = |change: &dyn Fn(&mut Plan), says: &str| {
+            let mut plan = place.plan();
+            change(&mut plan);
+            let error = place.spawn().enter(Some(plan), &[]).err().expect("an error");
+            assert!(error.contains(says), "{error:?} says nothing of {says:?}");
+        };
+        fails(&|plan| plan.parent = 1, "the parent is");
+        fails(&|plan| plan.isolation = Isolation::Vm, "the level vm");
+        fails(&|plan| plan.package = "/nowhere".into(), "/nowhere");
+        fails(&|plan| plan.package = "relative".into(), "relative");
+        fails(&|plan| plan.scratch = Some(place.at("scratch/../home")), "not an absolute path");
+        if place.user == User::Root {
+            fails(&|plan| plan.limits.processes = Some(8), "doesn't bind root");
+        }
+    });
+}
+
+/// Already confined, a process can't make the namespaces that a container demands.
+#[test]
+fn a_container_inside_of_a_worker_is_refused() {
+    everywhere(|place| {
+        let mut plan = place.plan();
+        programs(place, &mut plan);
+        plan.grants.push(Grant { path: place.at("probe"), access: Access::ReadOnly });
+        plan.engine_paths.push("/proc".into());
+        let inner = crate::action::Work {
+            plan: Plan { isolation: Isolation::Container, ..place.plan() },
+            actions: Vec::new(),
+        };
+        let outer = [Action::Supervise(Box::new(inner))];
+        let mut worker = place.start(Some(plan), &outer);
+        let line = worker.line();
+        assert!(line.contains("Err") && line.contains("isolation container needs"), "{line}");
+        worker.end();
+    });
+}
