@@ -199,10 +199,17 @@ impl Hint for crate::permission::CallPattern {
         "methods to call: \"publisher.name/method\", \"publisher.name/*\" or \"*\"";
 }
 
+impl Hint for crate::permission::NetPattern {
+    const EXPECTED: &'static str =
+        "where to connect to: \"api.example.org:443\", \"*.example.org:443\" or \"*:*\"";
+    const PATTERN: &'static str = r"^.+:(\*|[0-9]{1,5})$";
+}
+
 schema_of_text!(crate::ExtensionId);
 schema_of_text!(crate::limits::ByteSize);
 schema_of_text!(crate::limits::Span);
 schema_of_text!(crate::permission::CallPattern);
+schema_of_text!(crate::permission::NetPattern);
 
 impl JsonSchema for crate::RuntimeKind {
     fn schema_name() -> Cow<'static, str> {

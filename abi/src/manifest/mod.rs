@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use toml::{Table, Value as TomlValue};
 
 use crate::limits::Limits;
-use crate::permission::Permissions;
+use crate::permission::{self, Permissions};
 use crate::{ExtensionId, Isolation, RuntimeKind};
 
 /// The name of the manifest in a package's top folder.
@@ -245,6 +245,10 @@ impl Manifest {
         {
             let message = format!("{name:?} is not among the capabilities that are required");
             return Err((vec!["capabilities", "contracts", name], message));
+        }
+        if let Some(wrong) = self.permissions.fs.iter().find(|fs| permission::normal(&fs.path).is_none()) {
+            let message = format!("{:?} is no path: it is empty, or leaves where it starts", wrong.path);
+            return Err((vec!["permissions", "fs"], message));
         }
         if let Some(share) = self.limits.cpu_share
             && !(share > 0.0 && share.is_finite())

@@ -132,6 +132,13 @@ fn errors_name_place_and_expectation() {
             31,
             "expected `ro` or `rw`",
         ),
+        (
+            r#"fs = [{ path = "data", mode = "ro" }]"#,
+            r#"fs = [{ path = "../data", mode = "ro" }]"#,
+            6,
+            "leaves where it starts",
+        ),
+        (r#"net = ["api.example.org:443"]"#, r#"net = ["api.example.org"]"#, 7, "it has no port"),
         (r#"memory = "64MiB""#, r#"memory = "64 MB""#, 10, "is no size"),
         (r#"call-timeout = "5s""#, r#"call-timeout = "soon""#, 16, "is no time span"),
         (r#"cpu-share = 0.5"#, r#"cpu-share = -1.0"#, 13, "above 0"),

@@ -1,0 +1,156 @@
+//! What an extension asks for. What it gets is this, cut by what the host grants.
+
+mod access;
+mod call;
+mod net;
+mod path;
+mod pattern;
+#[cfg(test)]
+mod tests;
+
+pub use access::{Access, AccessKind};
+pub use call::CallPattern;
+pub use net::NetPattern;
+pub use path::{FsMode, FsPermission, normal};
+pub use pattern::TopicPattern;
+use pattern::{join, meet, over, part};
+use serde::{Deserialize, Serialize};
+
+/// The permissions of one extension. Empty means none: deny is the default.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Permissions {
+    /// Extensions and methods to call: `"acme.tokenizer/split"`, `"acme.tokenizer/*"`, `"*"`.
+    pub call: Vec<CallPattern>,
+    /// Hosts to connect to: `"api.example.org:443"`, `"*.example.org:*"`.
+    pub net: Vec<NetPattern>,
+    /// Folders and files outside the package.
+    pub fs: Vec<FsPermission>,
+    /// Environment variables to read.
+    pub env: Vec<String>,
+    /// Programs to start.
+    pub subprocess: Vec<String>,
+    /// Secrets to read, by name.
+    pub secrets: Vec<String>,
+    /// Topics to emit events on: `"orders.placed"`, `"orders.*"`, `"*"`.
+    pub emit: Vec<TopicPattern>,
+    /// Topics to subscribe to, written in the same way.
+    pub subscribe: Vec<TopicPattern>,
+    /// The key-value store.
+    pub kv: bool,
+    /// The finest clock it may read.
+    pub clock: Option<crate::limits::Span>,
+}
+
+impl Permissions {
+    /// Whether they cover an access. Paths and hosts are compared as they are written: whoever
+    /// follows links or resolves names does so first.
+    pub fn allows(&self, access: &Access<'_>) -> bool {
+        let named = |names: &[String], wanted: &str| names.iter().any(|name| name == wanted);
+        match *access {
+            Access::Call { extension, method } => {
+                self.call.iter().any(|pattern| pattern.allows(extension, method))
+            }
+            Access::Net { host, port } => self.net.iter().any(|pattern| pattern.allows(host, port)),
+            Access::Fs { path, mode } => self.fs.iter().any(|permission| permission.allows(path, mode)),
+            Access::Env(name) => named(&self.env, name),
+            Access::Subprocess(program) => named(&self.subprocess, program),
+            Access::Secret(name) => named(&self.secrets, name),
+            Access::Emit(topic) => self.emit.iter().any(|pattern| pattern.allows(topic)),
+            Access::Subscribe(topic) => self.subscribe.iter().any(|pattern| pattern.allows(topic)),
+            Access::Kv => self.kv,
+            Access::Clock(finest) => self.clock.is_some_and(|ours| ours <= finest),
+        }
+    }
+
+    /// What both allow.
+    pub fn intersect(&self, other: &Self) -> Self {
+        Self {
+            call: meet(&self.call, &other.call),
+            net: meet(&self.net, &other.net),
+            fs: meet(&self.fs, &other.fs),
+            env: meet(&self.env, &other.env),
+            subprocess: meet(&self.subprocess, &other.subprocess),
+            secrets: meet(&self.secrets, &other.secrets),
+            emit: meet(&self.emit, &other.emit),
+            subscribe: meet(&self.subscribe, &other.subscribe),
+            kv: self.kv && other.kv,
+            // The coarser clock; none means none.
+            clock: self.clock.zip(other.clock).map(|(ours, theirs)| ours.max(theirs)),
+        }
+    }
+
+    /// What either allows.
+    pub fn union(&self, other: &Self) -> Self {
+        Self {
+            call: join(&self.call, &other.call),
+            net: join(&self.net, &other.net),
+            fs: join(&self.fs, &other.fs),
+            env: join(&self.env, &other.env),
+            subprocess: join(&self.subprocess, &other.subprocess),
+            secrets: join(&self.secrets, &other.secrets),
+            emit: join(&self.emit, &other.emit),
+            subscribe: join(&self.subscribe, &other.subscribe),
+            kv: self.kv || other.kv,
+            clock: self.clock.into_iter().chain(other.clock).min(),
+        }
+    }
+
+    /// These without all that `gone` covers.
+    ///
+    /// # Errors
+    /// The entries that cover some of `gone` and more: no list of entries says "all but this".
+    pub fn without(&self, gone: &Self) -> Result<Self, Vec<String>> {
+        let mut wider = Vec::new();
+        let left = Self {
+            call: part("call", &self.call, &gone.call, &mut wider),
+            net: part("net", &self.net, &gone.net, &mut wider),
+            fs: part("fs", &self.fs, &gone.fs, &mut wider),
+            env: part("env", &self.env, &gone.env, &mut wider),
+            subprocess: part("subprocess", &self.subprocess, &gone.subprocess, &mut wider),
+            secrets: part("secrets", &self.secrets, &gone.secrets, &mut wider),
+            emit: part("emit", &self.emit, &gone.emit, &mut wider),
+            subscribe: part("subscribe", &self.subscribe, &gone.subscribe, &mut wider),
+            kv: self.kv && !gone.kv,
+            clock: part("clock", self.clock.as_slice(), gone.clock.as_slice(), &mut wider).pop(),
+        };
+        if wider.is_empty() { Ok(left) } else { Err(wider) }
+    }
+
+    /// The entries that `most` does not cover as a whole, as `net "api.example.org:443"`.
+    pub fn beyond(&self, most: &Self) -> Vec<String> {
+        let mut list = Vec::new();
+        over("call", &self.call, &most.call, &mut list);
+        over("net", &self.net, &most.net, &mut list);
+        over("fs", &self.fs, &most.fs, &mut list);
+        over("env", &self.env, &most.env, &mut list);
+        over("subprocess", &self.subprocess, &most.subprocess, &mut list);
+        over("secrets", &self.secrets, &most.secrets, &mut list);
+        over("emit", &self.emit, &most.emit, &mut list);
+        over("subscribe", &self.subscribe, &most.subscribe, &mut list);
+        if self.kv && !most.kv {
+            list.push("kv".to_owned());
+        }
+        over("clock", self.clock.as_slice(), most.clock.as_slice(), &mut list);
+        list
+    }
+
+    /// The permissions that are asked for, by their names in the manifest.
+    pub fn requested(&self) -> impl Iterator<Item = &'static str> {
+        [
+            ("call", !self.call.is_empty()),
+            ("net", !self.net.is_empty()),
+            ("fs", !self.fs.is_empty()),
+            ("env", !self.env.is_empty()),
+            ("subprocess", !self.subprocess.is_empty()),
+            ("secrets", !self.secrets.is_empty()),
+            ("emit", !self.emit.is_empty()),
+            ("subscribe", !self.subscribe.is_empty()),
+            ("kv", self.kv),
+            ("clock", self.clock.is_some()),
+        ]
+        .into_iter()
+        .filter_map(|(name, asked)| asked.then_some(name))
+    }
+}
