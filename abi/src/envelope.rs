@@ -60,6 +60,8 @@ pub enum Kind {
     Cancel,
     /// A line for the log.
     Log,
+    /// What the extension may do from now on.
+    Permissions,
     /// Asks for a sign of life.
     Ping,
     /// Asks to finish and go.

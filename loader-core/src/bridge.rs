@@ -1,11 +1,12 @@
 use std::sync::{Arc, Weak};
 
-use quadriga_abi::permission::Permissions;
+use quadriga_abi::permission::Access;
 use quadriga_abi::{Bytes, Error, ErrorCode, ExtensionId};
 use tracing::Level;
 
 use crate::call::CallOptions;
 use crate::dispatcher::Core;
+use crate::ward::{Link, Reach};
 use crate::{BoxFuture, CallContext, Input, Items, Outcome};
 
 /// The host as one extension sees it: what its runtime calls on its behalf. Cheap to clone.
@@ -16,16 +17,16 @@ pub struct Bridge {
 
 struct Inner {
     extension: ExtensionId,
-    link: Link,
+    host: Host,
     config: Bytes,
 }
 
-/// Where it leads.
-enum Link {
-    /// To the dispatcher of this process.
-    Core(Weak<Core>, Box<Permissions>),
-    /// To one in another process, which checks the permissions itself.
-    Remote(Arc<dyn Uplink>),
+/// Where the dispatcher is.
+enum Host {
+    /// In this process.
+    Here(Weak<Core>, Arc<Reach>),
+    /// In another one, which checks the permissions itself.
+    Elsewhere(Arc<dyn Uplink>),
 }
 
 /// The way from a bridge to a dispatcher in another process: what a worker process implements.
@@ -61,12 +62,18 @@ pub trait Uplink: Send + Sync + 'static {
 
     /// Whether the caller of a call, by its id, has gone.
     fn cancelled(&self, call: u64) -> bool;
+
+    /// Whether the extension may do something at this moment, in the course of a call, by its id.
+    ///
+    /// # Errors
+    /// `permission_denied`.
+    fn check(&self, call: u64, access: &Access<'_>) -> Result<(), Error>;
 }
 
 /// The way that a call takes.
 enum Way<'a> {
-    Core(Arc<Core>),
-    Remote(&'a dyn Uplink),
+    Here(Arc<Core>, Option<Arc<Link>>),
+    Elsewhere(&'a dyn Uplink),
 }
 
 /// How much a line of the log matters.
@@ -81,18 +88,13 @@ pub enum LogLevel {
 }
 
 impl Bridge {
-    pub(crate) fn new(
-        extension: ExtensionId,
-        core: Weak<Core>,
-        permissions: Permissions,
-        config: Bytes,
-    ) -> Self {
-        Self { inner: Arc::new(Inner { extension, link: Link::Core(core, Box::new(permissions)), config }) }
+    pub(crate) fn new(extension: ExtensionId, core: Weak<Core>, reach: Arc<Reach>, config: Bytes) -> Self {
+        Self { inner: Arc::new(Inner { extension, host: Host::Here(core, reach), config }) }
     }
 
     /// A bridge to a dispatcher in another process.
     pub fn remote(extension: ExtensionId, config: Bytes, uplink: Arc<dyn Uplink>) -> Self {
-        Self { inner: Arc::new(Inner { extension, link: Link::Remote(uplink), config }) }
+        Self { inner: Arc::new(Inner { extension, host: Host::Elsewhere(uplink), config }) }
     }
 
     /// The extension it speaks for.
@@ -103,9 +105,9 @@ impl Bridge {
     /// Calls another extension from within the call `parent`. May run the callee on the calling
     /// thread: for engines whose guests own the thread that they run on.
     pub fn call(&self, parent: &CallContext, extension: &str, method: &str, arguments: Bytes) -> Outcome {
-        match self.way(extension, method) {
-            Ok(Way::Core(core)) => core.call(extension, method, arguments, self.options(parent)),
-            Ok(Way::Remote(uplink)) => uplink.call(parent, extension, method, arguments),
+        match self.way(parent, extension, method) {
+            Ok(Way::Here(core, link)) => core.call(extension, method, arguments, self.options(parent, link)),
+            Ok(Way::Elsewhere(uplink)) => uplink.call(parent, extension, method, arguments),
             Err(error) => error.into(),
         }
     }
@@ -119,9 +121,11 @@ impl Bridge {
         method: &str,
         arguments: Bytes,
     ) -> BoxFuture<'static, Result<Bytes, Error>> {
-        match self.way(extension, method) {
-            Ok(Way::Core(core)) => core.call_detached(extension, method, arguments, self.options(parent)),
-            Ok(Way::Remote(uplink)) => uplink.call_detached(parent, extension, method, arguments),
+        match self.way(parent, extension, method) {
+            Ok(Way::Here(core, link)) => {
+                core.call_detached(extension, method, arguments, self.options(parent, link))
+            }
+            Ok(Way::Elsewhere(uplink)) => uplink.call_detached(parent, extension, method, arguments),
             Err(error) => Box::pin(async move { Err(error) }),
         }
     }
@@ -137,10 +141,10 @@ impl Bridge {
         input: Option<Input>,
         stream: bool,
     ) -> Items {
-        match self.way(extension, method) {
-            Ok(Way::Remote(uplink)) => uplink.start(parent, extension, method, arguments, input, stream),
-            Ok(Way::Core(core)) => {
-                let options = CallOptions { input, ..self.options(parent) };
+        match self.way(parent, extension, method) {
+            Ok(Way::Elsewhere(uplink)) => uplink.start(parent, extension, method, arguments, input, stream),
+            Ok(Way::Here(core, link)) => {
+                let options = CallOptions { input, ..self.options(parent, link) };
                 core.start(extension, method, arguments, options, stream)
             }
             Err(error) => Items::new(None, Box::pin(std::future::ready(Err(error))), true),
@@ -149,7 +153,7 @@ impl Bridge {
 
     /// Writes a line to the host's log.
     pub fn log(&self, parent: &CallContext, level: LogLevel, message: &str) {
-        if let Link::Remote(uplink) = &self.inner.link {
+        if let Host::Elsewhere(uplink) = &self.inner.host {
             return uplink.log(parent, level, message);
         }
         let (extension, call, span) = (self.inner.extension.as_str(), parent.id, parent.span.id());
@@ -175,39 +179,44 @@ impl Bridge {
     /// Whether the caller of a call no longer waits.
     pub fn cancelled(&self, call: &CallContext) -> bool {
         call.deadline.is_some_and(|deadline| deadline <= std::time::Instant::now())
-            || match &self.inner.link {
-                Link::Core(core, _) => core.upgrade().is_none_or(|core| core.given_up.contains(call.id)),
-                Link::Remote(uplink) => uplink.cancelled(call.id),
+            || match &self.inner.host {
+                Host::Here(core, _) => core.upgrade().is_none_or(|core| core.given_up.contains(call.id)),
+                Host::Elsewhere(uplink) => uplink.cancelled(call.id),
             }
     }
 
-    /// Checks the permission before anything else, so that a denial tells nothing about the target.
-    fn way(&self, extension: &str, method: &str) -> Result<Way<'_>, Error> {
-        let (core, permissions) = match &self.inner.link {
-            Link::Core(core, permissions) => (core, permissions),
-            Link::Remote(uplink) => return Ok(Way::Remote(&**uplink)),
-        };
-        if !permissions.call.iter().any(|pattern| pattern.allows(extension, method)) {
-            let id = &self.inner.extension;
-            return Err(Error::new(
-                ErrorCode::PermissionDenied,
-                format!("{id} may not call {extension}/{method}"),
-            )
-            .with_hint(format!(
-                "ask for it in the manifest, [permissions] call = [\"{extension}/{method}\"], and have the host grant it"
-            )));
+    /// Whether the extension may do something at this moment, in the course of a call. Whoever does
+    /// it on its behalf asks here, each time and just before.
+    ///
+    /// # Errors
+    /// `permission_denied`, with what to do about it.
+    pub fn check(&self, call: &CallContext, access: &Access<'_>) -> Result<(), Error> {
+        match &self.inner.host {
+            Host::Here(_, reach) => reach.check(call.id, access),
+            Host::Elsewhere(uplink) => uplink.check(call.id, access),
         }
-        let stopped = || Error::new(ErrorCode::ExtensionStopped, "the host is shutting down");
-        core.upgrade().map(Way::Core).ok_or_else(stopped)
     }
 
-    fn options(&self, parent: &CallContext) -> CallOptions {
+    /// Checks the permission before anything else, so that a denial tells nothing about the target.
+    fn way(&self, parent: &CallContext, extension: &str, method: &str) -> Result<Way<'_>, Error> {
+        let (core, reach) = match &self.inner.host {
+            Host::Here(core, reach) => (core.upgrade(), reach),
+            Host::Elsewhere(uplink) => return Ok(Way::Elsewhere(&**uplink)),
+        };
+        let is_there = || core.as_ref().is_some_and(|core| core.routes.load().contains_key(extension));
+        let link = reach.call(parent.id, extension, method, is_there)?;
+        let stopped = || Error::new(ErrorCode::ExtensionStopped, "the host is shutting down");
+        Ok(Way::Here(core.ok_or_else(stopped)?, link))
+    }
+
+    fn options(&self, parent: &CallContext, link: Option<Arc<Link>>) -> CallOptions {
         CallOptions {
             deadline: parent.deadline,
             trace: parent.trace,
             source: Some(self.inner.extension.clone()),
             depth: parent.depth + 1,
             parent: parent.span,
+            link,
             ..CallOptions::default()
         }
     }

@@ -14,6 +14,7 @@ use crate::dispatcher::Core;
 use crate::metrics::Tick;
 use crate::route::Slot;
 use crate::stream::{Input, Output, Streams};
+use crate::ward::Link;
 use crate::{BoxFuture, Call, Outcome, SpanRef};
 
 /// How long an interrupted instance may take to say where it was, before the caller is told
@@ -37,6 +38,8 @@ pub struct CallOptions {
     pub(crate) depth: u16,
     /// The span of the call that makes this one; the host's current one for a call by the host.
     pub(crate) parent: SpanRef,
+    /// Where a call by an extension is counted.
+    pub(crate) link: Option<Arc<Link>>,
     pub(crate) input: Option<Input>,
     pub(crate) output: Option<Output>,
     pub(crate) detached: bool,
@@ -94,6 +97,9 @@ pub(crate) struct Ticket {
     /// The method's place in the description.
     pub(crate) method: usize,
     pub(crate) started: Tick,
+    /// Bytes of arguments.
+    pub(crate) sent: usize,
+    pub(crate) link: Option<Arc<Link>>,
     /// What a subscriber sees of the call, if one listens.
     pub(crate) span: Option<Box<Span>>,
     pub(crate) streams: Option<Box<Streams>>,
@@ -168,7 +174,11 @@ impl Ticket {
             Some(streams) => streams.close(result),
             None => result,
         };
-        self.slot.finish(self.started, result)
+        let result = self.slot.finish(self.started, result);
+        if let Some(link) = &self.link {
+            link.count(self.started, self.sent, &result);
+        }
+        result
     }
 }
 

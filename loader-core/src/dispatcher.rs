@@ -22,6 +22,7 @@ use crate::metrics::Tick;
 use crate::route::{Caps, Routes, Slot, suggest};
 use crate::state;
 use crate::stream::{Input, Output, Streams, pipe};
+use crate::ward::Rules;
 use crate::{BoxFuture, Call, LoadOptions, Outcome, Policy, Provided, Runtime, SpanRef, Status};
 
 /// Threads for calls that an event loop makes to guests that block. A call beyond them is refused
@@ -53,6 +54,7 @@ pub(crate) struct Core {
     pub(crate) generations: AtomicU64,
     call_ids: AtomicU64,
     pub(crate) given_up: Arc<GivenUp>,
+    pub(crate) rules: Arc<Rules>,
     pub(crate) detached: Arc<Semaphore>,
     /// Our own, so that no wait depends on the host's executor. `None` only while it is dropped.
     executor: Option<tokio::runtime::Runtime>,
@@ -97,6 +99,7 @@ impl Builder {
             generations: AtomicU64::new(1),
             call_ids: AtomicU64::new(1),
             given_up: Arc::default(),
+            rules: Arc::default(),
             detached: Arc::new(Semaphore::new(DETACHED_CALLS)),
             executor: Some(executor),
             handle,
@@ -285,6 +288,8 @@ impl Core {
             id,
             method: 0,
             started,
+            sent: arguments.len(),
+            link: options.link,
             span: None,
             streams: None,
             deadline: None,

@@ -3,7 +3,9 @@ use std::num::NonZeroU64;
 use std::pin::Pin;
 use std::time::Instant;
 
-use quadriga_abi::{Bytes, Description, Envelope, Error, TraceContext};
+use quadriga_abi::limits::Limits;
+use quadriga_abi::permission::Permissions;
+use quadriga_abi::{Bytes, Description, Envelope, Error, ErrorCode, TraceContext};
 use serde::Serialize;
 use tracing::Span;
 use tracing::span::Id;
@@ -39,14 +41,45 @@ pub trait Instance: Send + Sync + 'static {
     /// What it uses at this moment.
     fn usage(&self) -> Usage;
 
-    /// Resolves when it has ended by itself, with the reason; `None` for one that lives as long as
-    /// its host lets it. What it resolves to is also what every later call fails with.
-    fn ended(&self) -> Option<BoxFuture<'static, Error>> {
-        None
-    }
-
     /// Ends it and gives back what it holds. Called once, on the dispatcher's tokio runtime.
     fn shutdown(&self) -> BoxFuture<'_, ()>;
+
+    /// Says that from now on it may do this and no more: what the runtime handed out beyond, such
+    /// as an open folder or a connection, it takes back. Accesses that go through
+    /// [`Bridge::check`](crate::Bridge::check) need nothing. One call at a time, in the order of
+    /// the changes; returns soon, and asks nothing of the dispatcher.
+    fn permissions_changed(&self, _permissions: &Permissions) {}
+
+    /// Changes limits that the runtime itself enforces: those that are `Some`, from now on and
+    /// without a reload. None of them if one cannot be kept to.
+    ///
+    /// # Errors
+    /// `unsupported` unless a runtime says otherwise.
+    fn set_limits(&self, _limits: &Limits) -> Result<(), Error> {
+        Err(Error::new(ErrorCode::Unsupported, "the runtime sets limits when it loads, and not again"))
+    }
+
+    /// Resolves when the instance ends without having been asked to, as a process can; calls in
+    /// flight have then been given its error, as later ones are. Asked for once, after the load. `None` if
+    /// the instance lives as long as the host.
+    fn exited(&self) -> Option<BoxFuture<'static, Exit>> {
+        None
+    }
+}
+
+/// How an instance ended that was not asked to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Exit {
+    /// What happened, such as `extension_crashed`: killed by signal 9.
+    pub error: Error,
+}
+
+impl Exit {
+    /// An end for this reason.
+    pub fn new(error: Error) -> Self {
+        Self { error }
+    }
 }
 
 /// One call to an instance.

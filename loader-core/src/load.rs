@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 
 use quadriga_abi::limits::{ByteSize, Limits, Span};
 use quadriga_abi::manifest::{Check, FILE_NAME, Manifest, TomlValue};
+use quadriga_abi::permission::Permissions;
 use quadriga_abi::{Bytes, Description, Error, ErrorCode, ExtensionId, Isolation, PROTOCOL, Target, Value};
 
 use crate::contract::{Checks, Needs, still_fits};
 use crate::dispatcher::{Core, lock};
 use crate::metrics::Counters;
 use crate::route::{Caps, Gate, Slot, Source, suggest};
+use crate::ward::{Reach, Ward};
 use crate::{Bridge, Grant, Instance, Provided, Unit};
 
 /// How long an instance may take to shut down, and a runtime to report a load that is over time.
@@ -49,7 +51,8 @@ impl Core {
             if core.routes.load().contains_key(&reserved.id) {
                 return Err(taken(&reserved.id));
             }
-            let slot = core.instantiate(root, manifest, options).await?;
+            let ward = Ward::new(reserved.id.clone(), options.grant.clone());
+            let slot = core.instantiate(root, manifest, options, ward).await?;
             core.insert(slot);
             Ok(reserved.id.clone())
         })
@@ -70,7 +73,8 @@ impl Core {
                 let message = format!("the manifest now says {}, not {extension}", manifest.extension.id);
                 return Err(Error::new(ErrorCode::InvalidManifest, message));
             }
-            let new = core.instantiate(root, manifest, source.options.clone()).await?;
+            let ward = Arc::clone(&old.reach.ward);
+            let new = core.instantiate(root, manifest, source.options.clone(), ward).await?;
             if let Err(error) = still_fits(&new, &core.routes.load()) {
                 new.instance.shutdown().await;
                 return Err(error);
@@ -113,7 +117,8 @@ impl Core {
         let instance: Arc<dyn Instance> = Arc::new(functions);
         let caps = self.caps(&Limits::default());
         let version = semver::Version::new(0, 0, 0);
-        let slot = self.slot(id, kind, version, Isolation::None, instance, caps, None, Instant::now())?;
+        let reach = self.reach(&Ward::new(id, Grant::Nothing), None, Permissions::default());
+        let slot = self.slot(reach, kind, version, Isolation::None, instance, caps, None, Instant::now())?;
         self.insert(slot);
         Ok(())
     }
@@ -162,12 +167,14 @@ impl Core {
         root: PathBuf,
         manifest: Arc<Manifest>,
         options: LoadOptions,
+        ward: Arc<Ward>,
     ) -> Result<Arc<Slot>, Error> {
         let started = Instant::now();
         let id = manifest.extension.id.clone();
         let levels = self.levels(&manifest)?;
         let mut limits = manifest.limits.at_most(&self.policy.limits);
-        let permissions = self.policy.permissions(&manifest.permissions, &options.grant);
+        let reach = self.reach(&ward, Some(root.clone()), manifest.permissions.clone());
+        let permissions = Permissions::clone(&reach.permissions());
         self.check_host(&manifest)?;
         let runtime = self.choose(levels, &manifest, options.isolation, &limits, &permissions)?;
         let runtime = Arc::clone(runtime);
@@ -177,7 +184,7 @@ impl Core {
         let deadline = started + timeout;
         let entry = entry(&root, &manifest)?;
         let config = config(&manifest, &options.config)?;
-        let bridge = Bridge::new(id.clone(), self.weak(), permissions.clone(), config);
+        let bridge = Bridge::new(id.clone(), self.weak(), Arc::clone(&reach), config);
         let caps = self.caps(&limits);
         // A runtime in another process bounds what it reads.
         limits.message_size = Some(ByteSize(caps.message_size));
@@ -186,7 +193,7 @@ impl Core {
             root: root.clone(),
             entry,
             limits,
-            permissions,
+            permissions: permissions.clone(),
             deadline,
         };
         let loading = tokio::time::timeout_at((deadline + GRACE).into(), runtime.load(unit, bridge));
@@ -195,12 +202,13 @@ impl Core {
             Err(Error::new(ErrorCode::DeadlineExceeded, message).with_hint("raise [limits] load-timeout"))
         });
         let instance = instance.map_err(|error| error.in_extension(id.as_str()))?;
+        reach.attach(&instance, &permissions);
         let checked = check_description(&manifest, instance.describe()).and_then(|()| {
             let support = runtime.support();
             let version = manifest.extension.version.0.clone();
             let source = Source { root, manifest: Arc::clone(&manifest), options, needs };
             let shared = Arc::clone(&instance);
-            self.slot(id, runtime.kind(), version, support.isolation, shared, caps, Some(source), started)
+            self.slot(reach, runtime.kind(), version, support.isolation, shared, caps, Some(source), started)
         });
         if checked.is_err() {
             instance.shutdown().await;
@@ -211,7 +219,7 @@ impl Core {
     #[expect(clippy::too_many_arguments, reason = "it only fills a struct")]
     fn slot(
         &self,
-        id: ExtensionId,
+        reach: Arc<Reach>,
         kind: quadriga_abi::RuntimeKind,
         version: semver::Version,
         isolation: Isolation,
@@ -220,6 +228,7 @@ impl Core {
         source: Option<Source>,
         started: Instant,
     ) -> Result<Arc<Slot>, Error> {
+        let id = reach.ward.id.clone();
         let mut methods = HashMap::default();
         for (place, method) in instance.describe().methods.iter().enumerate() {
             let name: Arc<str> = Arc::from(method.name.as_str());
@@ -250,7 +259,12 @@ impl Core {
             gate,
             counters,
             given_up: Arc::clone(&self.given_up),
+            reach,
         }))
+    }
+
+    fn reach(&self, ward: &Arc<Ward>, root: Option<PathBuf>, request: Permissions) -> Arc<Reach> {
+        ward.reach(root, request, self.policy.permissions.clone(), Arc::clone(&self.rules))
     }
 
     fn caps(&self, limits: &Limits) -> Caps {

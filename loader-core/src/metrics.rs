@@ -33,7 +33,11 @@ impl Tick {
     }
 
     fn elapsed(self) -> Duration {
-        CLOCK.delta(self.0, CLOCK.raw())
+        Self::now().since(self)
+    }
+
+    pub(crate) fn since(self, earlier: Self) -> Duration {
+        CLOCK.delta(earlier.0, self.0)
     }
 }
 

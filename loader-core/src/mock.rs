@@ -1,13 +1,19 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use quadriga_abi::limits::Limit;
+use futures_util::future::{Either, select};
+use quadriga_abi::limits::{Limit, Limits};
+use quadriga_abi::permission::Permissions;
 use quadriga_abi::{Description, Error, ErrorCode, Isolation, Method, RuntimeKind};
+use tokio::sync::watch;
 
-use crate::{BoxFuture, Bridge, Call, Instance, Outcome, Runtime, Support, Unit, Usage};
+use crate::{BoxFuture, Bridge, Call, Exit, Instance, Outcome, Runtime, Support, Unit, Usage};
 
 type Behaviour = Arc<dyn Fn(&Bridge, Call) -> Outcome + Send + Sync>;
 type OnLoad = Arc<dyn Fn(&Unit) -> Result<(), Error> + Send + Sync>;
 type OnInterrupt = Arc<dyn Fn(u64) + Send + Sync>;
+type OnPermissions = Arc<dyn Fn(&Permissions) + Send + Sync>;
+type OnLimits = Arc<dyn Fn(&Limits) -> Result<(), Error> + Send + Sync>;
 
 /// A runtime of kind `mock` whose guests are Rust closures: for tests of hosts and of the
 /// dispatcher itself, without an engine.
@@ -15,14 +21,23 @@ type OnInterrupt = Arc<dyn Fn(u64) + Send + Sync>;
 pub struct MockRuntime {
     description: Description,
     behaviours: Vec<Behaviour>,
+    crashes: Vec<usize>,
     blocks: bool,
+    limits: &'static [Limit],
+    permissions: &'static [&'static str],
+    memory: Option<Arc<AtomicU64>>,
     on_load: OnLoad,
     on_interrupt: OnInterrupt,
+    on_permissions: OnPermissions,
+    on_limits: Option<OnLimits>,
 }
 
 struct MockInstance {
     runtime: MockRuntime,
     bridge: Bridge,
+    crashed: AtomicBool,
+    /// Why it ended, once it has.
+    end: watch::Sender<Option<Error>>,
 }
 
 impl MockRuntime {
@@ -31,9 +46,15 @@ impl MockRuntime {
         Self {
             description: Description::new("mock", Vec::new()),
             behaviours: Vec::new(),
+            crashes: Vec::new(),
             blocks: true,
+            limits: &[Limit::CallTimeout],
+            permissions: &[],
+            memory: None,
             on_load: Arc::new(|_| Ok(())),
             on_interrupt: Arc::new(|_| ()),
+            on_permissions: Arc::new(|_| ()),
+            on_limits: None,
         }
     }
 
@@ -51,6 +72,44 @@ impl MockRuntime {
     /// Lets every guest export a method that returns its arguments.
     pub fn echo(self, name: &str) -> Self {
         self.method(name, |_, call| Outcome::Ready(Ok(call.envelope.payload)))
+    }
+
+    /// Lets every guest export a method that ends its instance: this call and all in flight get
+    /// `extension_crashed`.
+    pub fn crash(mut self, name: &str) -> Self {
+        self.crashes.push(self.behaviours.len());
+        self.method(name, |_, _| crashed().into())
+    }
+
+    /// The limits that it enforces, beside those of the dispatcher; `call-timeout` if this is not
+    /// called.
+    pub fn limits(mut self, limits: &'static [Limit]) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// The permissions that it mediates, by their names in the manifest.
+    pub fn mediates(mut self, permissions: &'static [&'static str]) -> Self {
+        self.permissions = permissions;
+        self
+    }
+
+    /// The bytes of memory that every guest says it uses.
+    pub fn memory(mut self, bytes: Arc<AtomicU64>) -> Self {
+        self.memory = Some(bytes);
+        self
+    }
+
+    /// Runs at each change of a guest's permissions.
+    pub fn on_permissions(mut self, hook: impl Fn(&Permissions) + Send + Sync + 'static) -> Self {
+        self.on_permissions = Arc::new(hook);
+        self
+    }
+
+    /// Takes changes of limits, which are refused if this is not called.
+    pub fn on_limits(mut self, hook: impl Fn(&Limits) -> Result<(), Error> + Send + Sync + 'static) -> Self {
+        self.on_limits = Some(Arc::new(hook));
+        self
     }
 
     /// Whether the guests may run on the thread of their caller.
@@ -90,13 +149,15 @@ impl Runtime for MockRuntime {
     }
 
     fn support(&self) -> Support {
-        Support { isolation: Isolation::InProcess, limits: &[Limit::CallTimeout], permissions: &[] }
+        let (limits, permissions) = (self.limits, self.permissions);
+        Support { isolation: Isolation::InProcess, limits, permissions }
     }
 
     fn load(&self, unit: Unit, bridge: Bridge) -> BoxFuture<'_, Result<Arc<dyn Instance>, Error>> {
         Box::pin(async move {
             (self.on_load)(&unit)?;
-            let instance: Arc<dyn Instance> = Arc::new(MockInstance { runtime: self.clone(), bridge });
+            let (runtime, crashed, end) = (self.clone(), AtomicBool::new(false), watch::Sender::new(None));
+            let instance: Arc<dyn Instance> = Arc::new(MockInstance { runtime, bridge, crashed, end });
             Ok(instance)
         })
     }
@@ -108,9 +169,29 @@ impl Instance for MockInstance {
     }
 
     fn call(&self, call: Call) -> Outcome {
-        match self.runtime.behaviours.get(call.method) {
+        if self.crashed.load(Ordering::Acquire) {
+            return crashed().into();
+        }
+        let method = call.method;
+        let outcome = match self.runtime.behaviours.get(method) {
             Some(behaviour) => behaviour(&self.bridge, call),
             None => Error::new(ErrorCode::Internal, "no such method").into(),
+        };
+        if self.runtime.crashes.contains(&method) {
+            self.crashed.store(true, Ordering::Release);
+            self.end.send_replace(Some(crashed()));
+        }
+        match outcome {
+            Outcome::Pending(call) if !self.runtime.crashes.is_empty() => {
+                let end = ended(&self.end);
+                Outcome::Pending(Box::pin(async move {
+                    match select(call, end).await {
+                        Either::Left((result, _)) => result,
+                        Either::Right((error, _)) => Err(error),
+                    }
+                }))
+            }
+            outcome => outcome,
         }
     }
 
@@ -123,10 +204,42 @@ impl Instance for MockInstance {
     }
 
     fn usage(&self) -> Usage {
-        Usage { memory: None, instances: 1 }
+        let memory = self.runtime.memory.as_ref().map(|bytes| bytes.load(Ordering::Relaxed));
+        Usage { memory, instances: 1 }
+    }
+
+    fn permissions_changed(&self, permissions: &Permissions) {
+        (self.runtime.on_permissions)(permissions);
+    }
+
+    fn set_limits(&self, limits: &Limits) -> Result<(), Error> {
+        match &self.runtime.on_limits {
+            Some(hook) => hook(limits),
+            None => Err(Error::new(ErrorCode::Unsupported, "this mock takes no limits")),
+        }
+    }
+
+    fn exited(&self) -> Option<BoxFuture<'static, Exit>> {
+        let end = ended(&self.end);
+        Some(Box::pin(async move { Exit::new(end.await) }))
     }
 
     fn shutdown(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }
+}
+
+fn crashed() -> Error {
+    Error::new(ErrorCode::ExtensionCrashed, "the mock was told to crash")
+}
+
+/// Resolves when the instance has ended, and not when it is dropped.
+fn ended(end: &watch::Sender<Option<Error>>) -> BoxFuture<'static, Error> {
+    let mut end = end.subscribe();
+    Box::pin(async move {
+        match end.wait_for(Option::is_some).await.map(|error| error.clone()) {
+            Ok(Some(error)) => error,
+            _ => std::future::pending().await,
+        }
+    })
 }

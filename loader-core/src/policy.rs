@@ -57,15 +57,3 @@ impl Default for Policy {
         }
     }
 }
-
-impl Policy {
-    /// What an extension may do: its request, cut by its grant, cut by this policy.
-    pub(crate) fn permissions(&self, requested: &Permissions, grant: &Grant) -> Permissions {
-        let granted = match grant {
-            Grant::Nothing => Permissions::default(),
-            Grant::Requested => requested.clone(),
-            Grant::Only(granted) => requested.intersect(granted),
-        };
-        self.permissions.as_ref().map_or(granted.clone(), |most| granted.intersect(most))
-    }
-}

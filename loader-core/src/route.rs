@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use crate::contract::{Checks, Needs};
 use crate::detached::GivenUp;
 use crate::metrics::{Counters, Tick};
+use crate::ward::Reach;
 use crate::{Instance, LoadOptions, Metrics, Usage};
 
 /// Where calls go, by extension. Replaced as a whole; readers never wait.
@@ -40,6 +41,7 @@ pub(crate) struct Slot {
     pub(crate) gate: Gate,
     pub(crate) counters: Counters,
     pub(crate) given_up: Arc<GivenUp>,
+    pub(crate) reach: Arc<Reach>,
 }
 
 /// Where a generation came from, for loading the next.

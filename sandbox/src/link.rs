@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use quadriga_abi::permission::Permissions;
 use quadriga_abi::{Bytes, Error, ErrorCode, Kind};
 use quadriga_core::{BoxFuture, Bridge, Call, CallContext, Outcome};
 use tokio::runtime::Handle;
@@ -152,6 +153,12 @@ impl Link {
                 ));
             }
         });
+    }
+
+    /// Tells the worker what its extension may do from now on. Calls are checked on this side.
+    pub(crate) fn permit(&self, permissions: &Permissions) {
+        let permissions = rmp_serde::to_vec_named(permissions).unwrap_or_default();
+        self.send(&Frame::new(Kind::Permissions, 0, permissions));
     }
 
     /// Asks the worker to finish and go, and sees to it that it does.

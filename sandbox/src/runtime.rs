@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use quadriga_abi::limits::ByteSize;
+use quadriga_abi::permission::Permissions;
 use quadriga_abi::{Description, Error, ErrorCode, Isolation, Kind, RuntimeKind};
-use quadriga_core::{BoxFuture, Bridge, Call, Instance, Outcome, Runtime, Support, Unit, Usage};
+use quadriga_core::{BoxFuture, Bridge, Call, Exit, Instance, Outcome, Runtime, Support, Unit, Usage};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use crate::frame::Frame;
@@ -154,8 +155,13 @@ impl Instance for ProcessInstance {
         Usage { memory: resident(self.worker.link.pid()), instances: 1 }
     }
 
-    fn ended(&self) -> Option<BoxFuture<'static, Error>> {
-        Some(self.worker.link.over())
+    fn permissions_changed(&self, permissions: &Permissions) {
+        self.worker.link.permit(permissions);
+    }
+
+    fn exited(&self) -> Option<BoxFuture<'static, Exit>> {
+        let over = self.worker.link.over();
+        Some(Box::pin(async { Exit::new(over.await) }))
     }
 
     fn shutdown(&self) -> BoxFuture<'_, ()> {

@@ -76,6 +76,7 @@ impl Server {
                 // The host keeps to the contract.
                 let _ = self.host.streams.take(&frame);
             }
+            Kind::Permissions => self.permit(&envelope.payload),
             Kind::Shutdown => self.host.end(End::Dismissed),
             _ => {}
         }
@@ -126,6 +127,15 @@ impl Server {
     pub(super) fn refuse(self: &Arc<Self>, work: &Work) {
         let error = Error::new(ErrorCode::Overloaded, "no thread is free for the call");
         Answer { server: Arc::clone(self), id: work.call.envelope.id, given: false }.give(Err(error));
+    }
+
+    fn permit(&self, permissions: &[u8]) {
+        // The host keeps to the contract.
+        let Ok(permissions) = rmp_serde::from_slice(permissions) else { return };
+        *self.host.permissions.lock() = permissions;
+        if let Some(instance) = self.instance() {
+            instance.permissions_changed(&self.host.permissions.lock().clone());
+        }
     }
 
     fn cancel(&self, id: u64) {

@@ -51,6 +51,7 @@ pub(super) fn serve(engines: &[Engine]) -> io::Result<()> {
         let kind = job.runtime.clone();
         let deadline = hello.deadline.unwrap_or_else(|| Instant::now() + LOAD);
         let (unit, id, config) = job.unit(deadline)?;
+        *host.permissions.lock() = unit.permissions.clone();
         // On the main thread, and the only one so far.
         let engine = engines.iter().find(|engine| engine.kind == kind.as_str());
         let unknown =

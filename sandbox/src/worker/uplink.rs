@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use parking_lot::Mutex;
+use quadriga_abi::permission::{Access, Permissions};
 use quadriga_abi::{Bytes, Envelope, Error, ErrorCode, ExtensionId, Kind, Target};
 use quadriga_core::{BoxFuture, CallContext, Feed, Input, Items, LogLevel, Outcome, Uplink};
 use rustix::net::SendFlags;
@@ -33,6 +34,8 @@ pub(super) struct Host {
     pub(super) streams: Streams,
     /// The calls to the guest that are under way: true for those whose caller has gone.
     pub(super) calls: Mutex<HashMap<u64, Running>>,
+    /// What the extension may do at this moment.
+    pub(super) permissions: Mutex<Permissions>,
     /// Set before the extension is loaded.
     pub(super) executor: OnceLock<Handle>,
     events: mpsc::Sender<End>,
@@ -56,6 +59,7 @@ impl Host {
             next: AtomicU64::new(FROM_GUEST | 1),
             streams: Streams::default(),
             calls: Mutex::default(),
+            permissions: Mutex::default(),
             executor: OnceLock::new(),
             events,
         })
@@ -181,6 +185,15 @@ impl Uplink for Host {
 
     fn cancelled(&self, call: u64) -> bool {
         call != 0 && self.calls.lock().get(&call).is_none_or(|running| running.cancelled)
+    }
+
+    /// For the runtime's own sake: it is the layers around this process that hold the extension.
+    fn check(&self, _call: u64, access: &Access<'_>) -> Result<(), Error> {
+        if self.permissions.lock().allows(access) {
+            return Ok(());
+        }
+        let error = Error::new(ErrorCode::PermissionDenied, format!("the extension may not {access}"));
+        Err(error.with_hint(format!("ask for it in the manifest, [permissions] {}", access.request())))
     }
 }
 

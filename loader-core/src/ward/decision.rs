@@ -1,0 +1,185 @@
+//! What an extension was and was not let do, and what was done about it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::SystemTime;
+
+use quadriga_abi::ExtensionId;
+use quadriga_abi::permission::{Access, AccessKind};
+use serde::Serialize;
+
+use crate::dispatcher::lock;
+
+/// How many records are kept of each subject and verdict: a flood of one kind pushes out no other.
+pub(crate) const KEPT: usize = 64;
+
+/// Allowed accesses of a kind that are recorded one by one; after these, one of [`STEP`].
+const FIRST: u64 = 16;
+const STEP: u64 = 64;
+
+/// One decision about an extension.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Decision {
+    /// Numbers the recorded decisions of one extension from 1. Gaps are records that are no longer kept.
+    pub number: u64,
+    /// Whom it was about.
+    pub extension: ExtensionId,
+    /// The call in the course of which it was made; 0 outside of any.
+    pub call: u64,
+    /// What sort of thing it was about.
+    pub subject: Subject,
+    /// What it was about, in words that follow "may" or "may not": `call a.b/m`.
+    pub what: String,
+    /// When.
+    pub at: SystemTime,
+    /// What came of it.
+    pub verdict: Verdict,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// What a [`Decision`] is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Subject {
+    /// Something that the extension tried.
+    Access(AccessKind),
+    /// Something that the host or an alert did to it: a grant, a limit, a quarantine.
+    Management,
+}
+
+/// What came of an access.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Verdict {
+    Allowed,
+    Denied,
+}
+
+/// Why an access was allowed or denied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Reason {
+    /// It was asked for and granted.
+    Granted,
+    /// The manifest does not ask for it.
+    Manifest,
+    /// The host did not grant it.
+    Grant,
+    /// The host's policy allows it to nobody.
+    Policy,
+    /// A rule blocks the pair of extensions.
+    Rule,
+    /// It was granted, and taken back.
+    Revoked {
+        /// When.
+        at: SystemTime,
+    },
+    /// The host asked for it.
+    Operator,
+}
+
+/// Which decisions are wanted. The default is all that are kept.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DecisionFilter {
+    /// Those about this alone.
+    pub subject: Option<Subject>,
+    /// Those with this verdict alone.
+    pub verdict: Option<Verdict>,
+    /// None from before.
+    pub since: Option<SystemTime>,
+    /// Only this many, the latest.
+    pub latest: Option<usize>,
+}
+
+/// How often accesses of one kind were tried.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Tally {
+    /// How often allowed.
+    pub allowed: u64,
+    /// How often denied.
+    pub denied: u64,
+}
+
+/// Counts all decisions about one extension, and keeps the last of each sort.
+#[derive(Default)]
+pub(crate) struct DecisionLog {
+    counts: [[AtomicU64; 2]; AccessKind::ALL.len()],
+    numbers: AtomicU64,
+    records: Mutex<HashMap<(Subject, Verdict), VecDeque<Decision>>>,
+}
+
+impl DecisionLog {
+    /// Counts an access that was allowed, and records it if it is one of the sample.
+    pub(crate) fn allowed(&self, extension: &ExtensionId, call: u64, access: &Access<'_>) {
+        let kind = access.kind();
+        let before = self.counts[kind as usize][Verdict::Allowed as usize].fetch_add(1, Relaxed);
+        if before < FIRST || before.is_multiple_of(STEP) {
+            let what = access.to_string();
+            self.record(extension, call, Subject::Access(kind), what, Verdict::Allowed, Reason::Granted);
+        }
+    }
+
+    /// Counts and records an access that was denied.
+    pub(crate) fn denied(&self, extension: &ExtensionId, call: u64, access: &Access<'_>, reason: Reason) {
+        let kind = access.kind();
+        self.counts[kind as usize][Verdict::Denied as usize].fetch_add(1, Relaxed);
+        let what = access.to_string();
+        tracing::info!(target: "quadriga::audit", extension = extension.as_str(), call, what, ?reason, "denied");
+        self.record(extension, call, Subject::Access(kind), what, Verdict::Denied, reason);
+    }
+
+    /// Records what was done to an extension.
+    pub(crate) fn managed(&self, extension: &ExtensionId, what: String, reason: Reason) {
+        tracing::info!(target: "quadriga::audit", extension = extension.as_str(), what, ?reason, "managed");
+        self.record(extension, 0, Subject::Management, what, Verdict::Allowed, reason);
+    }
+
+    /// Records a first call from one extension to another, which is counted with its pair.
+    pub(crate) fn first(&self, extension: &ExtensionId, call: u64, access: &Access<'_>) {
+        let subject = Subject::Access(access.kind());
+        self.record(extension, call, subject, access.to_string(), Verdict::Allowed, Reason::Granted);
+    }
+
+    fn record(
+        &self,
+        extension: &ExtensionId,
+        call: u64,
+        subject: Subject,
+        what: String,
+        verdict: Verdict,
+        reason: Reason,
+    ) {
+        let (extension, at) = (extension.clone(), SystemTime::now());
+        let mut records = lock(&self.records);
+        let number = 1 + self.numbers.fetch_add(1, Relaxed);
+        let ring = records.entry((subject, verdict)).or_default();
+        if ring.len() == KEPT {
+            ring.pop_front();
+        }
+        ring.push_back(Decision { number, extension, call, subject, what, at, verdict, reason });
+    }
+
+    /// The decisions that are kept and pass a filter, in their order.
+    pub(crate) fn read(&self, filter: &DecisionFilter) -> Vec<Decision> {
+        let passes = |decision: &&Decision| {
+            filter.subject.is_none_or(|subject| decision.subject == subject)
+                && filter.verdict.is_none_or(|verdict| decision.verdict == verdict)
+                && filter.since.is_none_or(|since| decision.at >= since)
+        };
+        let records = lock(&self.records);
+        let mut list: Vec<Decision> = records.values().flatten().filter(passes).cloned().collect();
+        drop(records);
+        list.sort_unstable_by_key(|decision| decision.number);
+        list.split_off(list.len().saturating_sub(filter.latest.unwrap_or(usize::MAX)))
+    }
+
+    /// How often accesses of a kind were tried, beside the calls that are counted with their pairs.
+    pub(crate) fn tally(&self, kind: AccessKind) -> Tally {
+        let [allowed, denied] = &self.counts[kind as usize];
+        Tally { allowed: allowed.load(Relaxed), denied: denied.load(Relaxed) }
+    }
+}

@@ -1,0 +1,319 @@
+//! One extension under watch: what it may do at this moment, what it did, and what was done to it.
+//! A [`Ward`] lasts as long as the extension is loaded, over all its generations.
+
+mod decision;
+mod link;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+pub(crate) use decision::DecisionLog;
+pub use decision::{Decision, DecisionFilter, Reason, Subject, Tally, Verdict};
+use foldhash::fast::RandomState;
+pub use link::{Communication, Rule};
+pub(crate) use link::{Link, Rules};
+use quadriga_abi::permission::{Access, AccessKind, Permissions, normal};
+use quadriga_abi::{Error, ErrorCode, ExtensionId};
+
+use crate::dispatcher::lock;
+use crate::{Grant, Instance};
+
+/// How many revocations are remembered, to explain what is denied.
+const REVOCATIONS: usize = 64;
+
+/// What is kept of one extension while it is loaded.
+pub(crate) struct Ward {
+    pub(crate) id: ExtensionId,
+    pub(crate) log: DecisionLog,
+    held: Mutex<Held>,
+}
+
+/// What changes together.
+struct Held {
+    grant: Grant,
+    revoked: VecDeque<(Permissions, SystemTime)>,
+    reaches: Vec<Weak<Reach>>,
+    links: HashMap<ExtensionId, Arc<Link>, RandomState>,
+}
+
+/// What one generation of an extension may do.
+pub(crate) struct Reach {
+    pub(crate) ward: Arc<Ward>,
+    root: Option<PathBuf>,
+    /// What its manifest asks for.
+    request: Permissions,
+    /// The most that the host's policy lets anybody have.
+    most: Option<Permissions>,
+    rules: Arc<Rules>,
+    /// Replaced as a whole, by who holds the ward's lock.
+    view: ArcSwap<View>,
+    /// Set once the generation has been loaded.
+    instance: OnceLock<Weak<dyn Instance>>,
+}
+
+/// What is looked at for every operation.
+struct View {
+    permissions: Arc<Permissions>,
+    /// The extensions that it called.
+    links: HashMap<ExtensionId, Arc<Link>, RandomState>,
+}
+
+impl Ward {
+    pub(crate) fn new(id: ExtensionId, grant: Grant) -> Arc<Self> {
+        let (revoked, reaches, links) = (VecDeque::new(), Vec::new(), HashMap::default());
+        let held = Mutex::new(Held { grant, revoked, reaches, links });
+        Arc::new(Self { id, log: DecisionLog::default(), held })
+    }
+
+    /// What the next generation may do.
+    pub(crate) fn reach(
+        self: &Arc<Self>,
+        root: Option<PathBuf>,
+        request: Permissions,
+        most: Option<Permissions>,
+        rules: Arc<Rules>,
+    ) -> Arc<Reach> {
+        let mut held = lock(&self.held);
+        let permissions = Arc::new(held.granted(&request, most.as_ref()));
+        let view = ArcSwap::from_pointee(View { permissions, links: held.links.clone() });
+        let (ward, instance) = (Arc::clone(self), OnceLock::new());
+        let reach = Arc::new(Reach { ward, root, request, most, rules, view, instance });
+        held.reaches.retain(|reach| reach.strong_count() > 0);
+        held.reaches.push(Arc::downgrade(&reach));
+        reach
+    }
+
+    /// The links to all that it called.
+    pub(crate) fn links(&self) -> Vec<Arc<Link>> {
+        lock(&self.held).links.values().cloned().collect()
+    }
+
+    /// How often each kind of access was tried.
+    pub(crate) fn tallies(&self) -> BTreeMap<AccessKind, Tally> {
+        let called: u64 = self.links().iter().map(|link| link.calls()).sum();
+        let tally = |kind| {
+            let mut tally = self.log.tally(kind);
+            tally.allowed += if kind == AccessKind::Call { called } else { 0 };
+            (kind, tally)
+        };
+        AccessKind::ALL.into_iter().map(tally).collect()
+    }
+}
+
+impl Held {
+    /// What a generation may do, unless it is in quarantine.
+    fn granted(&self, request: &Permissions, most: Option<&Permissions>) -> Permissions {
+        let granted = match &self.grant {
+            Grant::Nothing => Permissions::default(),
+            Grant::Requested => request.clone(),
+            Grant::Only(granted) => request.intersect(granted),
+        };
+        most.map_or(granted.clone(), |most| granted.intersect(most))
+    }
+
+    /// Puts the present state into effect for each generation.
+    fn publish(&self) {
+        for reach in self.reaches.iter().filter_map(Weak::upgrade) {
+            let permissions = Arc::new(self.granted(&reach.request, reach.most.as_ref()));
+            let changed = *permissions != *reach.permissions();
+            reach.view.store(Arc::new(View {
+                permissions: Arc::clone(&permissions),
+                links: reach.view.load().links.clone(),
+            }));
+            if let Some(instance) = reach.instance.get().and_then(Weak::upgrade).filter(|_| changed) {
+                instance.permissions_changed(&permissions);
+            }
+        }
+    }
+}
+
+impl Reach {
+    /// Lets a call to another extension pass, and says where to count it: nowhere if the callee
+    /// is not there.
+    pub(crate) fn call(
+        &self,
+        call: u64,
+        extension: &str,
+        method: &str,
+        is_there: impl FnOnce() -> bool,
+    ) -> Result<Option<Arc<Link>>, Error> {
+        let view = self.view.load();
+        if let Some(link) = view.links.get(extension)
+            && link.free_under.load(Relaxed) == self.rules.version.load(Relaxed)
+            && view.permissions.call.iter().any(|pattern| pattern.allows(extension, method))
+        {
+            return Ok(Some(Arc::clone(link)));
+        }
+        drop(view);
+        self.first_call(call, extension, method, is_there)
+    }
+
+    /// The same, where it has not been found free to talk under the present rules.
+    #[cold]
+    fn first_call(
+        &self,
+        call: u64,
+        extension: &str,
+        method: &str,
+        is_there: impl FnOnce() -> bool,
+    ) -> Result<Option<Arc<Link>>, Error> {
+        let access = Access::Call { extension, method };
+        self.verdict(&access).map_err(|reason| self.deny(call, &access, reason))?;
+        let Some(id) = ExtensionId::new(extension).ok().filter(|_| is_there()) else {
+            return Ok(None);
+        };
+        let mut held = lock(&self.ward.held);
+        let link = held.links.entry(id).or_insert_with_key(|id| {
+            self.ward.log.first(&self.ward.id, call, &access);
+            Arc::new(Link::new(id.clone()))
+        });
+        let link = Arc::clone(link);
+        let view = self.view.load();
+        if !view.links.contains_key(extension) {
+            self.view.store(Arc::new(View {
+                permissions: Arc::clone(&view.permissions),
+                links: held.links.clone(),
+            }));
+        }
+        match self.rules.frees(self.ward.id.as_str(), &link) {
+            true => Ok(Some(link)),
+            false => Err(self.deny(call, &access, Reason::Rule)),
+        }
+    }
+
+    /// Lets any other access pass, or not; counts and records it.
+    pub(crate) fn check(&self, call: u64, access: &Access<'_>) -> Result<(), Error> {
+        match self.verdict(access) {
+            Ok(()) => {
+                self.ward.log.allowed(&self.ward.id, call, access);
+                Ok(())
+            }
+            Err(reason) => Err(self.deny(call, access, reason)),
+        }
+    }
+
+    /// What would be said to an access, and why.
+    pub(crate) fn verdict(&self, access: &Access<'_>) -> Result<(), Reason> {
+        if self.covers(&self.view.load().permissions, access) {
+            return match *access {
+                Access::Call { extension, .. } if self.rules.blocks(self.ward.id.as_str(), extension) => {
+                    Err(Reason::Rule)
+                }
+                _ => Ok(()),
+            };
+        }
+        let held = lock(&self.ward.held);
+        let revoked = held.revoked.iter().rfind(|(gone, _)| self.covers(gone, access));
+        Err(match revoked {
+            _ if !self.covers(&self.request, access) => Reason::Manifest,
+            _ if self.most.as_ref().is_some_and(|most| !self.covers(most, access)) => Reason::Policy,
+            Some((_, at)) => Reason::Revoked { at: *at },
+            None => Reason::Grant,
+        })
+    }
+
+    /// Whether permissions cover an access. A path inside the package may be written in two ways.
+    fn covers(&self, permissions: &Permissions, access: &Access<'_>) -> bool {
+        if permissions.allows(access) {
+            return true;
+        }
+        let (Access::Fs { path, mode }, Some(root)) = (*access, &self.root) else {
+            return false;
+        };
+        let (Some(path), Some(root)) = (normal(path), root.to_str()) else {
+            return false;
+        };
+        let other = match path.strip_prefix(root).and_then(|inside| inside.strip_prefix('/')) {
+            Some(inside) => inside.to_owned(),
+            None if path == root => ".".to_owned(),
+            None if path.starts_with('/') => return false,
+            None => format!("{root}/{path}"),
+        };
+        permissions.allows(&Access::Fs { path: &other, mode })
+    }
+
+    fn deny(&self, call: u64, access: &Access<'_>, reason: Reason) -> Error {
+        let id = &self.ward.id;
+        self.ward.log.denied(id, call, access, reason);
+        let hint = match reason {
+            Reason::Rule => "a rule of the host blocks calls between the two".to_owned(),
+            Reason::Policy => "the host's policy allows it to no extension".to_owned(),
+            Reason::Revoked { .. } => "the host took the permission back".to_owned(),
+            _ => {
+                let request = access.request();
+                format!("ask for it in the manifest, [permissions] {request}, and have the host grant it")
+            }
+        };
+        Error::new(ErrorCode::PermissionDenied, format!("{id} may not {access}")).with_hint(hint)
+    }
+
+    /// What it may do at this moment.
+    pub(crate) fn permissions(&self) -> Arc<Permissions> {
+        Arc::clone(&self.view.load().permissions)
+    }
+
+    /// Adds to what may be done, from the next operation on.
+    pub(crate) fn grant(&self, more: &Permissions) -> Result<(), Error> {
+        let id = &self.ward.id;
+        let refused = |what: Vec<String>, whose: &str, hint: &str| match what.is_empty() {
+            true => Ok(()),
+            false => {
+                let message = format!("{id} cannot be granted {}: {whose}", what.join(", "));
+                Err(Error::new(ErrorCode::PermissionDenied, message).with_hint(hint))
+            }
+        };
+        let beyond = more.beyond(&self.request);
+        refused(beyond, "its manifest does not ask for that", "grant what [permissions] asks for, or less")?;
+        let beyond = self.most.as_ref().map(|most| more.beyond(most)).unwrap_or_default();
+        refused(beyond, "the host's policy does not allow that", "change the policy's permissions")?;
+        let mut held = lock(&self.ward.held);
+        let now = held.granted(&self.request, self.most.as_ref()).union(more);
+        held.grant = Grant::Only(Box::new(now));
+        held.revoked.retain(|(gone, _)| !gone.beyond(more).is_empty());
+        held.publish();
+        let what = format!("be granted {}", listed(more));
+        self.ward.log.managed(id, what, Reason::Operator);
+        Ok(())
+    }
+
+    /// Takes away from what may be done, from the next operation on.
+    pub(crate) fn revoke(&self, gone: &Permissions) -> Result<(), Error> {
+        let id = &self.ward.id;
+        let mut held = lock(&self.ward.held);
+        let granted = held.granted(&self.request, self.most.as_ref());
+        let left = granted.without(gone).map_err(|wider| {
+            let message = format!("{id} holds {}, which covers more than is to be revoked", wider.join(", "));
+            Error::new(ErrorCode::InvalidArguments, message)
+                .with_hint("revoke that as a whole, and grant what may stay")
+        })?;
+        held.grant = Grant::Only(Box::new(left));
+        if held.revoked.len() == REVOCATIONS {
+            held.revoked.pop_front();
+        }
+        held.revoked.push_back((gone.clone(), SystemTime::now()));
+        held.publish();
+        let what = format!("have {} revoked", listed(gone));
+        self.ward.log.managed(id, what, Reason::Operator);
+        Ok(())
+    }
+
+    /// Has changes told to an instance from now on, and tells it what changed while it was loaded
+    /// with `known`.
+    pub(crate) fn attach(&self, instance: &Arc<dyn Instance>, known: &Permissions) {
+        let _held = lock(&self.ward.held);
+        let _ = self.instance.set(Arc::downgrade(instance));
+        let now = self.permissions();
+        if *now != *known {
+            instance.permissions_changed(&now);
+        }
+    }
+}
+
+/// Permissions in words: `call "a.b/m", kv`.
+fn listed(permissions: &Permissions) -> String {
+    permissions.beyond(&Permissions::default()).join(", ")
+}
