@@ -22,7 +22,7 @@ pub use quadriga_core::{Communication, Decision, DecisionFilter, Reason, Rule, S
 #[cfg(all(feature = "process", target_os = "linux"))]
 pub use quadriga_sandbox::ProcessRuntime;
 #[cfg(all(feature = "process", target_os = "linux"))]
-use quadriga_sandbox::worker::Engine;
+use quadriga_sandbox::{confine::ExecMemory, worker::Engine};
 
 /// A builder with every runtime of this build, and with the same runtimes in worker processes.
 ///
@@ -52,29 +52,34 @@ pub fn worker_main() -> std::process::ExitCode {
         #[cfg(feature = "wasm")]
         Engine { kind: "webassembly", start: || Box::new(quadriga_runtime_wasm::WasmRuntime::new()) },
         #[cfg(feature = "native")]
-        Engine { kind: "native", start: || Box::new(quadriga_runtime_native::NativeRuntime::new()) },
+        Engine { kind: "native", start: || Box::new(quadriga_runtime_native::NativeRuntime::in_place()) },
     ])
 }
 
 fn runtimes(worker: Option<PathBuf>) -> Builder {
     let builder = Dispatcher::builder();
     #[cfg(any(feature = "v8", feature = "quickjs"))]
-    let builder = both(builder, quadriga_runtime_js::JsRuntime::new(), &worker);
+    let builder = both(builder, quadriga_runtime_js::JsRuntime::new(), true, &worker);
     #[cfg(feature = "python")]
-    let builder = both(builder, quadriga_runtime_python::PythonRuntime::new(), &worker);
+    let builder = both(builder, quadriga_runtime_python::PythonRuntime::new(), false, &worker);
     #[cfg(feature = "wasm")]
-    let builder = both(builder, quadriga_runtime_wasm::WasmRuntime::new(), &worker);
+    let builder = both(builder, quadriga_runtime_wasm::WasmRuntime::new(), true, &worker);
     #[cfg(feature = "native")]
-    let builder = both(builder, quadriga_runtime_native::NativeRuntime::new(), &worker);
+    let builder = both(builder, quadriga_runtime_native::NativeRuntime::new(), false, &worker);
     let _ = worker;
     builder
 }
 
-/// A runtime in the host's process, and in processes of its own where this build has them.
-fn both(builder: Builder, runtime: impl Runtime, worker: &Option<PathBuf>) -> Builder {
+/// A runtime in the host's process, and in confined processes where this build has them. An engine
+/// that compiles needs memory that it may both write and run.
+fn both(builder: Builder, runtime: impl Runtime, compiles: bool, worker: &Option<PathBuf>) -> Builder {
     #[cfg(all(feature = "process", target_os = "linux"))]
-    let builder = builder.runtime(ProcessRuntime::new(&runtime, worker.clone()));
+    let builder =
+        [abi::Isolation::Process, abi::Isolation::Container].into_iter().fold(builder, |all, level| {
+            let memory = if compiles { ExecMemory::Any } else { ExecMemory::Libraries };
+            all.runtime(ProcessRuntime::new(&runtime, level, memory, worker.clone()))
+        });
     #[cfg(not(all(feature = "process", target_os = "linux")))]
-    let _ = worker;
+    let _ = (worker, compiles);
     builder.runtime(runtime)
 }

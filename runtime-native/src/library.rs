@@ -16,7 +16,7 @@ use crate::error;
 pub(crate) struct Library {
     /// What it exports.
     pub(crate) module: ExtensionModuleRef,
-    /// The file that backs its code, which stack traces read. `None` for code of this process.
+    /// The file that backs its code, which stack traces read. `None` if that is not ours.
     _copy: Option<TempDir>,
 }
 
@@ -25,26 +25,33 @@ impl Library {
     /// only a copy brings in new code from a path it has seen, and only a copy stays as it is when
     /// the file is overwritten.
     pub(crate) fn open(entry: &Path) -> Result<Self, Error> {
-        Self::open_copy(entry).map_err(|mut error| {
-            let name = entry.file_name().unwrap_or(entry.as_os_str()).to_string_lossy();
-            error.message.insert_str(0, &format!("{name}: "));
-            error
-        })
+        Self::open_copy(entry).map_err(|error| named(entry, error))
+    }
+
+    /// Loads the file itself: for a process that loads it once.
+    pub(crate) fn open_in_place(entry: &Path) -> Result<Self, Error> {
+        let open = || {
+            read(entry)?;
+            Self::load(entry, None)
+        };
+        open().map_err(|error| named(entry, error))
     }
 
     fn open_copy(entry: &Path) -> Result<Self, Error> {
-        let data = fs::read(entry).map_err(|error| error::entry(format!("it cannot be read: {error}")))?;
-        check(&data)?;
+        let data = read(entry)?;
         let failed =
             |error| Error::new(ErrorCode::LoadFailed, format!("no private copy could be made: {error}"));
         let copy = tempfile::Builder::new().prefix("quadriga-native-").tempdir().map_err(failed)?;
         let path = copy.path().join(entry.file_name().unwrap_or(OsStr::new("library")));
         fs::write(&path, data).map_err(failed)?;
+        Self::load(&path, Some(copy))
+    }
 
-        let raw = RawLibrary::load_at(&path).map_err(|error| error::library(error, &path))?;
+    fn load(path: &Path, copy: Option<TempDir>) -> Result<Self, Error> {
+        let raw = RawLibrary::load_at(path).map_err(|error| error::library(error, path))?;
         // Leaked at once: what failed to load may have left threads behind.
         let raw: &'static RawLibrary = Box::leak(Box::new(raw));
-        Ok(Self { module: root_module(raw, &path)?, _copy: Some(copy) })
+        Ok(Self { module: root_module(raw, path)?, _copy: copy })
     }
 
     /// A module of this process.
@@ -52,6 +59,19 @@ impl Library {
     pub(crate) fn of(module: ExtensionModuleRef) -> Self {
         Self { module, _copy: None }
     }
+}
+
+fn named(entry: &Path, mut error: Error) -> Error {
+    let name = entry.file_name().unwrap_or(entry.as_os_str()).to_string_lossy();
+    error.message.insert_str(0, &format!("{name}: "));
+    error
+}
+
+/// Reads a library, and makes sure that it is one.
+fn read(entry: &Path) -> Result<Vec<u8>, Error> {
+    let data = fs::read(entry).map_err(|error| error::entry(format!("it cannot be read: {error}")))?;
+    check(&data)?;
+    Ok(data)
 }
 
 #[expect(unsafe_code, reason = "abi_stable trusts the symbol to be what its name says")]

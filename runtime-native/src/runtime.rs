@@ -10,12 +10,20 @@ use crate::library::Library;
 
 /// Runs extensions of kind `native`.
 #[derive(Debug, Default)]
-pub struct NativeRuntime;
+pub struct NativeRuntime {
+    in_place: bool,
+}
 
 impl NativeRuntime {
     /// A runtime. All its work comes with the loads.
     pub fn new() -> Self {
-        Self
+        Self::default()
+    }
+
+    /// One that loads each library where it is and makes no copy: for a process that ends with the
+    /// one library that it loads, and may have no place to write that can be run.
+    pub fn in_place() -> Self {
+        Self { in_place: true }
     }
 }
 
@@ -34,13 +42,13 @@ impl Runtime for NativeRuntime {
 
     fn load(&self, unit: Unit, bridge: Bridge) -> BoxFuture<'_, Result<Arc<dyn Instance>, Error>> {
         Box::pin(async move {
-            let deadline = unit.deadline;
+            let (deadline, in_place) = (unit.deadline, self.in_place);
             let (done, loaded) = oneshot::channel();
             // A thread of its own: one whose library never returns is lost, and must not be one
             // that the host waits for when it ends.
             thread::Builder::new()
                 .name("quadriga-native-load".to_owned())
-                .spawn(move || done.send(open(&unit)))
+                .spawn(move || done.send(open(&unit, in_place)))
                 .map_err(|error| {
                     Error::new(ErrorCode::LoadFailed, format!("no thread to load on: {error}"))
                 })?;
@@ -58,8 +66,8 @@ impl Runtime for NativeRuntime {
     }
 }
 
-fn open(unit: &Unit) -> Result<(Library, Description), Error> {
-    let library = Library::open(&unit.entry)?;
+fn open(unit: &Unit, in_place: bool) -> Result<(Library, Description), Error> {
+    let library = if in_place { Library::open_in_place(&unit.entry)? } else { Library::open(&unit.entry)? };
     let bytes = library.module.describe()();
     let description = rmp_serde::from_slice(&bytes).map_err(|error| {
         Error::new(ErrorCode::ProtocolViolation, format!("the description cannot be read: {error}"))

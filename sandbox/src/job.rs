@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::confine::Plan;
 use quadriga_abi::limits::Limits;
 use quadriga_abi::manifest::{Config, Manifest};
 use quadriga_abi::permission::Permissions;
@@ -31,8 +32,6 @@ pub(crate) struct Version {
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Job {
     version: Version,
-    /// The host's process.
-    pub(crate) host: u32,
     pub(crate) runtime: RuntimeKind,
     /// As JSON, without the settings: those are in `config`.
     manifest: String,
@@ -41,6 +40,8 @@ pub(crate) struct Job {
     limits: Limits,
     permissions: Permissions,
     config: Vec<u8>,
+    /// What the worker confines itself to before it does anything of the rest.
+    pub(crate) plan: Plan,
 }
 
 /// The hello of a worker, once the extension is loaded.
@@ -69,7 +70,7 @@ impl Version {
 }
 
 impl Job {
-    pub(crate) fn new(unit: &Unit, config: &Bytes) -> Result<Self, Error> {
+    pub(crate) fn new(unit: &Unit, config: &Bytes, plan: Plan) -> Result<Self, Error> {
         let bare = Manifest { config: Config::default(), ..(*unit.manifest).clone() };
         let manifest = serde_json::to_string(&bare).map_err(|error| {
             Error::new(ErrorCode::Internal, format!("the manifest cannot be handed over: {error}"))
@@ -77,7 +78,6 @@ impl Job {
         let bytes = |path: &Path| path.as_os_str().as_bytes().to_vec();
         Ok(Self {
             version: Version::ours(),
-            host: std::process::id(),
             runtime: unit.manifest.runtime.kind.clone(),
             manifest,
             root: bytes(&unit.root),
@@ -85,6 +85,7 @@ impl Job {
             limits: unit.limits.clone(),
             permissions: unit.permissions.clone(),
             config: config.to_vec(),
+            plan,
         })
     }
 

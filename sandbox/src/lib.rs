@@ -8,6 +8,7 @@
 
 pub mod confine;
 mod frame;
+mod jail;
 mod job;
 mod link;
 mod nursery;

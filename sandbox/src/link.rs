@@ -18,6 +18,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tokio::task::{AbortHandle, unconstrained};
 
+use crate::confine::Cgroup;
 use crate::frame::{Frame, INPUT, Reader};
 use crate::job::Greeting;
 use crate::nursery::Child;
@@ -33,6 +34,7 @@ pub(crate) struct Link {
     bridge: Bridge,
     handle: Handle,
     child: Arc<Child>,
+    cgroup: Option<Arc<Cgroup>>,
     outbox: Outbox,
     /// What the worker has not answered, also where nobody waits any more.
     calls: Mutex<HashMap<u64, Asked>>,
@@ -67,6 +69,7 @@ impl Link {
     pub(crate) fn start(
         bridge: Bridge,
         child: Arc<Child>,
+        cgroup: Option<Arc<Cgroup>>,
         socket: Arc<OwnedFd>,
         most: usize,
     ) -> Result<(Arc<Self>, Loaded), Error> {
@@ -76,6 +79,7 @@ impl Link {
             bridge,
             handle: Handle::current(),
             child,
+            cgroup,
             outbox: Outbox::new(Arc::clone(&socket)),
             calls: Mutex::default(),
             host_calls: Mutex::default(),

@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use quadriga_abi::limits::ByteSize;
+use quadriga_abi::limits::{ByteSize, Limit};
 use quadriga_abi::permission::Permissions;
 use quadriga_abi::{Description, Error, ErrorCode, Isolation, Kind, RuntimeKind};
 use quadriga_core::{BoxFuture, Bridge, Call, Exit, Instance, Outcome, Runtime, Support, Unit, Usage};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
+use crate::confine::ExecMemory;
 use crate::frame::Frame;
+use crate::jail::{self, Jail};
 use crate::job::{Hello as _, Job};
 use crate::link::{Link, Loaded};
 use crate::output::Printed;
@@ -26,12 +28,13 @@ const PATIENCE: Duration = Duration::from_millis(1500);
 /// The most bytes of a message where the dispatcher does not say it.
 const MESSAGE: u64 = 128 << 20;
 
-/// Runs the extensions of another runtime in worker processes, one each.
+/// Runs the extensions of another runtime in worker processes, one each, which are confined.
 #[derive(Debug)]
 pub struct ProcessRuntime {
     kind: RuntimeKind,
     engine: String,
     support: Support,
+    exec_memory: ExecMemory,
     program: Option<PathBuf>,
 }
 
@@ -40,9 +43,21 @@ impl ProcessRuntime {
     /// argument `worker`; it is looked for at the first load if left out: the one that the
     /// environment variable `QUADRIGA_WORKER` names, or else `quadriga` in the folder of the
     /// host's own program or the one above it.
-    pub fn new(runtime: &dyn Runtime, program: Option<PathBuf>) -> Self {
-        let support = Support { isolation: Isolation::Process, ..runtime.support() };
-        Self { kind: runtime.kind(), engine: runtime.engine(), support, program }
+    ///
+    /// `isolation` is `process` or `container`, and `exec_memory` what the engine needs to run.
+    pub fn new(
+        runtime: &dyn Runtime,
+        isolation: Isolation,
+        exec_memory: ExecMemory,
+        program: Option<PathBuf>,
+    ) -> Self {
+        let inner = runtime.support();
+        let held: &[Limit] = if *jail::CGROUPS { &jail::CGROUP } else { &[] };
+        // Made once for each runtime of a host.
+        let limits = [inner.limits, &jail::PROCESS, held].concat().leak();
+        let permissions = [inner.permissions, &jail::PERMISSIONS].concat().leak();
+        let support = Support { isolation, limits, permissions };
+        Self { kind: runtime.kind(), engine: runtime.engine(), support, exec_memory, program }
     }
 }
 
@@ -61,7 +76,8 @@ impl Runtime for ProcessRuntime {
 
     fn load(&self, unit: Unit, bridge: Bridge) -> BoxFuture<'_, Result<Arc<dyn Instance>, Error>> {
         Box::pin(async move {
-            let worker = start(self.program.as_deref(), &unit, &bridge).await?;
+            let jail = Jail::new(self.support.isolation, self.exec_memory, &unit)?;
+            let worker = start(self.program.as_deref(), jail, &unit, &bridge).await?;
             let loaded = worker.load(&unit, &bridge).await;
             if loaded.is_err() {
                 worker.link.kill();
@@ -79,9 +95,11 @@ pub(crate) struct Worker {
     /// Its hello, until it has come.
     loaded: Mutex<Option<Loaded>>,
     _printed: Printed,
+    /// Last, so that it outlives the process.
+    jail: Jail,
 }
 
-async fn start(program: Option<&Path>, unit: &Unit, bridge: &Bridge) -> Result<Worker, Error> {
+async fn start(program: Option<&Path>, jail: Jail, unit: &Unit, bridge: &Bridge) -> Result<Worker, Error> {
     let program = program::find(program)?;
     let failed = |error: io::Error| {
         let message = format!("the worker {} could not be started: {error}", program.display());
@@ -91,20 +109,28 @@ async fn start(program: Option<&Path>, unit: &Unit, bridge: &Bridge) -> Result<W
     let (ours, theirs) = pair.map_err(|error| failed(error.into()))?;
     let ours = Arc::new(ours);
     let (child, pipes) = nursery::start(&program, theirs, Arc::clone(&ours)).await.map_err(failed)?;
+    // Before it is told what to do, so that all it ever starts is in there.
+    if let Some(cgroup) = &jail.cgroup
+        && let Err(error) = cgroup.add(child.pid)
+    {
+        child.kill();
+        return Err(jail::unavailable(&error));
+    }
     let most = unit.limits.message_size.map_or(MESSAGE, |ByteSize(most)| most.max(MESSAGE));
     let most = usize::try_from(most).unwrap_or(usize::MAX);
-    let (link, loaded) = Link::start(bridge.clone(), Arc::clone(&child), ours, most)?;
+    let (link, loaded) = Link::start(bridge.clone(), Arc::clone(&child), jail.cgroup.clone(), ours, most)?;
     let _printed = Printed::read(bridge, pipes).map_err(|error| {
         child.kill();
         failed(error)
     })?;
-    Ok(Worker { link, loaded: Mutex::new(Some(loaded)), _printed })
+    Ok(Worker { link, loaded: Mutex::new(Some(loaded)), _printed, jail })
 }
 
 impl Worker {
     /// Gives it the extension to load, and waits until it has.
     async fn load(&self, unit: &Unit, bridge: &Bridge) -> Result<Description, Error> {
-        let mut hello = Frame::new(Kind::Hello, 0, Job::new(unit, &bridge.config())?.to_bytes()?);
+        let mut hello =
+            Frame::new(Kind::Hello, 0, Job::new(unit, &bridge.config(), self.jail.plan.clone())?.to_bytes()?);
         hello.envelope.deadline = Some(unit.deadline);
         self.link.send(&hello);
         let gone = || Error::new(ErrorCode::LoadFailed, "the worker is gone");
@@ -152,7 +178,8 @@ impl Instance for ProcessInstance {
         if self.worker.link.is_over() {
             return Usage { memory: Some(0), instances: 0 };
         }
-        Usage { memory: resident(self.worker.link.pid()), instances: 1 }
+        let held = self.worker.jail.cgroup.as_ref().and_then(|cgroup| cgroup.usage().ok()?.memory);
+        Usage { memory: held.or_else(|| resident(self.worker.link.pid())), instances: 1 }
     }
 
     fn permissions_changed(&self, permissions: &Permissions) {

@@ -62,6 +62,11 @@ impl Link {
             Some((_, Some(signal))) => format!("was ended by signal {signal}{}", name(signal)),
             _ => "closed its connection".to_owned(),
         };
+        let usage = self.cgroup.as_ref().and_then(|cgroup| cgroup.usage().ok());
+        if usage.and_then(|usage| usage.oom_kills).is_some_and(|kills| kills > 0) {
+            let message = format!("the worker of {id} needed more memory than it may have: it {how}");
+            return Error::new(ErrorCode::MemoryLimit, message).with_hint("raise [limits] memory");
+        }
         Error::new(ErrorCode::ExtensionCrashed, format!("the worker of {id} {how}"))
     }
 

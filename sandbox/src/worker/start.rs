@@ -1,7 +1,9 @@
 //! From the start of the process to the first call.
 
+use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -10,13 +12,14 @@ use quadriga_abi::limits::ByteSize;
 use quadriga_abi::{Error, ErrorCode, Kind};
 use quadriga_core::{Bridge, Runtime, Unit};
 use rustix::io::fcntl_dupfd_cloexec;
-use rustix::process::{Signal, getppid, set_parent_process_death_signal, setsid};
 
 use super::Engine;
 use super::pool::Pool;
 use super::server::{End, Server};
 use super::uplink::Host;
+use crate::confine::{self, Plan};
 use crate::frame::{Frame, Reader};
+use crate::jail;
 use crate::job::{Greeting, Hello as _, Job};
 use crate::streams::Wire as _;
 
@@ -34,9 +37,6 @@ const THREADS: usize = 2;
 
 pub(super) fn serve(engines: &[Engine]) -> io::Result<()> {
     let socket = Arc::new(connection()?);
-    close_others(&socket)?;
-    // Signals of the host's terminal are for the host. Fails only for who leads a group already.
-    let _ = setsid();
     let mut reader = Reader::new(Arc::clone(&socket), JOB);
     let hello = match reader.next() {
         Ok(Some(frame)) if frame.envelope.kind == Kind::Hello => frame.envelope,
@@ -45,9 +45,9 @@ pub(super) fn serve(engines: &[Engine]) -> io::Result<()> {
         Err(broken) => return Err(io::Error::other(broken.to_string())),
     };
     let (events, ended) = mpsc::channel();
-    let host = Host::new(socket, events);
-    let prepared = Job::from_bytes(&hello.payload).and_then(|job| {
-        stay_below(job.host)?;
+    let host = Host::new(Arc::clone(&socket), events);
+    let prepared = Job::from_bytes(&hello.payload).and_then(|mut job| {
+        confine(&mut job.plan, &socket)?;
         let kind = job.runtime.clone();
         let deadline = hello.deadline.unwrap_or_else(|| Instant::now() + LOAD);
         let (unit, id, config) = job.unit(deadline)?;
@@ -114,31 +114,21 @@ fn connection() -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Closes what the host's process has let slip through.
-#[expect(unsafe_code, reason = "files that nobody in this process knows of have no owner")]
-fn close_others(socket: &OwnedFd) -> io::Result<()> {
-    let mut open: Vec<RawFd> = Vec::new();
-    for entry in std::fs::read_dir("/proc/self/fd")? {
-        open.extend(entry?.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok()));
-    }
-    for fd in open.into_iter().filter(|&fd| fd > 2 && fd != socket.as_raw_fd()) {
-        // The directory that was read is among them, and is closed already.
-        if std::fs::symlink_metadata(format!("/proc/self/fd/{fd}")).is_ok() {
-            // SAFETY: this is the only thread, and it has opened nothing but the socket.
-            drop(unsafe { OwnedFd::from_raw_fd(fd) });
-        }
-    }
-    Ok(())
+/// Confines this process, which is the only thing that runs in it, for good.
+fn confine(plan: &mut Plan, socket: &OwnedFd) -> Result<(), Error> {
+    plan.keep_fds = vec![1, 2, socket.as_raw_fd()];
+    plan.engine_paths.extend(libraries().map_err(|error| {
+        Error::new(ErrorCode::LoadFailed, format!("the worker cannot read about itself: {error}"))
+    })?);
+    confine::enter(plan).map(drop).map_err(|error| jail::unavailable(&error))
 }
 
-/// Lets this process end with its host, also if that has ended meanwhile.
-fn stay_below(host: u32) -> Result<(), Error> {
-    let failed = |message: String| Error::new(ErrorCode::LoadFailed, message);
-    set_parent_process_death_signal(Some(Signal::KILL))
-        .map_err(|error| failed(format!("the worker cannot be bound to its host: {error}")))?;
-    let parent = getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
-    if i64::from(parent) != i64::from(host) {
-        return Err(failed("the host that started the worker is gone".to_owned()));
-    }
-    Ok(())
+/// The folders of the libraries that are loaded: beside that of an interpreter lies its own library.
+fn libraries() -> io::Result<BTreeSet<PathBuf>> {
+    let maps = std::fs::read_to_string("/proc/self/maps")?;
+    let files = maps.lines().filter_map(|line| line.split_once('/').map(|(_, path)| format!("/{path}")));
+    let libraries = files.map(PathBuf::from).filter(|path| {
+        path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.contains(".so"))
+    });
+    Ok(libraries.filter_map(|path| path.parent().map(Path::to_owned)).collect())
 }

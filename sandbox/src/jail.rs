@@ -1,0 +1,129 @@
+//! What the worker of one extension is confined to, and what holds its processes together.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
+use std::{env, fs, io};
+
+use quadriga_abi::limits::{ByteSize, Limit};
+use quadriga_abi::permission::{FsMode, FsPermission};
+use quadriga_abi::{Error, ErrorCode, Isolation};
+use quadriga_core::Unit;
+use tempfile::TempDir;
+
+use crate::confine::{self, Access, Cgroup, CgroupLimits, ExecMemory, Grant, Plan};
+
+/// What the engines and the system's libraries read. What a machine doesn't have is left out.
+const SYSTEM: [&str; 14] = [
+    "/usr/lib",
+    "/usr/lib64",
+    "/usr/local/lib",
+    "/lib",
+    "/lib64",
+    "/usr/share/zoneinfo",
+    "/etc/ld.so.cache",
+    "/etc/localtime",
+    "/dev/null",
+    "/dev/zero",
+    "/dev/random",
+    "/dev/urandom",
+    "/proc/self",
+    "/sys/devices/system/cpu",
+];
+
+/// What an engine takes of its worker's memory for itself, beside what its extension may have.
+const ENGINE: u64 = 64 << 20;
+
+/// The limits that a worker's own process keeps to.
+pub(crate) const PROCESS: [Limit; 1] = [Limit::OpenFiles];
+
+/// Those that a cgroup keeps to.
+pub(crate) const CGROUP: [Limit; 3] = [Limit::Memory, Limit::CpuShare, Limit::Processes];
+
+/// The permissions that are mediated by what a worker finds around itself.
+pub(crate) const PERMISSIONS: [&str; 2] = ["env", "fs"];
+
+/// Whether this user may make cgroups on this machine.
+pub(crate) static CGROUPS: LazyLock<bool> = LazyLock::new(|| {
+    Cgroup::sweep();
+    let all = CgroupLimits { memory: Some(1 << 30), cpu_share: Some(1.0), processes: Some(64) };
+    Cgroup::create("probe", &all).and_then(Cgroup::destroy).is_ok()
+});
+
+/// What is around the worker of one extension, for as long as it lives.
+pub(crate) struct Jail {
+    pub(crate) plan: Plan,
+    pub(crate) cgroup: Option<Arc<Cgroup>>,
+    /// Removed with all that the extension left there.
+    _scratch: TempDir,
+}
+
+impl Jail {
+    pub(crate) fn new(isolation: Isolation, exec_memory: ExecMemory, unit: &Unit) -> Result<Self, Error> {
+        let failed = |error: io::Error| {
+            let message = format!("there is no place for the extension's own files: {error}");
+            Error::new(ErrorCode::LoadFailed, message)
+        };
+        let scratch = tempfile::Builder::new().prefix("quadriga-").tempdir().map_err(failed)?;
+        fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o700)).map_err(failed)?;
+        let folder = scratch.path().canonicalize().map_err(failed)?;
+        let mut plan = Plan::new(isolation, &unit.root);
+        plan.env = environment(unit, &folder);
+        plan.scratch = Some(folder);
+        plan.engine_paths = SYSTEM.iter().map(PathBuf::from).collect();
+        plan.grants = unit.permissions.fs.iter().map(|asked| grant(unit, asked)).collect::<Result<_, _>>()?;
+        plan.exec_memory = exec_memory;
+        plan.memfd = true;
+        plan.limits.open_files = unit.limits.open_files.map(u64::from);
+        Ok(Self { plan, cgroup: cgroup(unit)?, _scratch: scratch })
+    }
+}
+
+/// The environment of a worker: what programs expect, and what was granted.
+fn environment(unit: &Unit, scratch: &Path) -> BTreeMap<String, String> {
+    let own = |name: &str| Some((name.to_owned(), scratch.to_str()?.to_owned()));
+    let host = |name: &str| Some((name.to_owned(), env::var(name).ok()?));
+    let plain = [("LANG", "C.UTF-8")].map(|(name, value)| Some((name.to_owned(), value.to_owned())));
+    let granted = unit.permissions.env.iter().map(|name| host(name));
+    let all = plain.into_iter().chain([host("PATH"), own("HOME"), own("TMPDIR")]).chain(granted);
+    all.flatten().collect()
+}
+
+/// A path that was granted: whole, without links, so that it stays what was looked at.
+fn grant(unit: &Unit, asked: &FsPermission) -> Result<Grant, Error> {
+    let path = unit.root.join(&asked.path).canonicalize().map_err(|error| {
+        let message = format!("the path {:?}, which was granted, cannot be used: {error}", asked.path);
+        Error::new(ErrorCode::LoadFailed, message).with_hint("create it, or take it out of [permissions] fs")
+    })?;
+    let access = match asked.mode {
+        FsMode::ReadOnly => Access::ReadOnly,
+        FsMode::ReadWrite => Access::ReadWrite,
+    };
+    Ok(Grant { path, access })
+}
+
+/// What bounds the processes of the worker together. Without limits for it, it is there to count
+/// and to freeze, where it can be had.
+fn cgroup(unit: &Unit) -> Result<Option<Arc<Cgroup>>, Error> {
+    let limits = CgroupLimits {
+        memory: unit.limits.memory.map(|ByteSize(most)| most.saturating_add(ENGINE)),
+        cpu_share: unit.limits.cpu_share,
+        processes: unit.limits.processes.map(u64::from),
+    };
+    match Cgroup::create(unit.manifest.extension.id.as_str(), &limits) {
+        Ok(cgroup) => Ok(Some(Arc::new(cgroup))),
+        Err(_) if limits == CgroupLimits::default() => Ok(None),
+        Err(error) => Err(unavailable(&error)),
+    }
+}
+
+/// As an error of the contract.
+pub(crate) fn unavailable(error: &confine::Error) -> Error {
+    let code = match error {
+        confine::Error::Unavailable { .. } | confine::Error::NoCgroup(_) => ErrorCode::IsolationUnavailable,
+        _ => ErrorCode::LoadFailed,
+    };
+    Error::new(code, format!("the worker could not be confined: {error}"))
+        .with_hint("`quadriga doctor` shows what this machine and user can reach")
+}
