@@ -11,7 +11,8 @@
 //! | --- | --- | --- |
 //! | descriptors, environment, session, death of the parent, no new privileges | yes | yes |
 //! | capabilities dropped, rlimits, Landlock (ABI 3 or later), seccomp | yes | yes |
-//! | mount, IPC and UTS namespaces, private root | no | yes |
+//! | private root, UTS namespace | no | yes |
+//! | mount and IPC namespaces | used where they are there | yes |
 //! | network namespace | used where it is there | unless network is granted |
 //! | PID namespace | if subprocesses are granted | yes |
 //! | user namespace | for what needs it | for an ordinary user |
@@ -81,8 +82,7 @@ pub fn enter(plan: &Plan) -> Result<Report, Error> {
 
 /// The layers that don't depend on how the process was started.
 fn confine(plan: &Plan, layers: &mut Layers<'_>) -> Result<(), Error> {
-    let limits = rlimit::check(&plan.limits);
-    if let Err(error) = limits {
+    if let Err(error) = rlimit::check(&plan.limits) {
         layers.put(Layer::Limits, Err(error))?;
     }
     layers.put(Layer::NoNewPrivileges, process::no_new_privileges())?;
@@ -90,17 +90,19 @@ fn confine(plan: &Plan, layers: &mut Layers<'_>) -> Result<(), Error> {
     // Whatever changes the credentials clears the death signal, so it comes after those changes.
     layers.put(Layer::ParentDeath, process::die_with(plan.parent))?;
     layers.put(Layer::PidNamespace, warden::enter(plan))?;
-    let root = match layers.state(Layer::MountNamespace) {
-        Some(State::Reached) | Some(State::NotAsked) => root::enter(plan),
-        // It would change the mounts of the whole machine.
-        _ => Err(io::Error::other("without a mount namespace")),
+    // In the mount namespace of the machine, these would change its mounts.
+    let apart = layers.state(Layer::MountNamespace) == State::Reached;
+    let in_apart = |enter: fn(&Plan) -> io::Result<Outcome>| {
+        if apart { enter(plan) } else { Err(io::Error::other("without a mount namespace")) }
     };
-    layers.put(Layer::PrivateRoot, root)?;
+    layers.put(Layer::ReadOnlyMounts, in_apart(root::guard))?;
+    layers.put(Layer::PrivateRoot, in_apart(root::enter))?;
     process::change_folder(plan).map_err(|error| Error::Path { path: plan.folder().into(), error })?;
     layers.put(Layer::Capabilities, caps::drop_all())?;
     layers.put(Layer::Landlock, landlock::restrict(plan))?;
     layers.put(Layer::Limits, rlimit::set(&plan.limits))?;
-    layers.put(Layer::Seccomp, seccomp::install(plan))
+    let guarded = [Layer::ReadOnlyMounts, Layer::PrivateRoot].map(|layer| layers.state(layer));
+    layers.put(Layer::Seccomp, seccomp::install(plan, guarded.contains(&State::Reached)))
 }
 
 /// What was reached so far, held against what the plan demands.
@@ -115,8 +117,9 @@ impl<'a> Layers<'a> {
         Self { demands: Some(plan), reached: Vec::new() }
     }
 
-    fn state(&self, layer: Layer) -> Option<State> {
-        self.reached.iter().find(|status| status.layer == layer).map(|status| status.state)
+    fn state(&self, layer: Layer) -> State {
+        let status = self.reached.iter().find(|status| status.layer == layer);
+        status.map_or(State::NotReached, |status| status.state)
     }
 
     fn put(&mut self, layer: Layer, outcome: io::Result<Outcome>) -> Result<(), Error> {
@@ -137,6 +140,7 @@ fn demands(plan: &Plan, layer: Layer) -> bool {
     let container = plan.isolation == Isolation::Container;
     match layer {
         Layer::MountNamespace | Layer::IpcNamespace | Layer::UtsNamespace | Layer::PrivateRoot => container,
+        Layer::ReadOnlyMounts => false,
         Layer::NetNamespace => container && plan.net == Net::Denied,
         Layer::PidNamespace => namespace::wants_pids(plan),
         Layer::UserNamespace => plan.limits.processes.is_some(),

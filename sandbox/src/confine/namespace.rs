@@ -18,7 +18,7 @@ pub(super) fn enter(plan: &Plan, layers: &mut Layers<'_>) -> Result<(), Error> {
     let container = plan.isolation == Isolation::Container;
     layers.put(Layer::UserNamespace, user(plan.limits.processes.is_some()))?;
     let wanted = [
-        (Layer::MountNamespace, UnshareFlags::NEWNS, container),
+        (Layer::MountNamespace, UnshareFlags::NEWNS, true),
         (Layer::IpcNamespace, UnshareFlags::NEWIPC, true),
         (Layer::NetNamespace, UnshareFlags::NEWNET, plan.net == Net::Denied),
         (Layer::UtsNamespace, UnshareFlags::NEWUTS, container),

@@ -94,7 +94,8 @@ pub enum Net {
 pub enum ExecMemory {
     /// None, so no library can be loaded either.
     Denied,
-    /// Mapped files, so that libraries load.
+    /// Mapped files, so that libraries load. Where the worker has mounts of its own, none that it can
+    /// write.
     Libraries,
     /// Any, for engines that compile.
     Any,

@@ -55,6 +55,8 @@ pub enum Layer {
     UtsNamespace,
     /// Process ids of its own: it sees and signals no others, and all end together.
     PidNamespace,
+    /// What may not be written is mounted read-only, so that nobody changes its mode or owner.
+    ReadOnlyMounts,
     /// A root folder that holds what the plan names and nothing else.
     PrivateRoot,
     /// No capabilities, and none to be had.
@@ -151,6 +153,7 @@ impl fmt::Display for Layer {
             Self::NetNamespace => "a network namespace",
             Self::UtsNamespace => "a UTS namespace",
             Self::PidNamespace => "a PID namespace",
+            Self::ReadOnlyMounts => "read-only mounts",
             Self::PrivateRoot => "a private root",
             Self::Capabilities => "dropped capabilities",
             Self::Landlock => "Landlock",

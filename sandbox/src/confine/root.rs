@@ -1,4 +1,4 @@
-//! A root folder that holds what the plan names and nothing else.
+//! What of the file system there is, and what of it can be changed: mounts.
 
 use std::fs;
 use std::io;
@@ -14,7 +14,7 @@ use rustix::mount::{
 };
 
 use super::report::{Outcome, failed};
-use super::{Access, Plan, sys};
+use super::{Access, ExecMemory, Plan, sys};
 
 /// Devices that programs take for granted and that give nothing away.
 pub(super) const DEVICES: [&str; 5] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
@@ -27,12 +27,37 @@ pub(super) fn enter(plan: &Plan) -> io::Result<Outcome> {
     if plan.isolation != Isolation::Container {
         return Outcome::not_asked();
     }
-    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    rustix::mount::mount_change("/", private).map_err(failed("private mounts"))?;
+    private_mounts()?;
     let root = Root::collect(plan)?;
     root.build(&plan.package)?;
     switch()?;
     Outcome::reached()
+}
+
+/// At the level of a process: lets all that may not be written be read-only, in a mount namespace of
+/// its own. Landlock keeps files from being written, but not their modes, owners and times.
+pub(super) fn guard(plan: &Plan) -> io::Result<Outcome> {
+    if plan.isolation != Isolation::Process {
+        return Outcome::not_asked();
+    }
+    private_mounts()?;
+    let mut writable = Root::default();
+    for (path, access, _) in plan.paths().filter(|(_, access, _)| *access == Access::ReadWrite) {
+        writable.bind(path, attributes(access, plan.exec_memory)).map_err(failed(path.display()))?;
+    }
+    let all = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    sys::mount_setattr(all.as_fd(), u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits()), true)
+        .map_err(failed("mount_setattr"))?;
+    writable.mounts.sort_by_key(|mount| mount.at.components().count());
+    for mount in &writable.mounts {
+        attach(&mount.tree, &mount.at).map_err(failed(mount.at.display()))?;
+    }
+    Outcome::reached()
+}
+
+fn private_mounts() -> io::Result<()> {
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", private).map_err(failed("private mounts"))
 }
 
 /// What the root will hold.
@@ -57,7 +82,7 @@ impl Root {
             if path.starts_with("/proc") {
                 needs_proc = true;
             } else if required || fs::exists(path).unwrap_or(false) {
-                root.bind(path, attributes(access)).map_err(failed(path.display()))?;
+                root.bind(path, attributes(access, plan.exec_memory)).map_err(failed(path.display()))?;
             }
         }
         for device in DEVICES {
@@ -112,8 +137,8 @@ impl Root {
     }
 
     fn mount_proc(&mut self) -> io::Result<()> {
-        let tree =
-            file_system("proc", &[], attributes(Access::ReadOnly) | MountAttrFlags::MOUNT_ATTR_NOEXEC)?;
+        let set = attributes(Access::ReadOnly, ExecMemory::Denied) | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+        let tree = file_system("proc", &[], set)?;
         self.mounts.push(Mount { at: "/proc".into(), tree, is_folder: true });
         Ok(())
     }
@@ -150,13 +175,14 @@ impl Root {
     }
 }
 
-fn attributes(access: Access) -> MountAttrFlags {
+fn attributes(access: Access, exec: ExecMemory) -> MountAttrFlags {
     let common = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-    common
-        | match access {
-            Access::ReadOnly => MountAttrFlags::MOUNT_ATTR_RDONLY,
-            Access::ReadWrite => MountAttrFlags::MOUNT_ATTR_NOEXEC,
-        }
+    match access {
+        Access::ReadOnly => common | MountAttrFlags::MOUNT_ATTR_RDONLY,
+        // Nothing is won where any memory may be executable; programs are kept back by Landlock.
+        Access::ReadWrite if exec == ExecMemory::Any => common,
+        Access::ReadWrite => common | MountAttrFlags::MOUNT_ATTR_NOEXEC,
+    }
 }
 
 fn file_system(kind: &str, options: &[(&str, &str)], set: MountAttrFlags) -> io::Result<OwnedFd> {

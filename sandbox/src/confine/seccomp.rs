@@ -18,10 +18,10 @@ use seccompiler::{
 
 use super::report::Outcome;
 use super::syscalls::{
-    ALLOWED, DENIED, IOCTLS, LEGACY, LEGACY_DENIED, LEGACY_METADATA, LEGACY_PROCESSES, LISTEN, METADATA,
-    PRCTLS, PROCESSES, SOCKETS, TYPING,
+    ALLOWED, DENIED, IOCTLS, LEGACY, LEGACY_DENIED, LEGACY_METADATA, LEGACY_PROCESSES, LEGACY_WATCHES,
+    LISTEN, METADATA, PRCTLS, PROCESSES, SOCKETS, TYPING, WATCHES,
 };
-use super::{ExecMemory, Net, Plan, process, sys};
+use super::{ExecMemory, Net, Plan, State, process, sys};
 
 /// Flags of `clone` that make namespaces, or processes that aren't children of the caller.
 const CLONE_APART: [c_int; 9] = [
@@ -38,22 +38,27 @@ const CLONE_APART: [c_int; 9] = [
 /// The bits of a socket's type that aren't flags.
 const SOCK_TYPE_MASK: u64 = 0xF;
 
-pub(super) fn install(plan: &Plan) -> io::Result<Outcome> {
+/// With `guarded`, mounts keep the process from changing what it may not write.
+pub(super) fn install(plan: &Plan, guarded: bool) -> io::Result<Outcome> {
     let denied = (SeccompAction::Allow, SeccompAction::Errno(libc::EPERM as u32));
     let unknown = (SeccompAction::Errno(libc::ENOSYS as u32), SeccompAction::Allow);
     // Both are made before the first is installed, and of two equally strict answers the later counts.
-    let (allow, deny) = (allowed(plan).compile(unknown)?, denied_with(plan, process::pid()).compile(denied)?);
+    let allow = allowed(plan, guarded).compile(unknown)?;
+    let deny = denied_with(plan, guarded, process::pid()).compile(denied)?;
     sys::install_filter(&allow, false)?;
     sys::install_filter(&deny, true)?;
-    Outcome::reached()
+    Outcome::noted(State::Reached, if guarded { "" } else { "no changes of modes, owners and times" })
 }
 
-fn allowed(plan: &Plan) -> Rules {
+fn allowed(plan: &Plan, guarded: bool) -> Rules {
     let mut rules = Rules::default();
     // To install the second filter, which denies it.
     rules.all(ALLOWED).all(LEGACY).all(&[libc::SYS_seccomp]);
-    if plan.isolation == Isolation::Container {
+    if guarded {
         rules.all(METADATA).all(LEGACY_METADATA);
+    }
+    if plan.isolation == Isolation::Container {
+        rules.all(WATCHES).all(LEGACY_WATCHES);
     }
     for request in IOCTLS {
         rules.when(libc::SYS_ioctl, &[is(1, *request)]);
@@ -68,11 +73,14 @@ fn allowed(plan: &Plan) -> Rules {
 }
 
 /// What is denied by name; `own` is the pid of the process.
-fn denied_with(plan: &Plan, own: u32) -> Rules {
+fn denied_with(plan: &Plan, guarded: bool, own: u32) -> Rules {
     let mut rules = Rules::default();
     rules.all(DENIED).all(LEGACY_DENIED);
-    if plan.isolation != Isolation::Container {
+    if !guarded {
         rules.all(METADATA).all(LEGACY_METADATA);
+    }
+    if plan.isolation != Isolation::Container {
+        rules.all(WATCHES).all(LEGACY_WATCHES);
     }
     for request in TYPING {
         rules.when(libc::SYS_ioctl, &[is(1, request)]);

@@ -227,8 +227,8 @@ pub(super) const LEGACY: &[c_long] = &[
 #[cfg(target_arch = "aarch64")]
 pub(super) const LEGACY: &[c_long] = &[SYS_renameat];
 
-/// What changes or watches files that it need not be able to open. Landlock doesn't guard these, so
-/// they are for a private root only, whose mounts do.
+/// What changes files that it need not be able to open for writing. Landlock doesn't guard these;
+/// read-only mounts do.
 pub(super) const METADATA: &[c_long] = &[
     SYS_fchmod,
     SYS_fchmodat,
@@ -242,15 +242,19 @@ pub(super) const METADATA: &[c_long] = &[
     SYS_removexattr,
     SYS_lremovexattr,
     SYS_fremovexattr,
-    SYS_inotify_init1,
-    SYS_inotify_add_watch,
-    SYS_inotify_rm_watch,
 ];
 #[cfg(target_arch = "x86_64")]
 pub(super) const LEGACY_METADATA: &[c_long] =
-    &[SYS_chmod, SYS_chown, SYS_lchown, SYS_utime, SYS_utimes, SYS_futimesat, SYS_inotify_init];
+    &[SYS_chmod, SYS_chown, SYS_lchown, SYS_utime, SYS_utimes, SYS_futimesat];
 #[cfg(target_arch = "aarch64")]
 pub(super) const LEGACY_METADATA: &[c_long] = &[];
+
+/// What tells the names of files in folders that Landlock keeps closed: for a private root alone.
+pub(super) const WATCHES: &[c_long] = &[SYS_inotify_init1, SYS_inotify_add_watch, SYS_inotify_rm_watch];
+#[cfg(target_arch = "x86_64")]
+pub(super) const LEGACY_WATCHES: &[c_long] = &[SYS_inotify_init];
+#[cfg(target_arch = "aarch64")]
+pub(super) const LEGACY_WATCHES: &[c_long] = &[];
 
 /// To start programs, and to wait for and signal the processes.
 pub(super) const PROCESSES: &[c_long] =

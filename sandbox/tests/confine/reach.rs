@@ -15,6 +15,8 @@ const WORKS: &[Row] = &[
     ("the package", |_, _| (), |place| Action::Read(place.at("package/file")), Some("in package")),
     ("the scratch folder", |_, _| (), |place| Action::Work(place.at("scratch")), Some("text")),
     ("the current folder", |_, _| (), |_| Action::Work(".".into()), Some("text")),
+    ("modes", |_, _| (), |place| Action::Chmod(place.at("scratch/file")), None),
+    ("times", |_, _| (), |place| Action::Touch(place.at("scratch/file")), None),
     ("threads", |_, _| (), |_| Action::Threads(8), Some("28")),
     ("memory", |_, _| (), |_| Action::Allocate(32 << 20), Some("33554432")),
     ("clocks", |_, _| (), |_| Action::Clocks, Some("true")),
@@ -162,7 +164,7 @@ fn the_report_says_which_layers_were_reached() {
             assert_eq!(state(layer), State::Reached, "{layer}");
         }
         let inside = if place.level == Isolation::Container { State::Reached } else { State::NotAsked };
-        for layer in [Layer::MountNamespace, Layer::PidNamespace, Layer::PrivateRoot] {
+        for layer in [Layer::UtsNamespace, Layer::PidNamespace, Layer::PrivateRoot] {
             assert_eq!(state(layer), inside, "{layer}");
         }
     });
