@@ -22,7 +22,8 @@ struct Row {
     runtime: String,
     present: bool,
     engine: Option<String>,
-    isolation: Option<Isolation>,
+    /// The levels that it reaches, weakest first.
+    isolation: Vec<Isolation>,
     limits: Vec<String>,
     permissions: Vec<&'static str>,
 }
@@ -71,25 +72,30 @@ pub(crate) fn run(args: &DoctorArgs, output: Output) -> Result<ExitCode> {
 
 fn build(output: Output) -> Result<()> {
     let dispatcher = host::start(Isolation::None, host::LOAD_TIMEOUT)?;
-    let mut rows: Vec<Row> = dispatcher
-        .runtimes()
-        .into_iter()
-        .map(|runtime| {
-            let support = runtime.support();
-            Row {
-                runtime: runtime.kind().to_string(),
+    let worker = worker();
+    let mut rows: Vec<Row> = Vec::new();
+    for runtime in dispatcher.runtimes() {
+        let (kind, support) = (runtime.kind().to_string(), runtime.support());
+        if support.isolation >= Isolation::Process && worker.is_err() {
+            continue;
+        }
+        match rows.last_mut().filter(|row| row.runtime == kind) {
+            Some(row) => row.isolation.push(support.isolation),
+            None => rows.push(Row {
+                runtime: kind,
                 present: true,
                 engine: Some(runtime.engine()),
-                isolation: Some(support.isolation),
+                isolation: vec![support.isolation],
                 limits: support.limits.iter().map(limit).collect(),
                 permissions: support.permissions.to_vec(),
-            }
-        })
-        .collect();
+            }),
+        }
+    }
     for kind in KINDS {
         if rows.iter().all(|row| row.runtime != kind) {
-            let (runtime, limits, permissions) = (kind.to_owned(), Vec::new(), Vec::new());
-            rows.push(Row { runtime, present: false, engine: None, isolation: None, limits, permissions });
+            let (runtime, isolation) = (kind.to_owned(), Vec::new());
+            let (limits, permissions) = (Vec::new(), Vec::new());
+            rows.push(Row { runtime, present: false, engine: None, isolation, limits, permissions });
         }
     }
     let version = env!("CARGO_PKG_VERSION");
@@ -97,13 +103,19 @@ fn build(output: Output) -> Result<()> {
     let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
     if output.json {
         return output.value(&json!({
-            "version": version, "contract": contract, "os": os, "arch": arch, "runtimes": rows,
+            "version": version, "contract": contract, "os": os, "arch": arch, "worker": worker.ok(), "runtimes": rows,
         }));
     }
     let cells = rows.iter().map(|row| {
-        let isolation = row.isolation.map(|level| level.to_string()).unwrap_or_default();
+        let isolation: Vec<String> = row.isolation.iter().map(ToString::to_string).collect();
         let engine = row.engine.clone().unwrap_or_else(|| "not in this build".to_owned());
-        vec![row.runtime.clone(), engine, isolation, row.limits.join(", "), row.permissions.join(", ")]
+        vec![
+            row.runtime.clone(),
+            engine,
+            isolation.join(", "),
+            row.limits.join(", "),
+            row.permissions.join(", "),
+        ]
     });
     let header = ["Runtime", "Engine", "Isolation", "Limits kept", "Permissions mediated"];
     let mut text = format!("quadriga {version}, contract {contract}, {os} {arch}\n\n");
@@ -111,7 +123,22 @@ fn build(output: Output) -> Result<()> {
     text.push_str(
         "\nEvery runtime also keeps load-timeout, message-size, queue-depth and call-depth, and mediates call.\n",
     );
+    match &worker {
+        Ok(path) => writeln!(text, "Worker processes run {path}.")?,
+        Err(why) => writeln!(text, "No worker processes: {why}.")?,
+    }
     output.text(&text)
+}
+
+/// The program that runs extensions in processes of their own, or why there is none.
+#[cfg(target_os = "linux")]
+fn worker() -> Result<String, String> {
+    quadriga::worker_program().map(|path| path.display().to_string()).map_err(|error| error.to_string())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn worker() -> Result<String, String> {
+    Err("worker processes are there on Linux alone".to_owned())
 }
 
 /// The limit as manifests write it.

@@ -20,7 +20,7 @@ pub use quadriga_core::{
 pub use quadriga_core::{Communication, Decision, DecisionFilter, Reason, Rule, Subject, Tally, Verdict};
 
 #[cfg(all(feature = "process", target_os = "linux"))]
-pub use quadriga_sandbox::ProcessRuntime;
+pub use quadriga_sandbox::{ProcessRuntime, worker_program};
 #[cfg(all(feature = "process", target_os = "linux"))]
 use quadriga_sandbox::{confine::ExecMemory, worker::Engine};
 

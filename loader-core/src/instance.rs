@@ -181,4 +181,6 @@ pub struct Usage {
     pub memory: Option<u64>,
     /// Engine instances: isolates, interpreters, component instances.
     pub instances: u32,
+    /// The id of the process that it runs in, if that is one of its own.
+    pub process: Option<u32>,
 }

@@ -205,7 +205,7 @@ impl Instance for MockInstance {
 
     fn usage(&self) -> Usage {
         let memory = self.runtime.memory.as_ref().map(|bytes| bytes.load(Ordering::Relaxed));
-        Usage { memory, instances: 1 }
+        Usage { memory, instances: 1, ..Usage::default() }
     }
 
     fn permissions_changed(&self, permissions: &Permissions) {

@@ -79,7 +79,8 @@ impl Instance for JsInstance {
     fn usage(&self) -> Usage {
         let memory = self.line.shared.memory.load(Ordering::Relaxed);
         let alive = self.line.shared.death.get().is_none();
-        Usage { memory: Some(if alive { memory } else { 0 }), instances: u32::from(alive) }
+        let memory = Some(if alive { memory } else { 0 });
+        Usage { memory, instances: u32::from(alive), ..Usage::default() }
     }
 
     fn shutdown(&self) -> BoxFuture<'_, ()> {

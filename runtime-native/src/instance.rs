@@ -71,7 +71,7 @@ impl Instance for NativeInstance {
     }
 
     fn usage(&self) -> Usage {
-        Usage { memory: None, instances: 1 }
+        Usage { instances: 1, ..Usage::default() }
     }
 
     fn shutdown(&self) -> BoxFuture<'_, ()> {

@@ -100,7 +100,7 @@ impl Instance for PythonInstance {
     }
 
     fn usage(&self) -> Usage {
-        Usage { memory: None, instances: 1 }
+        Usage { instances: 1, ..Usage::default() }
     }
 
     fn shutdown(&self) -> BoxFuture<'_, ()> {

@@ -126,6 +126,7 @@ impl Pool {
         Usage {
             memory: Some(self.memory.used() as u64),
             instances: self.memory.instances.load(Ordering::Relaxed),
+            ..Usage::default()
         }
     }
 }

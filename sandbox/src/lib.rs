@@ -19,3 +19,11 @@ mod streams;
 pub mod worker;
 
 pub use runtime::ProcessRuntime;
+
+/// The worker program of a host that names none itself: see [`ProcessRuntime::new`].
+///
+/// # Errors
+/// Says where it was looked for.
+pub fn worker_program() -> Result<std::path::PathBuf, quadriga_abi::Error> {
+    program::find(None)
+}

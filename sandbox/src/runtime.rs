@@ -176,10 +176,11 @@ impl Instance for ProcessInstance {
 
     fn usage(&self) -> Usage {
         if self.worker.link.is_over() {
-            return Usage { memory: Some(0), instances: 0 };
+            return Usage { memory: Some(0), ..Usage::default() };
         }
         let held = self.worker.jail.cgroup.as_ref().and_then(|cgroup| cgroup.usage().ok()?.memory);
-        Usage { memory: held.or_else(|| resident(self.worker.link.pid())), instances: 1 }
+        let pid = self.worker.link.pid();
+        Usage { memory: held.or_else(|| resident(pid)), instances: 1, process: Some(pid) }
     }
 
     fn permissions_changed(&self, permissions: &Permissions) {
@@ -202,3 +203,6 @@ fn resident(pid: u32) -> Option<u64> {
     let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
     Some(pages * rustix::param::page_size() as u64)
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,3 +29,5 @@ mod streams;
 mod versions;
 #[cfg(feature = "wasm")]
 mod wasm;
+#[cfg(all(feature = "process", any(feature = "v8", feature = "quickjs"), target_os = "linux"))]
+mod workers;

@@ -10,20 +10,21 @@ use super::subject::{MOCK, Subject};
 /// Where a subject runs, the so-manieth.
 type Place = fn(&Subject, usize) -> Option<Isolation>;
 
+/// In the process of the host.
+const HERE: Place = |_, _| None;
+
 macro_rules! pairs {
     ($($case:ident),* $(,)?) => {
-        pairs! { @at |_, _| None; $($case),* }
-
         #[cfg(feature = "process")]
         mod in_workers {
-            use super::*;
+            use super::{cases, worker};
 
             pairs! { @at |subject, _| worker(subject); $($case),* }
         }
 
         #[cfg(feature = "process")]
         mod here_and_there {
-            use super::*;
+            use super::{cases, worker};
 
             pairs! { @at |subject, n| if n % 2 == 0 { worker(subject) } else { None }; $($case),* }
         }
@@ -48,4 +49,29 @@ pairs! {
 #[cfg(feature = "process")]
 fn worker(subject: &Subject) -> Option<Isolation> {
     (subject.name != MOCK.name).then_some(Isolation::Process)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_come_back_through_every_pair() {
+    cases::values_come_back_through_every_pair(HERE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_longer_values_come_back_through_every_pair() {
+    cases::slow_longer_values_come_back_through_every_pair(HERE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_flow_through_every_pair() {
+    cases::streams_flow_through_every_pair(HERE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_keep_code_and_chain_through_every_pair() {
+    cases::errors_keep_code_and_chain_through_every_pair(HERE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadline_bounds_both_of_every_pair() {
+    cases::a_deadline_bounds_both_of_every_pair(HERE).await;
 }

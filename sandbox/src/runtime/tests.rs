@@ -1,0 +1,239 @@
+//! Workers that lie, babble and fall silent. Each is a shell script that sends what a test wrote
+//! for it: first a hello, and the rest once a call is under way, whose id is 1.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
+
+use quadriga_abi::{Bytes, Method};
+use quadriga_core::{CallOptions, Dispatcher, LoadOptions, MockRuntime, Policy, State};
+use tempfile::TempDir;
+
+use super::*;
+use crate::frame::{FROM_GUEST, INPUT};
+use crate::job::Greeting;
+
+const SCRIPT: &str = r#"#!/bin/sh
+cat "$0.hello" >&0
+while [ ! -e "$0.go" ]; do sleep 0.01; done
+cat "$0.rest" >&0
+exec sleep 60
+"#;
+
+fn bytes(frame: &Frame) -> Vec<u8> {
+    [frame.head(), frame.envelope.payload.to_vec()].concat()
+}
+
+fn frame(kind: Kind, id: u64, payload: &[u8]) -> Vec<u8> {
+    bytes(&Frame::new(kind, id, payload.to_vec()))
+}
+
+fn error(id: u64, message: &str) -> Vec<u8> {
+    frame(Kind::Error, id, &Error::new(ErrorCode::ExtensionError, message).to_bytes())
+}
+
+fn hello() -> Vec<u8> {
+    let methods = vec![Method::named("call"), Method { streams: true, ..Method::named("stream") }];
+    let greeting = Greeting::new(Description::new("test", methods));
+    frame(Kind::Hello, 0, &greeting.to_bytes().unwrap())
+}
+
+/// A hello with another version in the so-manieth place where it says one.
+fn lie(place: usize) -> Vec<u8> {
+    let (mut hello, truth) = (hello(), env!("CARGO_PKG_VERSION").as_bytes());
+    assert_eq!(truth, quadriga_abi::PROTOCOL.to_string().as_bytes(), "release and contract look alike");
+    let found = hello.windows(truth.len()).enumerate().filter(|(_, bytes)| *bytes == truth).nth(place);
+    let (at, _) = found.unwrap();
+    hello[at..at + truth.len()].copy_from_slice(b"9.9.9");
+    hello
+}
+
+/// A host with one extension in such a worker, beside one that has nothing to do with it.
+struct Stage {
+    folder: TempDir,
+    host: Dispatcher,
+}
+
+impl Stage {
+    async fn new(hello: &[u8], rest: &[u8]) -> (Self, Result<(), Error>) {
+        let folder = TempDir::new().unwrap();
+        let program = folder.path().join("worker");
+        fs::write(&program, SCRIPT).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(folder.path().join("worker.hello"), hello).unwrap();
+        fs::write(folder.path().join("worker.rest"), rest).unwrap();
+        fs::write(folder.path().join("main"), "").unwrap();
+        let mock = MockRuntime::new().echo("echo");
+        let host = Dispatcher::builder()
+            .runtime(ProcessRuntime::new(&mock, Some(program)))
+            .runtime(mock)
+            .policy(Policy { load_timeout: Duration::from_secs(10), ..Policy::default() })
+            .build()
+            .unwrap();
+        let stage = Self { folder, host };
+        let loaded = stage.load("a.worker", "isolation = 'process'").await;
+        stage.load("a.other", "").await.unwrap();
+        (stage, loaded)
+    }
+
+    async fn load(&self, id: &str, more: &str) -> Result<(), Error> {
+        let manifest = format!(
+            "[extension]\nid = '{id}'\nversion = '1.0.0'\n[runtime]\nkind = 'mock'\nentry = 'main'\n{more}\n"
+        );
+        fs::write(self.folder.path().join("quadriga.toml"), manifest).unwrap();
+        self.host.load(self.folder.path(), LoadOptions::default()).await.map(drop)
+    }
+
+    async fn call(&self, extension: &str, method: &str) -> Result<Bytes, Error> {
+        let options = CallOptions::default().timeout(Duration::from_secs(10));
+        self.host.call(extension, method, Bytes::from_static(b"\x90"), options).await
+    }
+
+    /// What a call comes to in whose course the worker sends the rest.
+    async fn perform(&self, method: &str) -> Result<Bytes, Error> {
+        let go = async {
+            while self.host.status("a.worker").unwrap().metrics.in_flight == 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            fs::write(self.folder.path().join("worker.go"), "").unwrap();
+        };
+        tokio::join!(self.call("a.worker", method), go).0
+    }
+
+    /// Nobody else has come to harm.
+    async fn is_well(&self) {
+        assert_eq!(self.host.status("a.other").unwrap().state, State::Running);
+        assert_eq!(&self.call("a.other", "echo").await.unwrap()[..], b"\x90");
+        self.host.shutdown().await;
+    }
+}
+
+/// The worker is ended, and the error says why.
+fn assert_ended(error: &Error, words: &str) {
+    assert_eq!(error.code, ErrorCode::ExtensionCrashed, "{error:?}");
+    let cause = error.cause.as_ref().expect("a cause");
+    assert_eq!(cause.code, ErrorCode::ProtocolViolation, "{error:?}");
+    assert!(cause.message.contains(words), "{words:?} is not in {error:?}");
+}
+
+#[tokio::test]
+async fn a_worker_that_keeps_to_the_contract_is_believed() {
+    let (stage, loaded) = Stage::new(&hello(), &frame(Kind::Reply, 1, b"\x2a")).await;
+    loaded.unwrap();
+    assert_eq!(&stage.perform("call").await.unwrap()[..], b"\x2a");
+    stage.is_well().await;
+    let (stage, loaded) = Stage::new(&hello(), &error(1, "no hay")).await;
+    loaded.unwrap();
+    assert_eq!(stage.perform("call").await.unwrap_err().message, "no hay");
+    stage.is_well().await;
+}
+
+#[tokio::test]
+async fn what_is_no_hello_fails_the_load() {
+    let crashed = ErrorCode::ExtensionCrashed;
+    let cases: [(Vec<u8>, ErrorCode, &str); 9] = [
+        (vec![0xff; 64], crashed, "it sent a frame of 4294967295 bytes"),
+        (
+            frame(Kind::Hello, 0, b"\xc1"),
+            ErrorCode::ProtocolViolation,
+            "the hello of the worker cannot be read",
+        ),
+        (
+            frame(Kind::Hello, 0, b"\x80"),
+            ErrorCode::ProtocolViolation,
+            "the hello of the worker cannot be read",
+        ),
+        (lie(1), ErrorCode::IncompatibleVersion, "the worker is release 9.9.9 and speaks contract 0.1.0"),
+        (lie(2), ErrorCode::IncompatibleVersion, "the worker is release 0.1.0 and speaks contract 9.9.9"),
+        (lie(3), ErrorCode::IncompatibleVersion, "a.worker was built for contract 9.9.9"),
+        (frame(Kind::Reply, 1, b"\xc0"), crashed, "an answer to call 1, which is not under way"),
+        (frame(Kind::Call, 1, b"\x90"), crashed, "a message of kind Call, which no worker sends"),
+        (error(0, "no hay"), ErrorCode::ExtensionError, "no hay"),
+    ];
+    for (hello, code, words) in cases {
+        let (stage, loaded) = Stage::new(&hello, &[]).await;
+        let error = loaded.expect_err(words);
+        assert_eq!(error.code, code, "{words}: {error:?}");
+        assert!(error.message.contains(words), "{words:?} is not in {error:?}");
+        stage.is_well().await;
+    }
+}
+
+#[tokio::test]
+async fn whoever_breaks_the_contract_is_ended_and_nobody_else() {
+    let twice = [frame(Kind::Reply, 1, b"\xc0"), frame(Kind::Reply, 1, b"\xc0")].concat();
+    let cut = [&hello()[..], &frame(Kind::Reply, 1, &[0; 100])[..60]].concat();
+    let call = |id, payload: &[u8]| frame(Kind::HostCall, id, payload);
+    let twice_the_id = [call(FROM_GUEST, b"\x92\xa1a\xa1b"), call(FROM_GUEST, b"\x92\xa1a\xa1b")].concat();
+    let mut flood = Vec::new();
+    for _ in 0..5 {
+        flood.extend(frame(Kind::StreamData, 1, &[0xc0; 20 << 10]));
+    }
+    let cases: [(&str, Vec<u8>, &str); 14] = [
+        ("call", vec![0xff; 32], "it sent a frame of"),
+        (
+            "call",
+            vec![4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xc1, 0, 0, 0],
+            "a frame that cannot be read",
+        ),
+        ("call", hello(), "a second hello"),
+        ("call", cut, "a second hello"),
+        ("call", error(0, "too late"), "an error of the load after its end"),
+        ("call", frame(Kind::Reply, 77, b"\xc0"), "an answer to call 77, which is not under way"),
+        ("call", frame(Kind::Error, 1, b"\xc1"), "an error that cannot be read"),
+        ("call", frame(Kind::Log, 1, b"\xc1"), "a line that cannot be read"),
+        ("call", frame(Kind::Shutdown, 0, b""), "a message of kind Shutdown, which no worker sends"),
+        ("call", call(5, b"\x92\xa1a\xa1b"), "a call with the id 5, which is not free"),
+        ("call", call(FROM_GUEST, b"\xc1"), "a call without a target"),
+        ("call", frame(Kind::StreamAck, 1, b"\xc1"), "an acknowledgement that cannot be read"),
+        ("call", twice_the_id, "which is not free"),
+        ("call", twice, "an answer to call 1, which is not under way"),
+    ];
+    for (method, rest, words) in cases {
+        let (stage, loaded) = Stage::new(&hello(), &rest).await;
+        loaded.expect(words);
+        let done = stage.perform(method).await;
+        // The first of two answers counts; what follows meets a worker that is gone.
+        let error = match done {
+            Err(error) => error,
+            Ok(_) => {
+                while stage.host.status("a.worker").unwrap().usage.instances > 0 {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                stage.call("a.worker", method).await.expect_err(words)
+            }
+        };
+        assert_ended(&error, words);
+        stage.is_well().await;
+    }
+    // Nobody reads the stream, so that it is full.
+    let (stage, loaded) = Stage::new(&hello(), &flood).await;
+    loaded.unwrap();
+    let mut items =
+        stage.host.stream("a.worker", "stream", Bytes::from_static(b"\x90"), CallOptions::default());
+    fs::write(stage.folder.path().join("worker.go"), "").unwrap();
+    while stage.host.status("a.worker").unwrap().usage.instances > 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let end = loop {
+        match items.next().await.unwrap() {
+            Ok(item) => assert_eq!(item.len(), 20 << 10),
+            Err(error) => break error,
+        }
+    };
+    assert_ended(&end, "of a stream with");
+    stage.is_well().await;
+}
+
+/// Calls by a guest that may call nothing, for a call that is not under way, with a name that is none.
+#[tokio::test]
+async fn calls_of_a_worker_go_through_its_grant() {
+    let mut call = Frame::new(Kind::HostCall, FROM_GUEST | 7, b"\x92\xa1a\xa1b".to_vec());
+    (call.flags, call.parent) = (INPUT, 99);
+    let rest = [bytes(&call), frame(Kind::Reply, 1, b"\xc0")].concat();
+    let (stage, loaded) = Stage::new(&hello(), &rest).await;
+    loaded.unwrap();
+    stage.perform("call").await.unwrap();
+    assert_eq!(stage.host.status("a.other").unwrap().metrics.calls, 0);
+    stage.is_well().await;
+}

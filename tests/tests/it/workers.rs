@@ -1,0 +1,248 @@
+//! Worker processes: how they end, and what is left of them.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use quadriga::abi::{Bytes, Error, ErrorCode, Isolation, Value};
+use quadriga::{CallOptions, Dispatcher, LoadOptions, Policy};
+use quadriga_tests::{granted, guest, host, with};
+
+use crate::cli::command;
+
+const NONE: Bytes = Bytes::from_static(b"\x90");
+
+/// How long what is quick may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn in_worker() -> LoadOptions {
+    LoadOptions { isolation: Some(Isolation::Process), ..granted() }
+}
+
+async fn host_with(case: &str, language: &str) -> (Dispatcher, String) {
+    let host = host();
+    host.load(guest(case, language), in_worker()).await.unwrap();
+    (host, format!("{case}.{language}"))
+}
+
+fn worker_of(host: &Dispatcher, id: &str) -> u32 {
+    host.status(id).unwrap().usage.process.unwrap()
+}
+
+fn kill(pid: u32) {
+    assert!(Command::new("kill").args(["-KILL", &pid.to_string()]).status().unwrap().success());
+}
+
+/// Waits for what comes soon.
+fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(Instant::now() < until, "{what} did not happen");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Begins a call that goes on until its worker ends.
+fn begin(host: &Dispatcher, id: &str, method: &'static str) -> tokio::task::JoinHandle<Result<Bytes, Error>> {
+    let (host, id) = (host.clone(), id.to_owned());
+    tokio::spawn(async move { host.call(&id, method, NONE, CallOptions::default()).await })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_is_killed_fails_its_calls_at_once_and_nothing_else() {
+    for language in ["js", "python", "wasm", "native"] {
+        let (host, id) = host_with("flow", language).await;
+        host.load(guest("relay", "js"), granted()).await.unwrap();
+        let calls = [begin(&host, &id, "pause"), begin(&host, &id, "pause")];
+        wait_until("the calls", || host.status(&id).unwrap().metrics.in_flight == 2);
+        let killed = Instant::now();
+        kill(worker_of(&host, &id));
+        for call in calls {
+            let error = call.await.unwrap().unwrap_err();
+            assert_eq!(error.code, ErrorCode::ExtensionCrashed, "{error:?}");
+            assert!(error.message.ends_with("was ended by signal 9 (SIGKILL)"), "{error:?}");
+            assert_eq!(error.extension.as_deref(), Some(id.as_str()));
+        }
+        assert!(killed.elapsed() < Duration::from_secs(1), "{:?}", killed.elapsed());
+        let error = host.invoke::<Value>(&id, "count", &(3,)).await.unwrap_err();
+        assert_eq!(error.code, ErrorCode::ExtensionCrashed, "later calls too: {error:?}");
+        assert_eq!(host.status(&id).unwrap().usage.instances, 0);
+        let sum: i64 = host.invoke("relay.js", "add", &(2, 3)).await.unwrap();
+        assert_eq!(sum, 5);
+        // A load gets a new one.
+        host.unload(&id).await.unwrap();
+        host.load(guest("flow", language), in_worker()).await.unwrap();
+        let count: Vec<u64> = host.invoke(&id, "count", &(3,)).await.unwrap();
+        assert_eq!(count, [0, 1, 2]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn native_code_that_ends_its_process_ends_that_of_its_worker() {
+    let cases: [(&str, &[i64], &str); 3] = [
+        ("abort", &[], "was ended by signal 6 (SIGABRT)"),
+        ("exit", &[3], "exited with code 3"),
+        ("overflow", &[0], "was ended by signal 6 (SIGABRT)"),
+    ];
+    for (method, arguments, how) in cases {
+        let (host, id) = host_with("deadly", "native").await;
+        let error = host.invoke::<Value>(&id, method, &arguments).await.unwrap_err();
+        assert_eq!(error.code, ErrorCode::ExtensionCrashed, "{method}: {error:?}");
+        assert!(error.message.ends_with(how), "{method}: {error:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn native_code_that_does_not_end_is_ended_with_its_worker() {
+    let (host, id) = host_with("deadly", "native").await;
+    let worker = worker_of(&host, &id);
+    let options = CallOptions::default().timeout(Duration::from_millis(50));
+    let error = host.call(&id, "spin", NONE, options).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::DeadlineExceeded, "{error:?}");
+    // Its siblings go on meanwhile.
+    let sum: i64 = host.invoke(&id, "add", &(2, 3)).await.unwrap();
+    assert_eq!(sum, 5);
+    wait_until("the end of the worker", || !Path::new(&format!("/proc/{worker}")).exists());
+    let error = host.invoke::<Value>(&id, "add", &(2, 3)).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::ExtensionCrashed, "{error:?}");
+    assert!(error.message.contains("after it had to end"), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_gets_nothing_of_its_host() {
+    let (host, id) = host_with("deadly", "native").await;
+    let variables: Vec<String> = host.invoke(&id, "variables", &()).await.unwrap();
+    assert_eq!(variables, ["PATH"]);
+    let files: Vec<String> = host.invoke(&id, "files", &()).await.unwrap();
+    let of_a_worker = |file: &String| {
+        file == "/dev/null"
+            || file.starts_with("pipe:")
+            || file.starts_with("socket:")
+            || file.starts_with("anon_inode:[event")
+            || file.starts_with("/proc/")
+    };
+    assert!(files.iter().all(of_a_worker), "{files:?}");
+    let sockets: HashSet<&String> = files.iter().filter(|file| file.starts_with("socket:")).collect();
+    // The one to the host, and tokio's own pair for signals.
+    assert_eq!(sockets.len(), 3, "{files:?}");
+}
+
+#[test]
+fn what_a_guest_prints_past_the_log_is_in_it() {
+    let dir = guest("deadly", "native");
+    let args = ["call", dir.to_str().unwrap(), "print", "\"a line\"", "--isolation", "process"];
+    let run = command().args(args).output().unwrap();
+    let (stdout, stderr) = (String::from_utf8(run.stdout).unwrap(), String::from_utf8(run.stderr).unwrap());
+    assert_eq!((run.status.code(), stdout.as_str()), (Some(0), "true\n"), "{stderr}");
+    for line in ["deadly.native: a line to stdout", "deadly.native: warning: a line to stderr"] {
+        assert!(stderr.contains(line), "{line:?} is not in {stderr:?}");
+    }
+}
+
+/// The processes whose parent is this one.
+fn children(parent: u32) -> Vec<u32> {
+    let of = |entry: fs::DirEntry| {
+        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+        let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+        let ppid: u32 = stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()?;
+        (ppid == parent).then_some(pid)
+    };
+    fs::read_dir("/proc").unwrap().flatten().filter_map(of).collect()
+}
+
+#[test]
+fn the_end_of_the_host_ends_its_workers() {
+    let dir = guest("relay", "js");
+    let mut host = command()
+        .args(["call", dir.to_str().unwrap(), "spin", "--isolation", "process"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut workers = Vec::new();
+    wait_until("the start of the worker", || {
+        workers = children(host.id());
+        !workers.is_empty()
+    });
+    let worker = format!("/proc/{}", workers[0]);
+    host.kill().unwrap();
+    host.wait().unwrap();
+    wait_until("the end of the worker", || !Path::new(&worker).exists());
+}
+
+/// Open files, threads and children of this process.
+fn held() -> (usize, usize, usize) {
+    let count = |folder: &str| fs::read_dir(folder).unwrap().count();
+    (count("/proc/self/fd"), count("/proc/self/task"), children(std::process::id()).len())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_left_of_a_worker_that_was_unloaded() {
+    let host = host();
+    let dir = guest("relay", "native");
+    let round = async || {
+        host.load(&dir, in_worker()).await.unwrap();
+        let sum: i64 = host.invoke("relay.native", "add", &(2, 3)).await.unwrap();
+        assert_eq!(sum, 5);
+        host.unload("relay.native").await.unwrap();
+    };
+    // The first starts what stays: the thread that starts workers, and the dispatcher's own.
+    for _ in 0..5 {
+        round().await;
+    }
+    let before = held();
+    for _ in 0..50 {
+        round().await;
+    }
+    // Threads of the dispatcher's pool come and go.
+    wait_until("that all is given back", || {
+        let after = held();
+        after.0 <= before.0 && after.1 <= before.1 && after.2 == 0
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_that_fails_leaves_nothing() {
+    let host = host();
+    let broken = with(&guest("relay", "python"), "");
+    fs::write(broken.path().join("main.py"), "raise ValueError('no hay')").unwrap();
+    let error = host.load(broken.path(), in_worker()).await.unwrap_err();
+    assert!(error.message.contains("no hay"), "{error:?}");
+    assert!(error.stack.is_some(), "{error:?}");
+    fs::write(broken.path().join("main.py"), "while True: pass").unwrap();
+    let slow = with(broken.path(), "[limits]\nload-timeout = '300ms'");
+    let error = host.load(slow.path(), in_worker()).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::DeadlineExceeded, "{error:?}");
+    fs::write(broken.path().join("main.py"), "import os\nos._exit(7)").unwrap();
+    let error = host.load(broken.path(), in_worker()).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::ExtensionCrashed, "{error:?}");
+    assert!(error.message.ends_with("exited with code 7"), "{error:?}");
+    wait_until("the end of the workers", || children(std::process::id()).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_worker_program_there_is_no_isolation_process() {
+    for (path, words) in
+        [("/nowhere/quadriga", "/nowhere/quadriga is none"), ("/dev/null", "/dev/null is none")]
+    {
+        let policy = Policy { minimum_isolation: Isolation::None, ..Policy::default() };
+        let host = quadriga::builder_with_worker(path).policy(policy).build().unwrap();
+        let error = host.load(guest("relay", "js"), in_worker()).await.unwrap_err();
+        assert_eq!(error.code, ErrorCode::IsolationUnavailable, "{error:?}");
+        assert!(error.message.contains(words), "{error:?}");
+        assert!(error.hint.as_ref().unwrap().contains("QUADRIGA_WORKER"), "{error:?}");
+        // What does not ask for it is not affected.
+        host.load(guest("relay", "js"), granted()).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_is_no_worker_fails_the_load() {
+    let policy = Policy { minimum_isolation: Isolation::None, ..Policy::default() };
+    let host = quadriga::builder_with_worker("/bin/true").policy(policy).build().unwrap();
+    let error = host.load(guest("relay", "js"), in_worker()).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::ExtensionCrashed, "{error:?}");
+    assert!(error.message.ends_with("exited with code 0"), "{error:?}");
+}
