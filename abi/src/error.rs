@@ -24,7 +24,11 @@ pub enum ErrorCode {
     ExtensionCrashed,
     /// The extension panicked or trapped; other calls to it go on.
     ExtensionPanicked,
-    /// The extension was unloaded before the call could start.
+    /// The extension was paused by its host.
+    ExtensionPaused,
+    /// The extension was put in quarantine: it takes no calls until its host resumes it.
+    ExtensionQuarantined,
+    /// The extension was unloaded, or ended by itself, before the call could start.
     ExtensionStopped,
     /// Two parts were built for contracts that do not fit.
     IncompatibleVersion,
@@ -77,6 +81,8 @@ impl ErrorCode {
             Self::ExtensionError => "extension_error",
             Self::ExtensionCrashed => "extension_crashed",
             Self::ExtensionPanicked => "extension_panicked",
+            Self::ExtensionPaused => "extension_paused",
+            Self::ExtensionQuarantined => "extension_quarantined",
             Self::ExtensionStopped => "extension_stopped",
             Self::IncompatibleVersion => "incompatible_version",
             Self::Internal => "internal",

@@ -79,6 +79,42 @@ impl Limits {
         }
     }
 
+    /// These limits, but those of `other` where it declares one.
+    pub fn overlaid(&self, other: &Self) -> Self {
+        Self {
+            memory: other.memory.or(self.memory),
+            cpu_share: other.cpu_share.or(self.cpu_share),
+            cpu_time: other.cpu_time.or(self.cpu_time),
+            call_timeout: other.call_timeout.or(self.call_timeout),
+            load_timeout: other.load_timeout.or(self.load_timeout),
+            open_files: other.open_files.or(self.open_files),
+            processes: other.processes.or(self.processes),
+            disk: other.disk.or(self.disk),
+            output_rate: other.output_rate.or(self.output_rate),
+            message_size: other.message_size.or(self.message_size),
+            queue_depth: other.queue_depth.or(self.queue_depth),
+            call_depth: other.call_depth.or(self.call_depth),
+        }
+    }
+
+    /// Those of the limits that are wanted.
+    pub fn only(&self, wanted: impl Fn(Limit) -> bool) -> Self {
+        Self {
+            memory: self.memory.filter(|_| wanted(Limit::Memory)),
+            cpu_share: self.cpu_share.filter(|_| wanted(Limit::CpuShare)),
+            cpu_time: self.cpu_time.filter(|_| wanted(Limit::CpuTime)),
+            call_timeout: self.call_timeout.filter(|_| wanted(Limit::CallTimeout)),
+            load_timeout: self.load_timeout.filter(|_| wanted(Limit::LoadTimeout)),
+            open_files: self.open_files.filter(|_| wanted(Limit::OpenFiles)),
+            processes: self.processes.filter(|_| wanted(Limit::Processes)),
+            disk: self.disk.filter(|_| wanted(Limit::Disk)),
+            output_rate: self.output_rate.filter(|_| wanted(Limit::OutputRate)),
+            message_size: self.message_size.filter(|_| wanted(Limit::MessageSize)),
+            queue_depth: self.queue_depth.filter(|_| wanted(Limit::QueueDepth)),
+            call_depth: self.call_depth.filter(|_| wanted(Limit::CallDepth)),
+        }
+    }
+
     /// The limits that are declared, with their names in the manifest.
     pub fn declared(&self) -> impl Iterator<Item = (Limit, &'static str)> {
         [

@@ -8,6 +8,11 @@ use std::path::PathBuf;
 
 /// What a runtime of one's own is made of, and one for tests that needs no engine.
 pub use quadriga_core::block_on;
+/// What a host sees of what is loaded, and how it watches over it.
+pub use quadriga_core::{
+    Action, Activity, Alert, AlertRule, Communication, Counter, Decision, DecisionFilter, Failure, Monitor,
+    Reason, Recovery, Rule, Sample, Subject, Supervision, Tally, Trigger, Verdict,
+};
 pub use quadriga_core::{
     BoxFuture, Bridge, Call, CallContext, Exit, Instance, LogLevel, MockRuntime, Outcome, Runtime, Support,
     Unit, Usage,
@@ -16,8 +21,6 @@ pub use quadriga_core::{
     Builder, CallOptions, Dispatcher, Feed, Grant, Input, Items, LoadOptions, Metrics, Policy, Provided,
     State, Status, abi,
 };
-/// What a host sees of permissions at run time.
-pub use quadriga_core::{Communication, Decision, DecisionFilter, Reason, Rule, Subject, Tally, Verdict};
 
 #[cfg(all(feature = "process", target_os = "linux"))]
 pub use quadriga_sandbox::{ProcessRuntime, worker_program};

@@ -6,7 +6,7 @@ use tracing::Level;
 
 use crate::call::CallOptions;
 use crate::dispatcher::Core;
-use crate::ward::{Link, Reach};
+use crate::ward::{Counter, Link, Reach};
 use crate::{BoxFuture, CallContext, Input, Items, Outcome};
 
 /// The host as one extension sees it: what its runtime calls on its behalf. Cheap to clone.
@@ -156,6 +156,7 @@ impl Bridge {
         if let Host::Elsewhere(uplink) = &self.inner.host {
             return uplink.log(parent, level, message);
         }
+        self.report(Counter::LogLines, 1);
         let (extension, call, span) = (self.inner.extension.as_str(), parent.id, parent.span.id());
         macro_rules! write {
             ($level:expr) => {
@@ -168,6 +169,14 @@ impl Bridge {
             LogLevel::Info => write!(Level::INFO),
             LogLevel::Warn => write!(Level::WARN),
             LogLevel::Error => write!(Level::ERROR),
+        }
+    }
+
+    /// Counts something on the extension's behalf, which the host's alerts may look at.
+    pub fn report(&self, counter: Counter, amount: u64) {
+        // In a worker process there is nobody to report to but its host, which counts itself.
+        if let Host::Here(_, reach) = &self.inner.host {
+            reach.meter.add(counter, amount);
         }
     }
 

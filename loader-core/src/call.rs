@@ -13,9 +13,9 @@ use tracing::Span;
 use crate::dispatcher::Core;
 use crate::metrics::Tick;
 use crate::route::Slot;
-use crate::stream::{Input, Output, Streams};
+use crate::stream::{Input, Output, Streams, pipe};
 use crate::ward::Link;
-use crate::{BoxFuture, Call, Outcome, SpanRef};
+use crate::{BoxFuture, Call, Items, Outcome, SpanRef};
 
 /// How long an interrupted instance may take to say where it was, before the caller is told
 /// without it.
@@ -213,6 +213,77 @@ impl Future for InFlight {
                 Poll::Ready(self.ticket.finish(Err(late)))
             }
             _ => Poll::Pending,
+        }
+    }
+}
+
+impl Core {
+    /// Calls on the calling thread, unless the options forbid it.
+    pub(crate) fn call(
+        self: &Arc<Self>,
+        extension: &str,
+        method: &str,
+        arguments: Bytes,
+        options: CallOptions,
+    ) -> Outcome {
+        let detached = options.detached;
+        match self.admit(extension, method, arguments, options) {
+            Ok(admitted) => {
+                let spare = admitted.spare(self);
+                let outcome = match detached || admitted.reads() {
+                    // Who sends the stream may need this very thread.
+                    true => Outcome::Pending(self.detach(admitted)),
+                    false => admitted.run().into(),
+                };
+                match spare {
+                    Some(spare) => {
+                        Outcome::Pending(Box::pin(async move { spare.unless(outcome.result().await).await }))
+                    }
+                    None => outcome,
+                }
+            }
+            Err(error) => error.into(),
+        }
+    }
+
+    /// Calls without ever running the guest on the calling thread.
+    pub(crate) fn call_detached(
+        self: &Arc<Self>,
+        extension: &str,
+        method: &str,
+        arguments: Bytes,
+        options: CallOptions,
+    ) -> BoxFuture<'static, Result<Bytes, Error>> {
+        match self.admit(extension, method, arguments, options) {
+            Ok(admitted) => {
+                let spare = admitted.spare(self);
+                let call = self.detach(admitted);
+                match spare {
+                    Some(spare) => Box::pin(async move { spare.unless(call.await).await }),
+                    None => call,
+                }
+            }
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
+    }
+
+    /// Starts a call whose items are read while it runs, or whose result is wanted as a whole.
+    pub(crate) fn start(
+        self: &Arc<Self>,
+        extension: &str,
+        method: &str,
+        arguments: Bytes,
+        mut options: CallOptions,
+        stream: bool,
+    ) -> Items {
+        let (output, input) = if stream { Some(pipe()) } else { None }.unzip();
+        options.output = output;
+        match self.admit(extension, method, arguments, options) {
+            Ok(admitted) => {
+                let single = !(stream && admitted.streams());
+                Items::new(input, self.detach(admitted), single)
+            }
+            Err(error) => Items::new(input, Box::pin(std::future::ready(Err(error))), true),
         }
     }
 }

@@ -3,17 +3,15 @@
 
 use std::sync::Arc;
 
-use quadriga_abi::limits::{Limit, Limits};
+use quadriga_abi::limits::Limits;
 use quadriga_abi::manifest::Manifest;
 use quadriga_abi::permission::Permissions;
 use quadriga_abi::{Error, ErrorCode, Isolation};
 
 use crate::Runtime;
 use crate::dispatcher::Core;
+use crate::limits::unenforced;
 use crate::route::suggest;
-
-/// What the dispatcher keeps to itself, whatever runs the extension.
-const OURS: [Limit; 4] = [Limit::LoadTimeout, Limit::MessageSize, Limit::QueueDepth, Limit::CallDepth];
 
 impl Core {
     /// The runtimes of the kind that a manifest asks for, the weakest isolation first.
@@ -70,8 +68,7 @@ fn keeps_to(
     permissions: &Permissions,
 ) -> Result<(), Error> {
     let (id, kind, support) = (&manifest.extension.id, runtime.kind(), runtime.support());
-    let unmet = |(limit, _): &(Limit, _)| !OURS.contains(limit) && !support.limits.contains(limit);
-    if let Some((_, name)) = limits.declared().find(unmet) {
+    if let Some(name) = unenforced(limits, &support) {
         let message = format!(
             "{id}: runtime {kind} cannot enforce the limit {name} at isolation {}",
             support.isolation

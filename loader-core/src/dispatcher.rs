@@ -12,22 +12,26 @@ use quadriga_abi::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, broadcast};
 use tracing::{Span, field};
 
 use crate::call::{Admitted, Alarm, CallOptions, Ticket};
 use crate::detached::GivenUp;
 use crate::items::Items;
+use crate::limits::Caps;
 use crate::metrics::Tick;
-use crate::route::{Caps, Routes, Slot, suggest};
+use crate::route::{Routes, Slot, suggest};
 use crate::state;
-use crate::stream::{Input, Output, Streams, pipe};
-use crate::ward::Rules;
-use crate::{BoxFuture, Call, LoadOptions, Outcome, Policy, Provided, Runtime, SpanRef, Status};
+use crate::stream::{Input, Output, Streams};
+use crate::ward::{Alert, Rules};
+use crate::{Call, LoadOptions, Policy, Provided, Runtime, SpanRef, Status};
 
 /// Threads for calls that an event loop makes to guests that block. A call beyond them is refused
 /// rather than queued: the threads may all be waiting for it.
 const DETACHED_CALLS: usize = 480;
+
+/// Alerts that a subscriber may be behind before it misses the oldest.
+const ALERTS: usize = 256;
 
 /// Loads extensions and routes calls to them. Cheap to clone; the last clone ends what is loaded.
 #[derive(Clone)]
@@ -55,6 +59,7 @@ pub(crate) struct Core {
     call_ids: AtomicU64,
     pub(crate) given_up: Arc<GivenUp>,
     pub(crate) rules: Arc<Rules>,
+    pub(crate) alerts: broadcast::Sender<Alert>,
     pub(crate) detached: Arc<Semaphore>,
     /// Our own, so that no wait depends on the host's executor. `None` only while it is dropped.
     executor: Option<tokio::runtime::Runtime>,
@@ -100,11 +105,14 @@ impl Builder {
             call_ids: AtomicU64::new(1),
             given_up: Arc::default(),
             rules: Arc::default(),
+            alerts: broadcast::Sender::new(ALERTS),
             detached: Arc::new(Semaphore::new(DETACHED_CALLS)),
             executor: Some(executor),
             handle,
         };
-        Ok(Dispatcher { core: Arc::new(core) })
+        let core = Arc::new(core);
+        core.monitor();
+        Ok(Dispatcher { core })
     }
 }
 
@@ -128,12 +136,13 @@ impl Dispatcher {
     ///
     /// If the running one has a method `snapshot` and the new one a method `restore`, the new one
     /// gets what `snapshot` returns before it takes its first call. What calls change in the old
-    /// one after its snapshot is lost.
+    /// one after its snapshot is lost. What was paused, throttled, disabled or in quarantine runs
+    /// again, with what it is granted.
     ///
     /// # Errors
     /// As for [`Dispatcher::load`], or if no such extension is loaded.
     pub async fn reload(&self, extension: &str) -> Result<(), Error> {
-        self.core.reload(extension).await
+        self.core.renew_now(extension, true).await
     }
 
     /// Takes no more calls for an extension, lets those in flight finish, and ends it.
@@ -298,17 +307,17 @@ impl Core {
         };
         let slot = &ticket.slot;
         let caps = &slot.caps;
-        if before >= caps.queue_depth {
+        if before >= caps.queue_depth() {
             let message = format!("{} has {before} calls in flight", slot.id);
             let hint = "call less at once, or raise [limits] queue-depth";
             return Err(Error::new(ErrorCode::Overloaded, message).with_hint(hint));
         }
-        if options.depth > caps.call_depth {
+        if options.depth > caps.call_depth() {
             let message = format!("{} extensions stand above this call to {}", options.depth, slot.id);
             let hint = "do the extensions call each other without end? If not, raise [limits] call-depth";
             return Err(Error::new(ErrorCode::CallDepthExceeded, message).with_hint(hint));
         }
-        if arguments.len() as u64 > caps.message_size {
+        if arguments.len() as u64 > caps.message_size() {
             return Err(slot.too_large("list of arguments", arguments.len()));
         }
         let (target, place) = slot.method(method)?;
@@ -350,72 +359,22 @@ impl Core {
             if let Some(before) = slot.gate.enter() {
                 return Ok((slot, before));
             }
-            if self.route(extension)?.generation == slot.generation {
-                let message = format!("{extension} is being unloaded");
-                return Err(Error::new(ErrorCode::ExtensionStopped, message));
+            if self.is_current(&slot) {
+                let before = slot.pass()?;
+                return Ok((slot, before));
             }
-        }
-    }
-
-    /// Calls on the calling thread, unless the options forbid it.
-    pub(crate) fn call(
-        self: &Arc<Self>,
-        extension: &str,
-        method: &str,
-        arguments: Bytes,
-        options: CallOptions,
-    ) -> Outcome {
-        let detached = options.detached;
-        match self.admit(extension, method, arguments, options) {
-            // Who sends the stream may need this very thread.
-            Ok(admitted) if detached || admitted.reads() => Outcome::Pending(self.detach(admitted)),
-            Ok(admitted) => admitted.run().into(),
-            Err(error) => error.into(),
-        }
-    }
-
-    /// Calls without ever running the guest on the calling thread.
-    pub(crate) fn call_detached(
-        self: &Arc<Self>,
-        extension: &str,
-        method: &str,
-        arguments: Bytes,
-        options: CallOptions,
-    ) -> BoxFuture<'static, Result<Bytes, Error>> {
-        match self.admit(extension, method, arguments, options) {
-            Ok(admitted) => self.detach(admitted),
-            Err(error) => Box::pin(std::future::ready(Err(error))),
-        }
-    }
-
-    /// Starts a call whose items are read while it runs, or whose result is wanted as a whole.
-    pub(crate) fn start(
-        self: &Arc<Self>,
-        extension: &str,
-        method: &str,
-        arguments: Bytes,
-        mut options: CallOptions,
-        stream: bool,
-    ) -> Items {
-        let (output, input) = if stream { Some(pipe()) } else { None }.unzip();
-        options.output = output;
-        match self.admit(extension, method, arguments, options) {
-            Ok(admitted) => {
-                let single = !(stream && admitted.streams());
-                Items::new(input, self.detach(admitted), single)
-            }
-            Err(error) => Items::new(input, Box::pin(std::future::ready(Err(error))), true),
         }
     }
 }
 
 /// When a call must end. The clock is read only where there is one.
 fn deadline(caps: &Caps, asked: Option<Instant>) -> Result<Option<Instant>, Error> {
-    if asked.is_none() && caps.call_timeout.is_none() {
+    let own = caps.call_timeout();
+    if asked.is_none() && own.is_none() {
         return Ok(None);
     }
     let now = Instant::now();
-    let own = caps.call_timeout.and_then(|timeout| now.checked_add(timeout));
+    let own = own.and_then(|timeout| now.checked_add(timeout));
     let deadline = [asked, own].into_iter().flatten().min();
     if deadline.is_some_and(|deadline| deadline <= now) {
         let message = "the deadline had passed before the call began";
@@ -430,7 +389,7 @@ fn streams(slot: &Slot, method: usize, input: Option<Input>, output: Option<Outp
     if !emits && input.is_none() {
         return None;
     }
-    let most = usize::try_from(slot.caps.message_size).unwrap_or(usize::MAX);
+    let most = usize::try_from(slot.caps.message_size()).unwrap_or(usize::MAX);
     let output =
         emits.then(|| output.unwrap_or_else(|| Output::list(most)).checked(slot.checks.as_ref(), method));
     Some(Box::new(Streams { output, input }))

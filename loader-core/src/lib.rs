@@ -10,15 +10,19 @@ mod detached;
 mod dispatcher;
 mod instance;
 mod items;
+mod limits;
 mod load;
 mod metrics;
 mod mock;
+mod monitor;
 mod policy;
 mod provided;
+mod retry;
 mod route;
 mod runtime;
 mod state;
 mod stream;
+mod supervise;
 mod wait;
 mod ward;
 
@@ -36,5 +40,9 @@ pub use quadriga_abi as abi;
 pub use route::{State, Status};
 pub use runtime::{Runtime, Support, Unit};
 pub use stream::{Emit, Feed, ITEM_OVERHEAD, Input, Output, Streams, Taken, Tap, WINDOW};
+pub use supervise::{Recovery, Supervision};
 pub use wait::block_on;
-pub use ward::{Communication, Decision, DecisionFilter, Reason, Rule, Subject, Tally, Verdict};
+pub use ward::{
+    Action, Activity, Alert, AlertRule, Communication, Counter, Decision, DecisionFilter, Failure, Monitor,
+    Reason, Rule, Sample, Subject, Tally, Trigger, Verdict,
+};

@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -12,10 +12,11 @@ use quadriga_abi::{Bytes, Description, Error, ErrorCode, ExtensionId, Isolation,
 
 use crate::contract::{Checks, Needs, still_fits};
 use crate::dispatcher::{Core, lock};
+use crate::limits::Caps;
 use crate::metrics::Counters;
-use crate::route::{Caps, Gate, Slot, Source, suggest};
+use crate::route::{Gate, Slot, Source, Watcher, suggest};
 use crate::ward::{Reach, Ward};
-use crate::{Bridge, Grant, Instance, Provided, Unit};
+use crate::{Bridge, Grant, Instance, Provided, State, Supervision, Support, Unit};
 
 /// How long an instance may take to shut down, and a runtime to report a load that is over time.
 const GRACE: Duration = Duration::from_secs(1);
@@ -30,10 +31,12 @@ pub struct LoadOptions {
     /// The weakest isolation for this load, if it is to be stronger than manifest and policy say.
     /// A reload keeps to it.
     pub isolation: Option<Isolation>,
+    /// What becomes of it when its instance ends; `None` leaves it to the policy.
+    pub supervision: Option<Supervision>,
 }
 
 /// Keeps an id for one load.
-struct Reservation {
+pub(crate) struct Reservation {
     core: Arc<Core>,
     id: ExtensionId,
 }
@@ -53,42 +56,67 @@ impl Core {
             }
             let ward = Ward::new(reserved.id.clone(), options.grant.clone());
             let slot = core.instantiate(root, manifest, options, ward).await?;
-            core.insert(slot);
+            core.insert(&slot);
             Ok(reserved.id.clone())
         })
         .await
     }
 
-    pub(crate) async fn reload(self: &Arc<Self>, extension: &str) -> Result<(), Error> {
+    /// Puts the next generation in the place of the present one: with the manifest on disk
+    /// (`anew`), or the one it was loaded with.
+    pub(crate) async fn renew_now(self: &Arc<Self>, extension: &str, anew: bool) -> Result<(), Error> {
         let (core, extension) = (Arc::clone(self), extension.to_owned());
-        self.on_executor(async move {
-            let old = core.route(&extension)?;
-            let _reserved = core.reserve(&old.id)?;
-            let Some(source) = &old.source else {
-                let message = format!("{extension} is part of the host and cannot be reloaded");
-                return Err(Error::new(ErrorCode::Unsupported, message));
-            };
-            let (root, manifest) = read_manifest(&source.root)?;
-            if manifest.extension.id != old.id {
-                let message = format!("the manifest now says {}, not {extension}", manifest.extension.id);
-                return Err(Error::new(ErrorCode::InvalidManifest, message));
-            }
-            let ward = Arc::clone(&old.reach.ward);
-            let new = core.instantiate(root, manifest, source.options.clone(), ward).await?;
-            if let Err(error) = still_fits(&new, &core.routes.load()) {
-                new.instance.shutdown().await;
-                return Err(error);
-            }
-            let deadline = Instant::now() + core.policy.load_timeout;
-            if let Err(error) = core.hand_over(&old, &new, deadline).await {
-                new.instance.shutdown().await;
-                return Err(error);
-            }
-            core.insert(new);
-            core.retire(old).await;
-            Ok(())
-        })
-        .await
+        self.on_executor(async move { core.renew(&extension, anew, None).await }).await
+    }
+
+    /// The same on our own executor; or only if this generation is there, has failed, and nobody
+    /// has seen to it meanwhile.
+    pub(crate) async fn renew(
+        self: &Arc<Self>,
+        extension: &str,
+        anew: bool,
+        failed: Option<u64>,
+    ) -> Result<(), Error> {
+        let old = self.route(extension)?;
+        let _reserved = self.reserve(&old.id)?;
+        let old = self.route(extension)?;
+        if failed.is_some_and(|generation| generation != old.generation) {
+            return Ok(());
+        }
+        let Some(source) = &old.source else {
+            let message = format!("{extension} is part of the host and cannot be reloaded");
+            return Err(Error::new(ErrorCode::Unsupported, message));
+        };
+        let (root, manifest) = match anew {
+            true => read_manifest(&source.root)?,
+            false => (source.root.clone(), Arc::clone(&source.manifest)),
+        };
+        if manifest.extension.id != old.id {
+            let message = format!("the manifest now says {}, not {extension}", manifest.extension.id);
+            return Err(Error::new(ErrorCode::InvalidManifest, message));
+        }
+        let ward = Arc::clone(&old.reach.ward);
+        let new = self.instantiate(root, manifest, source.options.clone(), ward).await?;
+        if let Err(error) = self.succeed(&old, &new).await {
+            new.instance.shutdown().await;
+            return Err(error);
+        }
+        if self.replace(&new, failed.is_some()) {
+            self.retire(old).await;
+        } else {
+            new.instance.shutdown().await;
+        }
+        Ok(())
+    }
+
+    /// Makes sure that a generation can take the place of another, and hands the state over.
+    async fn succeed(self: &Arc<Self>, old: &Arc<Slot>, new: &Arc<Slot>) -> Result<(), Error> {
+        still_fits(new, &self.routes.load())?;
+        let is_sound = old.reach.ward.standing.state() != State::Quarantined;
+        if !is_sound || old.ended.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.hand_over(old, new, Instant::now() + self.policy.load_timeout).await
     }
 
     pub(crate) async fn unload(self: &Arc<Self>, extension: &str) -> Result<(), Error> {
@@ -115,11 +143,12 @@ impl Core {
         }
         let kind = quadriga_abi::RuntimeKind::new("host");
         let instance: Arc<dyn Instance> = Arc::new(functions);
-        let caps = self.caps(&Limits::default());
+        let support = Support { isolation: Isolation::None, limits: &[], permissions: &[] };
         let version = semver::Version::new(0, 0, 0);
         let reach = self.reach(&Ward::new(id, Grant::Nothing), None, Permissions::default());
-        let slot = self.slot(reach, kind, version, Isolation::None, instance, caps, None, Instant::now())?;
-        self.insert(slot);
+        let limits = Limits::default();
+        let slot = self.slot(reach, kind, version, support, instance, limits, None, Instant::now())?;
+        self.insert(&slot);
         Ok(())
     }
 
@@ -137,7 +166,7 @@ impl Core {
         }
     }
 
-    fn reserve(self: &Arc<Self>, id: &ExtensionId) -> Result<Reservation, Error> {
+    pub(crate) fn reserve(self: &Arc<Self>, id: &ExtensionId) -> Result<Reservation, Error> {
         if lock(&self.loading).insert(id.clone()) {
             Ok(Reservation { core: Arc::clone(self), id: id.clone() })
         } else {
@@ -146,12 +175,13 @@ impl Core {
         }
     }
 
-    fn insert(&self, slot: Arc<Slot>) {
+    pub(crate) fn insert(self: &Arc<Self>, slot: &Arc<Slot>) {
         self.routes.rcu(|routes| {
             let mut routes = (**routes).clone();
-            routes.insert(slot.id.clone(), Arc::clone(&slot));
+            routes.insert(slot.id.clone(), Arc::clone(slot));
             routes
         });
+        self.watch(slot);
     }
 
     async fn retire(&self, slot: Arc<Slot>) {
@@ -172,7 +202,7 @@ impl Core {
         let started = Instant::now();
         let id = manifest.extension.id.clone();
         let levels = self.levels(&manifest)?;
-        let mut limits = manifest.limits.at_most(&self.policy.limits);
+        let mut limits = manifest.limits.overlaid(&ward.limits()).at_most(&self.policy.limits);
         let reach = self.reach(&ward, Some(root.clone()), manifest.permissions.clone());
         let permissions = Permissions::clone(&reach.permissions());
         self.check_host(&manifest)?;
@@ -185,14 +215,13 @@ impl Core {
         let entry = entry(&root, &manifest)?;
         let config = config(&manifest, &options.config)?;
         let bridge = Bridge::new(id.clone(), self.weak(), Arc::clone(&reach), config);
-        let caps = self.caps(&limits);
         // A runtime in another process bounds what it reads.
-        limits.message_size = Some(ByteSize(caps.message_size));
+        limits.message_size.get_or_insert(ByteSize(self.policy.message_size));
         let unit = Unit {
             manifest: Arc::clone(&manifest),
             root: root.clone(),
             entry,
-            limits,
+            limits: limits.clone(),
             permissions: permissions.clone(),
             deadline,
         };
@@ -208,7 +237,7 @@ impl Core {
             let version = manifest.extension.version.0.clone();
             let source = Source { root, manifest: Arc::clone(&manifest), options, needs };
             let shared = Arc::clone(&instance);
-            self.slot(reach, runtime.kind(), version, support.isolation, shared, caps, Some(source), started)
+            self.slot(reach, runtime.kind(), version, support, shared, limits, Some(source), started)
         });
         if checked.is_err() {
             instance.shutdown().await;
@@ -222,9 +251,9 @@ impl Core {
         reach: Arc<Reach>,
         kind: quadriga_abi::RuntimeKind,
         version: semver::Version,
-        isolation: Isolation,
+        support: Support,
         instance: Arc<dyn Instance>,
-        caps: Caps,
+        limits: Limits,
         source: Option<Source>,
         started: Instant,
     ) -> Result<Arc<Slot>, Error> {
@@ -242,38 +271,37 @@ impl Core {
         let checks = Checks::new(check.or(self.policy.check), &instance.describe().methods)
             .map_err(|error| error.in_extension(id.as_str()))?
             .map(Arc::new);
+        let idempotent =
+            source.as_ref().map(|source| source.idempotent(instance.describe())).unwrap_or_default();
         let generation = self.generations.fetch_add(1, Ordering::Relaxed);
         let (gate, counters, load_time) = (Gate::default(), Counters::new(), started.elapsed());
         Ok(Arc::new(Slot {
             id,
             kind,
             version,
-            isolation,
+            isolation: support.isolation,
             generation,
             load_time,
+            begun: Instant::now(),
             instance,
             methods,
             checks,
-            caps,
+            caps: Caps::new(&limits, &self.policy),
+            support,
+            limits,
+            idempotent,
             source,
             gate,
             counters,
             given_up: Arc::clone(&self.given_up),
             reach,
+            ended: AtomicBool::new(false),
+            watcher: Watcher::default(),
         }))
     }
 
     fn reach(&self, ward: &Arc<Ward>, root: Option<PathBuf>, request: Permissions) -> Arc<Reach> {
         ward.reach(root, request, self.policy.permissions.clone(), Arc::clone(&self.rules))
-    }
-
-    fn caps(&self, limits: &Limits) -> Caps {
-        Caps {
-            message_size: limits.message_size.map_or(self.policy.message_size, |size| size.0),
-            queue_depth: limits.queue_depth.unwrap_or(self.policy.queue_depth),
-            call_depth: limits.call_depth.unwrap_or(self.policy.call_depth),
-            call_timeout: limits.call_timeout.map(|Span(timeout)| timeout),
-        }
     }
 
     fn weak(self: &Arc<Self>) -> Weak<Self> {
@@ -384,7 +412,8 @@ fn check_description(manifest: &Manifest, description: &Description) -> Result<(
     let functions = manifest.api.iter().flat_map(|(api, functions)| {
         functions.iter().map(move |(name, function)| (format!("[api.{api}.{name}]"), &function.method))
     });
-    for (section, method) in hooks.chain(functions) {
+    let promises = manifest.contract.methods.keys().map(|name| (format!("[contract.methods.{name}]"), name));
+    for (section, method) in hooks.chain(functions).chain(promises) {
         if !description.methods.iter().any(|there| there.name == *method) {
             let names: Vec<&str> = description.methods.iter().map(|method| method.name.as_str()).collect();
             let message = format!("{id}: {section} names the method {method:?}, which it does not export");

@@ -64,6 +64,17 @@ impl Counters {
         let _ = self.nanos.increment(nanos);
     }
 
+    /// How many calls finished.
+    pub(crate) fn calls(&self) -> u64 {
+        // Each call is in one of the buckets.
+        self.nanos.load().as_slice().iter().sum()
+    }
+
+    /// How many of them with an error.
+    pub(crate) fn errors(&self) -> u64 {
+        self.errors.load(Relaxed)
+    }
+
     pub(crate) fn read(&self, in_flight: u32) -> Metrics {
         let nanos = self.nanos.load();
         let percentile = |q| {

@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -10,6 +11,7 @@ use tokio::sync::watch;
 use crate::{BoxFuture, Bridge, Call, Exit, Instance, Outcome, Runtime, Support, Unit, Usage};
 
 type Behaviour = Arc<dyn Fn(&Bridge, Call) -> Outcome + Send + Sync>;
+type Condition = Arc<dyn Fn() -> bool + Send + Sync>;
 type OnLoad = Arc<dyn Fn(&Unit) -> Result<(), Error> + Send + Sync>;
 type OnInterrupt = Arc<dyn Fn(u64) + Send + Sync>;
 type OnPermissions = Arc<dyn Fn(&Permissions) + Send + Sync>;
@@ -21,7 +23,8 @@ type OnLimits = Arc<dyn Fn(&Limits) -> Result<(), Error> + Send + Sync>;
 pub struct MockRuntime {
     description: Description,
     behaviours: Vec<Behaviour>,
-    crashes: Vec<usize>,
+    /// By method: whether it ends the instance.
+    crashes: HashMap<usize, Condition>,
     blocks: bool,
     limits: &'static [Limit],
     permissions: &'static [&'static str],
@@ -46,7 +49,7 @@ impl MockRuntime {
         Self {
             description: Description::new("mock", Vec::new()),
             behaviours: Vec::new(),
-            crashes: Vec::new(),
+            crashes: HashMap::new(),
             blocks: true,
             limits: &[Limit::CallTimeout],
             permissions: &[],
@@ -76,9 +79,14 @@ impl MockRuntime {
 
     /// Lets every guest export a method that ends its instance: this call and all in flight get
     /// `extension_crashed`.
-    pub fn crash(mut self, name: &str) -> Self {
-        self.crashes.push(self.behaviours.len());
-        self.method(name, |_, _| crashed().into())
+    pub fn crash(self, name: &str) -> Self {
+        self.crash_if(name, || true)
+    }
+
+    /// The same where a condition holds; otherwise the method returns its arguments.
+    pub fn crash_if(mut self, name: &str, condition: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        self.crashes.insert(self.behaviours.len(), Arc::new(condition));
+        self.echo(name)
     }
 
     /// The limits that it enforces, beside those of the dispatcher; `call-timeout` if this is not
@@ -172,15 +180,15 @@ impl Instance for MockInstance {
         if self.crashed.load(Ordering::Acquire) {
             return crashed().into();
         }
-        let method = call.method;
-        let outcome = match self.runtime.behaviours.get(method) {
+        if self.runtime.crashes.get(&call.method).is_some_and(|condition| condition()) {
+            self.crashed.store(true, Ordering::Release);
+            self.end.send_replace(Some(crashed()));
+            return crashed().into();
+        }
+        let outcome = match self.runtime.behaviours.get(call.method) {
             Some(behaviour) => behaviour(&self.bridge, call),
             None => Error::new(ErrorCode::Internal, "no such method").into(),
         };
-        if self.runtime.crashes.contains(&method) {
-            self.crashed.store(true, Ordering::Release);
-            self.end.send_replace(Some(crashed()));
-        }
         match outcome {
             Outcome::Pending(call) if !self.runtime.crashes.is_empty() => {
                 let end = ended(&self.end);

@@ -5,6 +5,8 @@ use quadriga_abi::limits::Limits;
 use quadriga_abi::manifest::Check;
 use quadriga_abi::permission::Permissions;
 
+use crate::{Monitor, Supervision};
+
 /// What a host demands of every extension.
 #[derive(Debug, Clone)]
 pub struct Policy {
@@ -28,6 +30,10 @@ pub struct Policy {
     pub message_size: u64,
     /// How long an unload waits for the calls in flight.
     pub drain_timeout: Duration,
+    /// What becomes of an extension whose instance ends.
+    pub supervision: Supervision,
+    /// What is watched in extensions while they run.
+    pub monitor: Monitor,
 }
 
 /// What a host grants one extension.
@@ -54,6 +60,8 @@ impl Default for Policy {
             queue_depth: 1024,
             message_size: 128 << 20,
             drain_timeout: Duration::from_secs(10),
+            supervision: Supervision::default(),
+            monitor: Monitor::default(),
         }
     }
 }

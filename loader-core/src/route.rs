@@ -1,23 +1,26 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime};
 
 use foldhash::fast::RandomState;
+use quadriga_abi::limits::Limits;
 use quadriga_abi::manifest::Manifest;
 use quadriga_abi::{
     Bytes, Error, ErrorCode, ExtensionId, Isolation, Method, ProtocolVersion, RuntimeKind, Target,
 };
 use serde::Serialize;
 use tokio::sync::Notify;
+use tokio::task::AbortHandle;
 
 use crate::contract::{Checks, Needs};
 use crate::detached::GivenUp;
+use crate::limits::Caps;
 use crate::metrics::{Counters, Tick};
-use crate::ward::Reach;
-use crate::{Instance, LoadOptions, Metrics, Usage};
+use crate::ward::{Counter, Failure, Reach, Sample};
+use crate::{Instance, LoadOptions, Metrics, Support, Usage};
 
 /// Where calls go, by extension. Replaced as a whole; readers never wait.
 pub(crate) type Routes = HashMap<ExtensionId, Arc<Slot>, RandomState>;
@@ -30,19 +33,32 @@ pub(crate) struct Slot {
     pub(crate) isolation: Isolation,
     pub(crate) generation: u64,
     pub(crate) load_time: Duration,
+    pub(crate) begun: Instant,
     pub(crate) instance: Arc<dyn Instance>,
     /// By name: each with its place in the description.
     pub(crate) methods: HashMap<Arc<str>, (Arc<Target>, usize), RandomState>,
     /// None unless manifest or policy asks for it.
     pub(crate) checks: Option<Arc<Checks>>,
     pub(crate) caps: Caps,
+    /// What the runtime can keep to, and the limits it was loaded with.
+    pub(crate) support: Support,
+    pub(crate) limits: Limits,
+    /// By place in the description: the methods that may be called again. Empty if there are none.
+    pub(crate) idempotent: Box<[bool]>,
     /// None for what the host itself provides.
     pub(crate) source: Option<Source>,
     pub(crate) gate: Gate,
     pub(crate) counters: Counters,
     pub(crate) given_up: Arc<GivenUp>,
     pub(crate) reach: Arc<Reach>,
+    /// Whether the instance ended without having been asked to.
+    pub(crate) ended: AtomicBool,
+    pub(crate) watcher: Watcher,
 }
+
+/// The task that waits for the end of an instance, which it must not outlive.
+#[derive(Default)]
+pub(crate) struct Watcher(OnceLock<AbortHandle>);
 
 /// Where a generation came from, for loading the next.
 pub(crate) struct Source {
@@ -52,31 +68,40 @@ pub(crate) struct Source {
     pub(crate) needs: Needs,
 }
 
-/// The limits that the dispatcher enforces itself.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Caps {
-    pub(crate) message_size: u64,
-    pub(crate) queue_depth: u32,
-    pub(crate) call_depth: u16,
-    pub(crate) call_timeout: Option<Duration>,
-}
-
-/// Lets calls in until it is closed, and knows when the last has left.
+/// Lets calls in until it is barred, and knows when the last has left.
 #[derive(Default)]
 pub(crate) struct Gate {
     inside: AtomicU32,
-    closed: AtomicBool,
+    bars: AtomicU8,
     left: Notify,
 }
+
+/// The gate stays closed from now on.
+const CLOSED: u8 = 1;
+/// No call passes until the extension is resumed or started again.
+pub(crate) const HELD: u8 = 2;
+/// So many calls pass per second.
+pub(crate) const THROTTLED: u8 = 4;
 
 /// How far an extension is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum State {
     /// It takes calls.
     Running,
     /// It finishes its calls and takes no more.
     Draining,
+    /// It takes some calls per second, and refuses the others.
+    Throttled,
+    /// It takes no calls until it is resumed.
+    Paused,
+    /// Its instance ended, and it is being started again.
+    Failed,
+    /// Its instance ended, and it is not started again.
+    Disabled,
+    /// It takes no calls and may do nothing until it is resumed or reloaded.
+    Quarantined,
 }
 
 /// What a host can know of a loaded extension.
@@ -94,6 +119,14 @@ pub struct Status {
     pub contract: ProtocolVersion,
     /// How far it is in its life.
     pub state: State,
+    /// Since when it is in this state.
+    pub since: SystemTime,
+    /// Why, unless it is running.
+    pub reason: Option<String>,
+    /// How often it was started again after its instance had ended.
+    pub restarts: u32,
+    /// What went wrong last, since it was loaded.
+    pub last_error: Option<Failure>,
     /// Counts the loads of this host: a reload has a higher one.
     pub generation: u64,
     /// How long the load took.
@@ -125,7 +158,7 @@ impl Slot {
     /// Counts a finished call, and says in which extension an error happened, whatever the guest says.
     pub(crate) fn finish(&self, started: Tick, result: Result<Bytes, Error>) -> Result<Bytes, Error> {
         let result = match result {
-            Ok(reply) if reply.len() as u64 > self.caps.message_size => {
+            Ok(reply) if reply.len() as u64 > self.caps.message_size() => {
                 Err(self.too_large("result", reply.len()))
             }
             other => other,
@@ -133,12 +166,13 @@ impl Slot {
         self.counters.record(started, result.is_err());
         result.map_err(|mut error| {
             error.extension = Some(self.id.as_str().to_owned());
+            self.reach.ward.standing.note(&error);
             error
         })
     }
 
     pub(crate) fn too_large(&self, what: &str, size: usize) -> Error {
-        let most = self.caps.message_size;
+        let most = self.caps.message_size();
         let message = format!("the {what} has {size} bytes; {} may pass {most}", self.id);
         Error::new(ErrorCode::MessageTooLarge, message).with_hint("raise [limits] message-size")
     }
@@ -153,14 +187,61 @@ impl Slot {
         self.gate.leave();
     }
 
+    /// Lets a call pass that the gate did not, if it is only throttled; says how many were inside
+    /// before, or why not.
+    #[cold]
+    pub(crate) fn pass(&self) -> Result<u32, Error> {
+        let standing = &self.reach.ward.standing;
+        if self.gate.is_only(THROTTLED)
+            && standing.pass()
+            && let Some(before) = self.gate.enter_past(THROTTLED)
+        {
+            return Ok(before);
+        }
+        if self.gate.is_closed() {
+            return Err(self.refusal(State::Draining, None));
+        }
+        // It may have been resumed meanwhile.
+        self.gate.enter().ok_or_else(|| {
+            let (state, reason) = standing.with(|standing| (standing.state, standing.reason.clone()));
+            self.refusal(state, reason.as_deref())
+        })
+    }
+
+    pub(crate) fn sample(&self) -> Sample {
+        let (usage, meter) = (self.instance.usage(), &self.reach.meter);
+        Sample {
+            at: SystemTime::now(),
+            generation: self.generation,
+            uptime: self.begun.elapsed(),
+            memory: usage.memory,
+            instances: usage.instances,
+            in_flight: self.gate.inside(),
+            calls: self.counters.calls(),
+            errors: self.counters.errors(),
+            denied: meter.denied.load(Ordering::Relaxed),
+            egress: meter.read(Counter::Egress),
+            ingress: meter.read(Counter::Ingress),
+            spawns: meter.read(Counter::Spawns),
+        }
+    }
+
     pub(crate) fn status(&self) -> Status {
+        let (state, since, reason, restarts, last_error) = self.reach.ward.standing.with(|standing| {
+            let error = standing.last_error();
+            (standing.state, standing.since, standing.reason.clone(), standing.restarts, error)
+        });
         Status {
             id: self.id.clone(),
             version: self.version.clone(),
             runtime: self.kind.clone(),
             isolation: self.isolation,
             contract: self.instance.describe().protocol,
-            state: if self.gate.is_closed() { State::Draining } else { State::Running },
+            state: if self.gate.is_closed() { State::Draining } else { state },
+            since,
+            reason,
+            restarts,
+            last_error,
             generation: self.generation,
             load_time: self.load_time,
             methods: self.instance.describe().methods.clone(),
@@ -177,12 +258,17 @@ impl fmt::Debug for Slot {
 }
 
 impl Gate {
-    /// Lets one call in and returns how many were inside before; `None` once closed.
+    /// Lets one call in and returns how many were inside before; `None` where there is a bar.
     pub(crate) fn enter(&self) -> Option<u32> {
+        self.enter_past(0)
+    }
+
+    /// The same, without regard to some bars.
+    pub(crate) fn enter_past(&self, bars: u8) -> Option<u32> {
         // Both sides write before they read, sequentially consistent: either this call sees the
         // gate closed, or the closer sees this call.
         let before = self.inside.fetch_add(1, Ordering::SeqCst);
-        if self.closed.load(Ordering::SeqCst) {
+        if self.bars.load(Ordering::SeqCst) & !bars != 0 {
             self.leave();
             return None;
         }
@@ -190,14 +276,22 @@ impl Gate {
     }
 
     pub(crate) fn leave(&self) {
-        if self.inside.fetch_sub(1, Ordering::SeqCst) == 1 && self.closed.load(Ordering::SeqCst) {
+        if self.inside.fetch_sub(1, Ordering::SeqCst) == 1 && self.is_closed() {
             self.left.notify_waiters();
         }
     }
 
+    pub(crate) fn bar(&self, bars: u8) {
+        self.bars.fetch_or(bars, Ordering::SeqCst);
+    }
+
+    pub(crate) fn unbar(&self, bars: u8) {
+        self.bars.fetch_and(!bars, Ordering::SeqCst);
+    }
+
     /// Lets nobody in any more, and waits until everybody has left or the time is up.
     pub(crate) async fn drain(&self, timeout: Duration) {
-        self.closed.store(true, Ordering::SeqCst);
+        self.bar(CLOSED);
         let empty = async {
             loop {
                 let left = self.left.notified();
@@ -215,7 +309,27 @@ impl Gate {
     }
 
     fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::SeqCst)
+        self.bars.load(Ordering::SeqCst) & CLOSED != 0
+    }
+
+    fn is_only(&self, bars: u8) -> bool {
+        self.bars.load(Ordering::SeqCst) == bars
+    }
+}
+
+impl Watcher {
+    /// Ends the task together with the slot.
+    pub(crate) fn set(&self, task: AbortHandle) {
+        // Once: each slot is published once.
+        let _ = self.0.set(task);
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        if let Some(task) = self.0.get() {
+            task.abort();
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use quadriga_abi::{Bytes, Error, ErrorCode};
 use crate::CallOptions;
 use crate::dispatcher::Core;
 use crate::metrics::Tick;
-use crate::route::Slot;
+use crate::route::{HELD, Slot, THROTTLED};
 
 /// Returns the state.
 const SNAPSHOT: &str = "snapshot";
@@ -50,7 +50,8 @@ impl Core {
         deadline: Instant,
     ) -> Result<Bytes, Error> {
         let closed = || Error::new(ErrorCode::ExtensionStopped, format!("{} is being unloaded", slot.id));
-        let before = slot.gate.enter().ok_or_else(closed)?;
+        // A paused extension may be asked for its state.
+        let before = slot.gate.enter_past(HELD | THROTTLED).ok_or_else(closed)?;
         let options = CallOptions::default().deadline(deadline);
         let slot = Arc::clone(slot);
         let admitted = self.admit_to(slot, before, Tick::now(), method, arguments, options)?;

@@ -15,6 +15,18 @@ use crate::Method;
 pub struct Contract {
     /// Which values the host compares with the schemas of the methods. A host may demand more.
     pub check: Check,
+    /// What callers may rely on, by method.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub methods: BTreeMap<String, MethodContract>,
+}
+
+/// `[contract.methods.NAME]`: what callers of a method may rely on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct MethodContract {
+    /// Whether to call it twice does what calling it once does. The host then calls it again if
+    /// the instance ends during a call.
+    pub idempotent: bool,
 }
 
 /// Which values are compared with the schemas of the methods, at each call.

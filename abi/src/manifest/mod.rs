@@ -9,7 +9,7 @@ mod fields;
 
 use std::collections::BTreeMap;
 
-pub use contract::{Check, Contract, Dependency, NeededMethod};
+pub use contract::{Check, Contract, Dependency, MethodContract, NeededMethod};
 pub use error::ManifestError;
 pub use fields::{EntryPath, Hint, License, UniqueList, Version, VersionReq};
 use schemars::JsonSchema;

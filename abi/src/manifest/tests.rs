@@ -60,6 +60,7 @@ description = "Looks at a plan"
 
 [contract]
 check = "both"
+methods.analyse = { idempotent = true }
 
 [config]
 schema = { type = "object" }
@@ -82,6 +83,7 @@ fn reads_every_section() {
     let words = &manifest.dependencies["acme.words"];
     assert_eq!(words.contract.as_ref().unwrap().to_string(), "contracts/acme.words.json");
     assert_eq!(manifest.contract.check, Check::Both);
+    assert!(manifest.contract.methods["analyse"].idempotent);
 }
 
 #[test]
@@ -122,6 +124,8 @@ fn errors_name_place_and_expectation() {
         (r#"contract = "contracts/acme.words.json""#, r#"contract = "../x.json""#, 45, "leaves the package"),
         (r#""acme.base" = "^1""#, r#""acme.base" = 1"#, 15, "expected a range of versions, or a table"),
         (r#"contracts = { tokenizer ="#, r#"contracts = { stemmer ="#, 25, "not among the capabilities"),
+        (r#"{ idempotent = true }"#, r#"{ idempotent = "yes" }"#, 34, "expected a boolean"),
+        (r#"{ idempotent = true }"#, r#"{ idempotnt = true }"#, 21, "unknown field `idempotnt`"),
         (r#"check = "both""#, r#"check = "all""#, 9, "unknown variant `all`, expected one of `none`"),
         (r#"provides = ["greeter@1.0.0"]"#, r#"provides = ["greeter"]"#, 12, "expected name@version"),
         (r#"requires = ["tokenizer@^1"]"#, r#"requires = ["tokenizer@one"]"#, 12, "expected name@version"),

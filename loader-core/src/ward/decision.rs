@@ -78,8 +78,14 @@ pub enum Reason {
         /// When.
         at: SystemTime,
     },
+    /// The extension is in quarantine.
+    Quarantined,
     /// The host asked for it.
     Operator,
+    /// An alert led to it.
+    Alert,
+    /// The extension's instance ended.
+    Crash,
 }
 
 /// Which decisions are wanted. The default is all that are kept.

@@ -1,23 +1,32 @@
 //! One extension under watch: what it may do at this moment, what it did, and what was done to it.
 //! A [`Ward`] lasts as long as the extension is loaded, over all its generations.
 
+mod activity;
+mod alert;
 mod decision;
 mod link;
+mod standing;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::PathBuf;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::SystemTime;
 
+pub use activity::{Activity, Counter, Sample};
+pub(crate) use activity::{History, Meter};
+pub use alert::{Action, Alert, AlertRule, Monitor, Trigger};
 use arc_swap::ArcSwap;
 pub(crate) use decision::DecisionLog;
 pub use decision::{Decision, DecisionFilter, Reason, Subject, Tally, Verdict};
 use foldhash::fast::RandomState;
 pub use link::{Communication, Rule};
 pub(crate) use link::{Link, Rules};
+use quadriga_abi::limits::Limits;
 use quadriga_abi::permission::{Access, AccessKind, Permissions, normal};
 use quadriga_abi::{Error, ErrorCode, ExtensionId};
+pub use standing::Failure;
+pub(crate) use standing::{Next, Standing};
 
 use crate::dispatcher::lock;
 use crate::{Grant, Instance};
@@ -29,6 +38,8 @@ const REVOCATIONS: usize = 64;
 pub(crate) struct Ward {
     pub(crate) id: ExtensionId,
     pub(crate) log: DecisionLog,
+    pub(crate) standing: Standing,
+    pub(crate) history: History,
     held: Mutex<Held>,
 }
 
@@ -36,6 +47,8 @@ pub(crate) struct Ward {
 struct Held {
     grant: Grant,
     revoked: VecDeque<(Permissions, SystemTime)>,
+    /// What was set while it ran.
+    limits: Limits,
     reaches: Vec<Weak<Reach>>,
     links: HashMap<ExtensionId, Arc<Link>, RandomState>,
 }
@@ -49,6 +62,9 @@ pub(crate) struct Reach {
     /// The most that the host's policy lets anybody have.
     most: Option<Permissions>,
     rules: Arc<Rules>,
+    pub(crate) meter: Meter,
+    /// While it is set, nothing is allowed.
+    quarantined: AtomicBool,
     /// Replaced as a whole, by who holds the ward's lock.
     view: ArcSwap<View>,
     /// Set once the generation has been loaded.
@@ -64,9 +80,10 @@ struct View {
 
 impl Ward {
     pub(crate) fn new(id: ExtensionId, grant: Grant) -> Arc<Self> {
-        let (revoked, reaches, links) = (VecDeque::new(), Vec::new(), HashMap::default());
-        let held = Mutex::new(Held { grant, revoked, reaches, links });
-        Arc::new(Self { id, log: DecisionLog::default(), held })
+        let (revoked, limits, reaches) = (VecDeque::new(), Limits::default(), Vec::new());
+        let held = Mutex::new(Held { grant, revoked, limits, reaches, links: HashMap::default() });
+        let (log, standing, history) = (DecisionLog::default(), Standing::default(), History::default());
+        Arc::new(Self { id, log, standing, history, held })
     }
 
     /// What the next generation may do.
@@ -80,11 +97,31 @@ impl Ward {
         let mut held = lock(&self.held);
         let permissions = Arc::new(held.granted(&request, most.as_ref()));
         let view = ArcSwap::from_pointee(View { permissions, links: held.links.clone() });
-        let (ward, instance) = (Arc::clone(self), OnceLock::new());
-        let reach = Arc::new(Reach { ward, root, request, most, rules, view, instance });
+        let reach = Arc::new(Reach {
+            ward: Arc::clone(self),
+            root,
+            request,
+            most,
+            rules,
+            meter: Meter::default(),
+            quarantined: AtomicBool::new(false),
+            view,
+            instance: OnceLock::new(),
+        });
         held.reaches.retain(|reach| reach.strong_count() > 0);
         held.reaches.push(Arc::downgrade(&reach));
         reach
+    }
+
+    /// The limits that were set while it ran.
+    pub(crate) fn limits(&self) -> Limits {
+        lock(&self.held).limits.clone()
+    }
+
+    /// Keeps limits for the next generation.
+    pub(crate) fn set_limits(&self, limits: &Limits) {
+        let mut held = lock(&self.held);
+        held.limits = held.limits.overlaid(limits);
     }
 
     /// The links to all that it called.
@@ -118,7 +155,10 @@ impl Held {
     /// Puts the present state into effect for each generation.
     fn publish(&self) {
         for reach in self.reaches.iter().filter_map(Weak::upgrade) {
-            let permissions = Arc::new(self.granted(&reach.request, reach.most.as_ref()));
+            let permissions = Arc::new(match reach.quarantined.load(Relaxed) {
+                true => Permissions::default(),
+                false => self.granted(&reach.request, reach.most.as_ref()),
+            });
             let changed = *permissions != *reach.permissions();
             reach.view.store(Arc::new(View {
                 permissions: Arc::clone(&permissions),
@@ -187,6 +227,9 @@ impl Reach {
 
     /// Lets any other access pass, or not; counts and records it.
     pub(crate) fn check(&self, call: u64, access: &Access<'_>) -> Result<(), Error> {
+        if matches!(access, Access::Subprocess(_)) {
+            self.meter.add(Counter::Spawns, 1);
+        }
         match self.verdict(access) {
             Ok(()) => {
                 self.ward.log.allowed(&self.ward.id, call, access);
@@ -209,6 +252,7 @@ impl Reach {
         let held = lock(&self.ward.held);
         let revoked = held.revoked.iter().rfind(|(gone, _)| self.covers(gone, access));
         Err(match revoked {
+            _ if self.quarantined.load(Relaxed) => Reason::Quarantined,
             _ if !self.covers(&self.request, access) => Reason::Manifest,
             _ if self.most.as_ref().is_some_and(|most| !self.covers(most, access)) => Reason::Policy,
             Some((_, at)) => Reason::Revoked { at: *at },
@@ -239,9 +283,11 @@ impl Reach {
     fn deny(&self, call: u64, access: &Access<'_>, reason: Reason) -> Error {
         let id = &self.ward.id;
         self.ward.log.denied(id, call, access, reason);
+        self.meter.denied.fetch_add(1, Relaxed);
         let hint = match reason {
             Reason::Rule => "a rule of the host blocks calls between the two".to_owned(),
             Reason::Policy => "the host's policy allows it to no extension".to_owned(),
+            Reason::Quarantined => "the extension is in quarantine".to_owned(),
             Reason::Revoked { .. } => "the host took the permission back".to_owned(),
             _ => {
                 let request = access.request();
@@ -299,6 +345,13 @@ impl Reach {
         let what = format!("have {} revoked", listed(gone));
         self.ward.log.managed(id, what, Reason::Operator);
         Ok(())
+    }
+
+    /// Takes everything away from this generation, or gives it back.
+    pub(crate) fn quarantine(&self, on: bool) {
+        let held = lock(&self.ward.held);
+        self.quarantined.store(on, Relaxed);
+        held.publish();
     }
 
     /// Has changes told to an instance from now on, and tells it what changed while it was loaded

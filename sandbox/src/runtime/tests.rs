@@ -65,7 +65,7 @@ impl Stage {
         fs::write(folder.path().join("main"), "").unwrap();
         let mock = MockRuntime::new().echo("echo");
         let host = Dispatcher::builder()
-            .runtime(ProcessRuntime::new(&mock, Some(program)))
+            .runtime(ProcessRuntime::new(&mock, Isolation::Process, ExecMemory::Libraries, Some(program)))
             .runtime(mock)
             .policy(Policy { load_timeout: Duration::from_secs(10), ..Policy::default() })
             .build()

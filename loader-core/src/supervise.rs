@@ -1,0 +1,340 @@
+//! What becomes of an extension whose instance ends, and what an operator does about one that
+//! misbehaves.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use quadriga_abi::{Error, ErrorCode};
+
+use crate::dispatcher::Core;
+use crate::route::{HELD, Slot, THROTTLED};
+use crate::ward::{Failure, Next, Reason};
+use crate::{Dispatcher, Exit, State};
+
+/// How long to wait before looking again at an extension that somebody else is loading.
+const AGAIN: Duration = Duration::from_millis(20);
+
+/// What is done about an instance that ended without having been asked to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Supervision {
+    /// What to do.
+    pub recovery: Recovery,
+    /// How often to start it again without a stable spell in between. After that it is put in
+    /// quarantine.
+    pub restarts: u32,
+    /// How long to wait before the first new start, at most; twice as long before each further
+    /// one. Half of it and a random part of the other half is waited.
+    pub first_delay: Duration,
+    /// The longest wait.
+    pub longest_delay: Duration,
+    /// How long it must run for earlier failures to be forgotten.
+    pub stable: Duration,
+}
+
+/// A way to go on after an instance ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Recovery {
+    /// Start it again as it was loaded, with the same manifest.
+    #[default]
+    Restart,
+    /// Load it anew from its folder, with the manifest that is there now.
+    Reload,
+    /// Leave it as it is: it takes no calls until it is resumed or reloaded.
+    Disable,
+    /// Put it in quarantine.
+    Quarantine,
+}
+
+impl Default for Supervision {
+    fn default() -> Self {
+        Self {
+            recovery: Recovery::Restart,
+            restarts: 5,
+            first_delay: Duration::from_millis(100),
+            longest_delay: Duration::from_secs(30),
+            stable: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Supervision {
+    /// How long to wait after so many failures in a row.
+    pub(crate) fn delay(&self, failures: u32) -> Duration {
+        let doubled = 1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
+        let longest = self.first_delay.saturating_mul(doubled).min(self.longest_delay);
+        longest.mul_f64(0.5 + fastrand::f64() / 2.0)
+    }
+}
+
+impl Dispatcher {
+    /// Takes no more calls for an extension; those in flight go on. To [`Dispatcher::resume`].
+    ///
+    /// # Errors
+    /// If no such extension is loaded, or it is in quarantine.
+    pub fn pause(&self, extension: &str) -> Result<(), Error> {
+        let slot = self.core.route(extension)?;
+        let reason = "its host paused it".to_owned();
+        slot.hold(State::Paused, reason, Reason::Operator, |state| state != State::Quarantined)
+    }
+
+    /// Lets an extension take so many calls per second, and as many at once; the others are
+    /// refused with `overloaded`. To [`Dispatcher::resume`].
+    ///
+    /// # Errors
+    /// If no such extension is loaded, or it takes no calls at all.
+    pub fn throttle(&self, extension: &str, calls_per_second: u32) -> Result<(), Error> {
+        let slot = self.core.route(extension)?;
+        slot.throttle(calls_per_second, "its host throttled it".to_owned(), Reason::Operator)
+    }
+
+    /// Takes no more calls for an extension, and denies what it tries from now on, in calls in
+    /// flight too. Its instance stays, to be looked at.
+    ///
+    /// # Errors
+    /// If no such extension is loaded.
+    pub fn quarantine(&self, extension: &str, reason: &str) -> Result<(), Error> {
+        let slot = self.core.route(extension)?;
+        slot.hold(State::Quarantined, reason.to_owned(), Reason::Operator, |_| true)
+    }
+
+    /// Lets an extension that was paused, throttled, disabled or put in quarantine take calls
+    /// again, with what it is granted. If its instance has ended, starts it again as it was loaded.
+    /// Earlier failures no longer count.
+    ///
+    /// # Errors
+    /// If no such extension is loaded, or as for [`Dispatcher::load`].
+    pub async fn resume(&self, extension: &str) -> Result<(), Error> {
+        let slot = self.core.route(extension)?;
+        if slot.ended.load(Relaxed) {
+            return self.core.renew_now(extension, false).await;
+        }
+        slot.release();
+        slot.reach.ward.log.managed(&slot.id, "resume".to_owned(), Reason::Operator);
+        Ok(())
+    }
+
+    /// What went wrong with an extension since it was loaded, oldest first: the last 32 ends of
+    /// its instance, starts that failed, and calls that ended with an error (cancelled ones are
+    /// left out; under load some others may be).
+    ///
+    /// # Errors
+    /// If no such extension is loaded.
+    pub fn failures(&self, extension: &str) -> Result<Vec<Failure>, Error> {
+        Ok(self.core.route(extension)?.reach.ward.standing.failures())
+    }
+}
+
+impl Slot {
+    /// Takes no more calls, for a reason, if that fits the state that it is in.
+    pub(crate) fn hold(
+        &self,
+        state: State,
+        reason: String,
+        by: Reason,
+        fits: impl FnOnce(State) -> bool,
+    ) -> Result<(), Error> {
+        let ward = &self.reach.ward;
+        ward.standing.with(|standing| {
+            if !fits(standing.state) {
+                return Err(self.refusal(standing.state, standing.reason.as_deref()));
+            }
+            standing.set(state, Some(reason.clone()));
+            self.gate.bar(HELD);
+            Ok(())
+        })?;
+        if state == State::Quarantined {
+            self.reach.quarantine(true);
+        }
+        ward.standing.changed();
+        let verb = match state {
+            State::Quarantined => "be put in quarantine",
+            State::Disabled => "be disabled",
+            _ => "be paused",
+        };
+        ward.log.managed(&self.id, format!("{verb}: {reason}"), by);
+        Ok(())
+    }
+
+    /// Takes so many calls per second.
+    pub(crate) fn throttle(&self, per_second: u32, reason: String, by: Reason) -> Result<(), Error> {
+        let ward = &self.reach.ward;
+        ward.standing.with(|standing| {
+            if !matches!(standing.state, State::Running | State::Throttled) {
+                return Err(self.refusal(standing.state, standing.reason.as_deref()));
+            }
+            standing.set(State::Throttled, Some(reason.clone()));
+            standing.throttle(per_second);
+            self.gate.bar(THROTTLED);
+            Ok(())
+        })?;
+        ward.standing.changed();
+        ward.log.managed(&self.id, format!("be throttled to {per_second} calls per second: {reason}"), by);
+        Ok(())
+    }
+
+    /// Takes calls again.
+    fn release(&self) {
+        self.reach.quarantine(false);
+        self.reach.ward.standing.with(|standing| {
+            standing.set(State::Running, None);
+            standing.pardon();
+            self.gate.unbar(HELD | THROTTLED);
+        });
+        self.reach.ward.standing.changed();
+    }
+
+    /// Why a call is refused in a state.
+    pub(crate) fn refusal(&self, state: State, reason: Option<&str>) -> Error {
+        let (id, reason) = (&self.id, reason.unwrap_or("no reason was given"));
+        let (code, message, hint) = match state {
+            State::Paused => (ErrorCode::ExtensionPaused, format!("{id} is paused: {reason}"), "resume it"),
+            State::Quarantined => {
+                let message = format!("{id} is in quarantine: {reason}");
+                (
+                    ErrorCode::ExtensionQuarantined,
+                    message,
+                    "look at its failures and decisions, then resume it",
+                )
+            }
+            State::Throttled => {
+                let rate = self.reach.ward.standing.rate();
+                let message = format!("{id} may take {rate} calls per second: {reason}");
+                (ErrorCode::Overloaded, message, "call less often, or resume it")
+            }
+            State::Failed => {
+                (ErrorCode::ExtensionStopped, format!("{id} ended: {reason}"), "it is being started again")
+            }
+            State::Disabled => {
+                (ErrorCode::ExtensionStopped, format!("{id} is disabled: {reason}"), "resume or reload it")
+            }
+            State::Running | State::Draining => {
+                (ErrorCode::ExtensionStopped, format!("{id} is being unloaded"), "load it again")
+            }
+        };
+        Error::new(code, message).with_hint(hint)
+    }
+}
+
+impl Core {
+    /// Has somebody look after an instance that may end by itself.
+    pub(crate) fn watch(self: &Arc<Self>, slot: &Arc<Slot>) {
+        let Some(exited) = slot.instance.exited() else {
+            return;
+        };
+        let (core, weak) = (Arc::downgrade(self), Arc::downgrade(slot));
+        let task = self.executor().spawn(async move {
+            let exit = exited.await;
+            if let Some((core, slot)) = core.upgrade().zip(weak.upgrade()) {
+                core.ended(&slot, exit);
+            }
+        });
+        slot.watcher.set(task.abort_handle());
+    }
+
+    /// Decides what to do about an instance that ended.
+    fn ended(self: &Arc<Self>, slot: &Arc<Slot>, exit: Exit) {
+        slot.ended.store(true, Relaxed);
+        if !self.is_current(slot) {
+            // It was being replaced anyway.
+            return;
+        }
+        let Some(source) = &slot.source else { return };
+        let supervision = source.options.supervision.as_ref().unwrap_or(&self.policy.supervision);
+        let error = exit.error.in_extension(slot.id.as_str());
+        let what = error.message.clone();
+        tracing::warn!(extension = slot.id.as_str(), %error, "the instance ended");
+        let next = slot.reach.ward.standing.with(|standing| {
+            let next = standing.died(error, supervision);
+            slot.gate.bar(HELD);
+            // Who was paused or put in quarantine stays so.
+            let was_up = matches!(standing.state, State::Running | State::Throttled);
+            if was_up {
+                standing.set(State::Failed, Some(what.clone()));
+            }
+            was_up.then_some(next)
+        });
+        slot.reach.ward.standing.changed();
+        match (supervision.recovery, next) {
+            (_, None) => {}
+            (Recovery::Disable, _) => self.give_up(slot, State::Disabled, what),
+            (Recovery::Quarantine, _) => self.give_up(slot, State::Quarantined, what),
+            (_, Some(Next::GiveUp(times))) => self.give_up_after(slot, times, &what),
+            (recovery, Some(Next::Restart(delay))) => {
+                let (core, slot) = (Arc::downgrade(self), Arc::downgrade(slot));
+                let supervision = supervision.clone();
+                self.executor().spawn(restart(core, slot, supervision, recovery == Recovery::Reload, delay));
+            }
+        }
+    }
+
+    fn give_up_after(&self, slot: &Slot, times: u32, last: &str) {
+        let reason =
+            format!("it ended {times} times without a stable spell in between; the last time: {last}");
+        self.give_up(slot, State::Quarantined, reason);
+    }
+
+    /// Holds what has failed, unless somebody has seen to it.
+    fn give_up(&self, slot: &Slot, state: State, reason: String) {
+        if self.is_current(slot) {
+            let _ = slot.hold(state, reason, Reason::Crash, |state| state == State::Failed);
+        }
+    }
+
+    /// Sends calls to a new generation from now on; not if it takes the place of one that failed
+    /// and an operator has seen to that meanwhile.
+    pub(crate) fn replace(self: &Arc<Self>, new: &Arc<Slot>, failed: bool) -> bool {
+        let ward = &new.reach.ward;
+        let replaced = ward.standing.with(|standing| {
+            if failed && standing.state != State::Failed {
+                return false;
+            }
+            standing.set(State::Running, None);
+            if failed {
+                standing.restarts += 1;
+            } else {
+                standing.pardon();
+            }
+            self.insert(new);
+            true
+        });
+        ward.standing.changed();
+        replaced
+    }
+
+    /// Whether calls go to this generation.
+    pub(crate) fn is_current(&self, slot: &Slot) -> bool {
+        self.routes.load().get(&slot.id).is_some_and(|current| current.generation == slot.generation)
+    }
+}
+
+/// Starts an extension again, and again after longer waits, until it runs, has failed too often, or
+/// somebody else has seen to it. Holds nothing while it waits.
+async fn restart(
+    core: Weak<Core>,
+    slot: Weak<Slot>,
+    supervision: Supervision,
+    anew: bool,
+    mut delay: Duration,
+) {
+    loop {
+        tokio::time::sleep(delay).await;
+        let Some((core, slot)) = core.upgrade().zip(slot.upgrade()) else { return };
+        if !core.is_current(&slot) || slot.reach.ward.standing.state() != State::Failed {
+            return;
+        }
+        let Err(error) = core.renew(slot.id.as_str(), anew, Some(slot.generation)).await else { return };
+        if error.code == ErrorCode::AlreadyLoaded {
+            delay = AGAIN;
+            continue;
+        }
+        tracing::warn!(extension = slot.id.as_str(), %error, "did not start again");
+        let what = error.message.clone();
+        let standing = &slot.reach.ward.standing;
+        match standing.with(|standing| standing.died(error, &supervision)) {
+            Next::GiveUp(times) => return core.give_up_after(&slot, times, &what),
+            Next::Restart(next) => delay = next,
+        }
+    }
+}
