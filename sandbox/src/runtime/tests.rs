@@ -6,7 +6,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use quadriga_abi::{Bytes, Method};
-use quadriga_core::{CallOptions, Dispatcher, LoadOptions, MockRuntime, Policy, State};
+use quadriga_core::{
+    CallOptions, Dispatcher, LoadOptions, MockRuntime, Policy, Recovery, State, Supervision,
+};
 use tempfile::TempDir;
 
 use super::*;
@@ -81,7 +83,9 @@ impl Stage {
             "[extension]\nid = '{id}'\nversion = '1.0.0'\n[runtime]\nkind = 'mock'\nentry = 'main'\n{more}\n"
         );
         fs::write(self.folder.path().join("quadriga.toml"), manifest).unwrap();
-        self.host.load(self.folder.path(), LoadOptions::default()).await.map(drop)
+        let supervision = Supervision { recovery: Recovery::Disable, ..Supervision::default() };
+        let options = LoadOptions { supervision: Some(supervision), ..LoadOptions::default() };
+        self.host.load(self.folder.path(), options).await.map(drop)
     }
 
     async fn call(&self, extension: &str, method: &str) -> Result<Bytes, Error> {
@@ -193,14 +197,15 @@ async fn whoever_breaks_the_contract_is_ended_and_nobody_else() {
         let (stage, loaded) = Stage::new(&hello(), &rest).await;
         loaded.expect(words);
         let done = stage.perform(method).await;
-        // The first of two answers counts; what follows meets a worker that is gone.
+        // The first of two answers counts.
         let error = match done {
             Err(error) => error,
             Ok(_) => {
-                while stage.host.status("a.worker").unwrap().usage.instances > 0 {
+                let last = || stage.host.status("a.worker").unwrap().last_error;
+                while last().is_none() {
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
-                stage.call("a.worker", method).await.expect_err(words)
+                last().expect(words).error
             }
         };
         assert_ended(&error, words);
