@@ -225,7 +225,9 @@ fn the_doctor_knows_this_build_and_the_specification() {
         runtimes.iter().filter(|row| row["present"] == true).map(|row| &row["runtime"]).collect();
     assert_eq!(present, ["javascript", "native", "python", "webassembly"]);
     for (runtime, weakest) in [(0, "in-process"), (1, "none"), (2, "none"), (3, "in-process")] {
-        let levels = [&[weakest][..], if cfg!(target_os = "linux") { &["process"] } else { &[] }].concat();
+        let levels =
+            [&[weakest][..], if cfg!(target_os = "linux") { &["process", "container"] } else { &[] }]
+                .concat();
         assert_eq!(runtimes[runtime]["isolation"], json!(levels));
     }
     let dependencies = std::fs::read_to_string(repository().join("Cargo.lock")).unwrap();

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use quadriga::abi::{Bytes, Error, ErrorCode, Isolation, Value};
-use quadriga::{CallOptions, Dispatcher, LoadOptions, Policy};
+use quadriga::{CallOptions, Dispatcher, LoadOptions, Policy, Recovery, State, Supervision};
 use quadriga_tests::{granted, guest, host, with};
 
 use crate::cli::command;
@@ -17,8 +17,10 @@ const NONE: Bytes = Bytes::from_static(b"\x90");
 /// How long what is quick may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// In a worker that is not started again.
 fn in_worker() -> LoadOptions {
-    LoadOptions { isolation: Some(Isolation::Process), ..granted() }
+    let supervision = Supervision { recovery: Recovery::Disable, ..Supervision::default() };
+    LoadOptions { isolation: Some(Isolation::Process), supervision: Some(supervision), ..granted() }
 }
 
 async fn host_with(case: &str, language: &str) -> (Dispatcher, String) {
@@ -67,7 +69,8 @@ async fn a_worker_that_is_killed_fails_its_calls_at_once_and_nothing_else() {
         }
         assert!(killed.elapsed() < Duration::from_secs(1), "{:?}", killed.elapsed());
         let error = host.invoke::<Value>(&id, "count", &(3,)).await.unwrap_err();
-        assert_eq!(error.code, ErrorCode::ExtensionCrashed, "later calls too: {error:?}");
+        assert_eq!(error.code, ErrorCode::ExtensionStopped, "{error:?}");
+        assert!(error.message.contains("SIGKILL"), "{error:?}");
         assert_eq!(host.status(&id).unwrap().usage.instances, 0);
         let sum: i64 = host.invoke("relay.js", "add", &(2, 3)).await.unwrap();
         assert_eq!(sum, 5);
@@ -76,6 +79,27 @@ async fn a_worker_that_is_killed_fails_its_calls_at_once_and_nothing_else() {
         host.load(guest("flow", language), in_worker()).await.unwrap();
         let count: Vec<u64> = host.invoke(&id, "count", &(3,)).await.unwrap();
         assert_eq!(count, [0, 1, 2]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_ended_is_started_again() {
+    for language in ["js", "python", "wasm", "native"] {
+        let host = host();
+        let options = LoadOptions { isolation: Some(Isolation::Process), ..granted() };
+        host.load(guest("flow", language), options).await.unwrap();
+        let id = format!("flow.{language}");
+        let first = worker_of(&host, &id);
+        kill(first);
+        wait_until("the second start", || {
+            let status = host.status(&id).unwrap();
+            status.state == State::Running && status.usage.process.is_some_and(|pid| pid != first)
+        });
+        let count: Vec<u64> = host.invoke(&id, "count", &(3,)).await.unwrap();
+        assert_eq!(count, [0, 1, 2]);
+        let status = host.status(&id).unwrap();
+        assert_eq!((status.restarts, status.isolation), (1, Isolation::Process));
+        assert!(status.last_error.unwrap().error.message.contains("SIGKILL"));
     }
 }
 
@@ -105,8 +129,9 @@ async fn native_code_that_does_not_end_is_ended_with_its_worker() {
     let sum: i64 = host.invoke(&id, "add", &(2, 3)).await.unwrap();
     assert_eq!(sum, 5);
     wait_until("the end of the worker", || !Path::new(&format!("/proc/{worker}")).exists());
+    wait_until("the word of it", || host.status(&id).unwrap().state != State::Running);
     let error = host.invoke::<Value>(&id, "add", &(2, 3)).await.unwrap_err();
-    assert_eq!(error.code, ErrorCode::ExtensionCrashed, "{error:?}");
+    assert_eq!(error.code, ErrorCode::ExtensionStopped, "{error:?}");
     assert!(error.message.contains("after it had to end"), "{error:?}");
 }
 
@@ -114,7 +139,7 @@ async fn native_code_that_does_not_end_is_ended_with_its_worker() {
 async fn a_worker_gets_nothing_of_its_host() {
     let (host, id) = host_with("deadly", "native").await;
     let variables: Vec<String> = host.invoke(&id, "variables", &()).await.unwrap();
-    assert_eq!(variables, ["PATH"]);
+    assert_eq!(variables, ["HOME", "LANG", "PATH", "TMPDIR"]);
     let files: Vec<String> = host.invoke(&id, "files", &()).await.unwrap();
     let of_a_worker = |file: &String| {
         file == "/dev/null"
