@@ -90,13 +90,9 @@ fn confine(plan: &Plan, layers: &mut Layers<'_>) -> Result<(), Error> {
     // Whatever changes the credentials clears the death signal, so it comes after those changes.
     layers.put(Layer::ParentDeath, process::die_with(plan.parent))?;
     layers.put(Layer::PidNamespace, warden::enter(plan))?;
-    // In the mount namespace of the machine, these would change its mounts.
     let apart = layers.state(Layer::MountNamespace) == State::Reached;
-    let in_apart = |enter: fn(&Plan) -> io::Result<Outcome>| {
-        if apart { enter(plan) } else { Err(io::Error::other("without a mount namespace")) }
-    };
-    layers.put(Layer::ReadOnlyMounts, in_apart(root::guard))?;
-    layers.put(Layer::PrivateRoot, in_apart(root::enter))?;
+    layers.put(Layer::ReadOnlyMounts, root::guard(plan, apart))?;
+    layers.put(Layer::PrivateRoot, root::enter(plan, apart))?;
     process::change_folder(plan).map_err(|error| Error::Path { path: plan.folder().into(), error })?;
     layers.put(Layer::Capabilities, caps::drop_all())?;
     layers.put(Layer::Landlock, landlock::restrict(plan))?;
@@ -143,7 +139,7 @@ fn demands(plan: &Plan, layer: Layer) -> bool {
         Layer::ReadOnlyMounts => false,
         Layer::NetNamespace => container && plan.net == Net::Denied,
         Layer::PidNamespace => namespace::wants_pids(plan),
-        Layer::UserNamespace => plan.limits.processes.is_some(),
+        Layer::UserNamespace => plan.limits.processes.is_some() || namespace::wants_pids(plan),
         Layer::Cgroup => false,
         _ => true,
     }

@@ -22,12 +22,12 @@ pub(super) const DEVICES: [&str; 5] = ["/dev/null", "/dev/zero", "/dev/full", "/
 /// As many symbolic links may be in a path for the kernel.
 const MAX_LINKS: usize = 40;
 
-/// Moves the process into its private root. It has to be in a mount namespace of its own.
-pub(super) fn enter(plan: &Plan) -> io::Result<Outcome> {
+/// Moves the process into its private root, if it is `apart` in a mount namespace of its own.
+pub(super) fn enter(plan: &Plan, apart: bool) -> io::Result<Outcome> {
     if plan.isolation != Isolation::Container {
         return Outcome::not_asked();
     }
-    private_mounts()?;
+    private_mounts(apart)?;
     let root = Root::collect(plan)?;
     root.build(&plan.package)?;
     switch()?;
@@ -36,11 +36,11 @@ pub(super) fn enter(plan: &Plan) -> io::Result<Outcome> {
 
 /// At the level of a process: lets all that may not be written be read-only, in a mount namespace of
 /// its own. Landlock keeps files from being written, but not their modes, owners and times.
-pub(super) fn guard(plan: &Plan) -> io::Result<Outcome> {
+pub(super) fn guard(plan: &Plan, apart: bool) -> io::Result<Outcome> {
     if plan.isolation != Isolation::Process {
         return Outcome::not_asked();
     }
-    private_mounts()?;
+    private_mounts(apart)?;
     let mut writable = Root::default();
     for (path, access, _) in plan.paths().filter(|(_, access, _)| *access == Access::ReadWrite) {
         writable.bind(path, attributes(access, plan.exec_memory)).map_err(failed(path.display()))?;
@@ -55,7 +55,11 @@ pub(super) fn guard(plan: &Plan) -> io::Result<Outcome> {
     Outcome::reached()
 }
 
-fn private_mounts() -> io::Result<()> {
+/// What follows would change the mounts of the whole machine, were they not the process's own.
+fn private_mounts(apart: bool) -> io::Result<()> {
+    if !apart {
+        return Err(io::Error::other("without a mount namespace"));
+    }
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", private).map_err(failed("private mounts"))
 }

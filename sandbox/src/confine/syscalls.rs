@@ -5,6 +5,9 @@
 
 use libc::*;
 
+/// The same on all architectures, but the libc crate doesn't have it for each.
+const FCHMODAT2: c_long = 452;
+
 /// What ordinary programs do to themselves and to files that they may open.
 pub(super) const ALLOWED: &[c_long] = &[
     // Files and descriptors.
@@ -232,7 +235,7 @@ pub(super) const LEGACY: &[c_long] = &[SYS_renameat];
 pub(super) const METADATA: &[c_long] = &[
     SYS_fchmod,
     SYS_fchmodat,
-    SYS_fchmodat2,
+    FCHMODAT2,
     SYS_fchown,
     SYS_fchownat,
     SYS_utimensat,

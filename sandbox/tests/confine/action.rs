@@ -24,6 +24,7 @@ pub(crate) type Outcome = Result<String, i32>;
 pub(crate) enum Action {
     Read(PathBuf),
     List(PathBuf),
+    ReadLink(PathBuf),
     Write(PathBuf),
     /// Makes a link to the second in the first, and writes through it.
     WriteBySymlink(PathBuf, PathBuf),
@@ -34,6 +35,8 @@ pub(crate) enum Action {
     Watch(PathBuf),
     /// Makes a folder, files and a rename in this folder, and removes them.
     Work(PathBuf),
+    /// Copies a file with its mode.
+    Copy(PathBuf, PathBuf),
     Env(String),
     /// Whether a text is in the memory of the first environment.
     FirstEnv(String),
@@ -61,7 +64,8 @@ pub(crate) enum Action {
     /// A child that leaves the session and goes on for ever.
     Daemon,
     Exec(PathBuf, Vec<String>),
-    ExecFromMemory,
+    /// Runs a copy of a program that is in no folder.
+    ExecFromMemory(PathBuf),
     Threads(usize),
     /// Starts threads until it fails, and says how many there were.
     ThreadsMany(usize),

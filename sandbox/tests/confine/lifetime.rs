@@ -74,6 +74,9 @@ fn a_worker_ends_with_its_supervisor() {
 #[test]
 fn what_a_worker_left_running_ends_with_the_supervisor() {
     everywhere(|place| {
+        if place.user == User::Bare {
+            return;
+        }
         let mut supervisor = supervisor(place, &[Action::Daemon, Action::Sleep], true);
         let workers = descendants(supervisor.child.id());
         assert_eq!(workers.len(), 4, "warden, init, worker and daemon: {workers:?}");
@@ -86,6 +89,9 @@ fn what_a_worker_left_running_ends_with_the_supervisor() {
 #[test]
 fn what_a_worker_left_running_ends_with_the_worker() {
     everywhere(|place| {
+        if place.user == User::Bare {
+            return;
+        }
         let mut plan = place.plan();
         plan.subprocess = true;
         let mut worker = place.start(Some(plan), &[Action::Daemon, Action::Spin]);

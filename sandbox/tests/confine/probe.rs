@@ -51,6 +51,7 @@ fn attempt(action: &Action) -> io::Result<String> {
     match action {
         Action::Read(path) => fs::read_to_string(path),
         Action::List(path) => list(path),
+        Action::ReadLink(path) => Ok(fs::read_link(path)?.display().to_string()),
         Action::Write(path) => fs::write(path, "written").map(done),
         Action::WriteBySymlink(folder, target) => {
             let link = folder.join("symlink");
@@ -84,6 +85,7 @@ fn attempt(action: &Action) -> io::Result<String> {
             check(unsafe { libc::inotify_add_watch(fd, path.as_ptr(), libc::IN_ALL_EVENTS) }.into())
         }
         Action::Work(folder) => work(folder),
+        Action::Copy(from, to) => fs::copy(from, to).map(done),
         Action::Env(name) => env::var(name).map_err(|_| io::ErrorKind::NotFound.into()),
         Action::FirstEnv(text) => {
             let found =
@@ -129,7 +131,7 @@ fn attempt(action: &Action) -> io::Result<String> {
             let output = Command::new(program).args(arguments).output()?;
             Ok(String::from_utf8_lossy(&output.stdout).into_owned())
         }
-        Action::ExecFromMemory => exec_from_memory(),
+        Action::ExecFromMemory(program) => exec_from_memory(program),
         Action::Threads(count) => {
             let threads: Vec<_> = (0..*count).map(|n| thread::spawn(move || n)).collect();
             let sum: usize = threads.into_iter().map(|thread| thread.join().expect("no panic")).sum();
@@ -192,7 +194,7 @@ fn work(folder: &Path) -> io::Result<String> {
     fs::write(&file, "text")?;
     OpenOptions::new().append(true).open(&file)?.write_all(b" and more")?;
     File::options().write(true).open(&file)?.set_len(4)?;
-    fs::copy(&file, folder.join("a/two"))?;
+    fs::write(folder.join("a/two"), fs::read(&file)?)?;
     fs::rename(folder.join("a/two"), folder.join("three"))?;
     let text = fs::read_to_string(folder.join("three"))?;
     fs::remove_file(folder.join("three"))?;
@@ -217,13 +219,13 @@ fn count(most: usize, mut what: impl FnMut() -> io::Result<()>) -> String {
     (0..most).take_while(|_| what().is_ok()).count().to_string()
 }
 
-fn exec_from_memory() -> io::Result<String> {
+fn exec_from_memory(program: &Path) -> io::Result<String> {
     // SAFETY: the name lives through the call.
     let fd = unsafe { libc::memfd_create(c"program".as_ptr(), 0) };
     check(fd.into())?;
     // SAFETY: just made, and owned by nobody else.
     let mut file = unsafe { File::from_raw_fd(fd) };
-    io::copy(&mut File::open("/proc/self/exe").or_else(|_| File::open("/bin/true"))?, &mut file)?;
+    io::copy(&mut File::open(program)?, &mut file)?;
     Err(Command::new(format!("/proc/self/fd/{fd}")).exec())
 }
 

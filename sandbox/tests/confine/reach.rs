@@ -6,7 +6,7 @@ use quadriga_abi::Isolation;
 use quadriga_sandbox::confine::{Access, ExecMemory, Grant, Layer, Net, Plan, State};
 
 use crate::action::Action;
-use crate::fixture::{Place, User, everywhere, install};
+use crate::fixture::{Place, User, everywhere, install, skip};
 
 type Row = (&'static str, fn(&Place, &mut Plan), fn(&Place) -> Action, Option<&'static str>);
 
@@ -15,8 +15,6 @@ const WORKS: &[Row] = &[
     ("the package", |_, _| (), |place| Action::Read(place.at("package/file")), Some("in package")),
     ("the scratch folder", |_, _| (), |place| Action::Work(place.at("scratch")), Some("text")),
     ("the current folder", |_, _| (), |_| Action::Work(".".into()), Some("text")),
-    ("modes", |_, _| (), |place| Action::Chmod(place.at("scratch/file")), None),
-    ("times", |_, _| (), |place| Action::Touch(place.at("scratch/file")), None),
     ("threads", |_, _| (), |_| Action::Threads(8), Some("28")),
     ("memory", |_, _| (), |_| Action::Allocate(32 << 20), Some("33554432")),
     ("clocks", |_, _| (), |_| Action::Clocks, Some("true")),
@@ -86,6 +84,10 @@ fn ordinary_work_works() {
         for (name, ask, action, says) in WORKS {
             let mut plan = place.plan();
             ask(place, &mut plan);
+            // Programs need a PID namespace, so that they end with the worker.
+            if plan.subprocess && place.user == User::Bare {
+                continue;
+            }
             let outcome = place.run(Some(plan), &[action(place)]).remove(0);
             if *name == "a file in memory" {
                 // Past the filter, where the flags are no good.
@@ -98,13 +100,92 @@ fn ordinary_work_works() {
     });
 }
 
+/// Where mounts guard what may not be written; where they don't, nothing is changed.
+#[test]
+fn modes_and_times_are_changed_where_one_may_write() {
+    everywhere(|place| {
+        let (ours, package) = (place.at("scratch/file"), place.at("package/file"));
+        let mut changes = vec![Action::Copy(package.clone(), place.at("scratch/copy"))];
+        for path in [ours, package] {
+            changes.extend([Action::Chmod(path.clone()), Action::Touch(path)]);
+        }
+        let outcomes = place.run(Some(place.plan()), &changes);
+        let denied: Vec<_> = outcomes.iter().map(|outcome| outcome.as_ref().err().copied()).collect();
+        let expected = if place.user == User::Bare {
+            [Some(libc::EPERM); 5]
+        } else {
+            [None, None, None, Some(libc::EROFS), Some(libc::EROFS)]
+        };
+        assert_eq!(denied, expected);
+    });
+}
+
+#[test]
+fn namespaces_are_others_than_those_of_the_host() {
+    let kinds = [
+        ("user", Layer::UserNamespace),
+        ("mnt", Layer::MountNamespace),
+        ("ipc", Layer::IpcNamespace),
+        ("net", Layer::NetNamespace),
+        ("uts", Layer::UtsNamespace),
+        ("pid", Layer::PidNamespace),
+    ];
+    everywhere(|place| {
+        let links = kinds.map(|(kind, _)| Action::ReadLink(format!("/proc/self/ns/{kind}").into()));
+        let hosts = place.run(None, &links);
+        let mut worker = place.start(Some(place.plan()), &links);
+        let report = worker.report.clone().unwrap();
+        for ((kind, layer), host) in kinds.iter().zip(hosts) {
+            let own = worker.outcome().unwrap().unwrap();
+            let state = report.layers.iter().find(|status| status.layer == *layer).unwrap().state;
+            // An unconfined probe without namespaces is in a user namespace of its own.
+            if (place.user, *kind) != (User::Bare, "user") {
+                assert_eq!(own != host.unwrap(), state == State::Reached, "{kind}");
+            }
+        }
+        worker.end();
+        let devices = place.run(Some(place.plan()), &[Action::Read("/proc/self/net/dev".into())]).remove(0);
+        let lines = devices.unwrap().lines().skip(2).count();
+        assert_eq!(lines == 1, place.user != User::Bare, "{lines} devices");
+    });
+}
+
+#[test]
+fn what_cannot_be_reached_is_reported_or_refused() {
+    let place = Place::new(Isolation::Process, User::Bare);
+    let worker = match place.spawn().enter(Some(place.plan()), &[]) {
+        Ok(worker) => worker,
+        Err(error) => return skip("a user without namespaces", &error),
+    };
+    let report = worker.report.clone().unwrap();
+    worker.end();
+    for layer in [Layer::UserNamespace, Layer::MountNamespace, Layer::NetNamespace, Layer::ReadOnlyMounts] {
+        let status = report.layers.iter().find(|status| status.layer == layer).unwrap();
+        assert_eq!(status.state, State::NotReached, "{status:?}");
+        assert!(!status.note.is_empty());
+    }
+    let demands: [fn(&mut Plan); 3] = [
+        |plan| plan.isolation = Isolation::Container,
+        |plan| plan.subprocess = true,
+        |plan| plan.limits.processes = Some(100),
+    ];
+    for demand in demands {
+        let mut plan = place.plan();
+        demand(&mut plan);
+        let error = place.spawn().enter(Some(plan), &[]).err().expect("an error");
+        assert!(error.contains("needs a user namespace, which can't be reached: unshare"), "{error}");
+    }
+}
+
 #[test]
 fn a_grant_gives_no_more_than_it_says() {
     everywhere(|place| {
         let mut plan = place.plan();
         grant(&mut plan, place, "granted-to-read", Access::ReadOnly);
         grant(&mut plan, place, "granted", Access::ReadWrite);
-        programs(place, &mut plan);
+        if place.user != User::Bare {
+            programs(place, &mut plan);
+        }
         install(&place.at("probe"), &place.at("granted/program"));
         place.give(&place.at("granted/program"));
         let beyond = [
@@ -194,6 +275,9 @@ fn what_a_level_demands_is_not_left_out() {
 #[test]
 fn a_container_inside_of_a_worker_is_refused() {
     everywhere(|place| {
+        if place.user == User::Bare {
+            return;
+        }
         let mut plan = place.plan();
         programs(place, &mut plan);
         plan.grants.push(Grant { path: place.at("probe"), access: Access::ReadOnly });

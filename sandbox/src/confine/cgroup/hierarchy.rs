@@ -56,6 +56,13 @@ impl Hierarchy {
     }
 }
 
+/// Version 2 alone, whatever it has.
+#[cfg(test)]
+pub(super) fn version_2() -> Vec<Hierarchy> {
+    let read = |path| fs::read_to_string(path).unwrap_or_default();
+    v2(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"))
+}
+
 /// Whether a folder is of a host that isn't there any more.
 fn is_stale(name: &str) -> bool {
     let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()?.parse::<i32>().ok());
@@ -166,5 +173,41 @@ impl fmt::Display for Controller {
             Self::Pids => "pids",
             Self::Freezer => "freezer",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOUNTS: &str = "\
+25 30 0:22 / /sys/fs/cgroup ro,nosuid shared:5 - tmpfs tmpfs ro,mode=755
+26 25 0:23 / /sys/fs/cgroup/memory rw,nosuid shared:6 - cgroup cgroup rw,memory
+27 25 0:24 /docker/abc /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct
+28 25 0:25 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd
+";
+
+    #[test]
+    fn controllers_of_version_1_are_found_where_they_are_mounted() {
+        let own = "4:name=systemd:/a\n3:cpu,cpuacct:/docker/abc/inner\n2:memory:/\n1:pids:/nowhere\n0::/a\n";
+        let found: Vec<_> = v1(MOUNTS, own)
+            .into_iter()
+            .map(|one| (one.controllers, one.parent.display().to_string()))
+            .collect();
+        let expected = [
+            (vec![Controller::Memory], "/sys/fs/cgroup/memory/".to_owned()),
+            (vec![Controller::Cpu, Controller::CpuTime], "/sys/fs/cgroup/cpu,cpuacct/inner".to_owned()),
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn only_folders_of_hosts_that_are_gone_are_stale() {
+        let own = std::process::id();
+        // Above the greatest pid that the kernel gives.
+        assert!(is_stale("quadriga-4194305-0-name"));
+        for name in [&format!("quadriga-{own}-0-name"), "quadriga-x-0-name", "other-4194305-0", "quadriga-"] {
+            assert!(!is_stale(name), "{name}");
+        }
     }
 }

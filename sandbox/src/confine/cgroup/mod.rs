@@ -75,10 +75,15 @@ impl Cgroup {
             name.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(64).collect();
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let folder = format!("{PREFIX}{}-{number}-{plain}", std::process::id());
-        let hierarchies = Hierarchy::usable(&limits.needs())?;
+        let made = Self::create_in(Hierarchy::usable(&limits.needs())?, &folder, limits)?;
+        made.set_limits(limits)?;
+        Ok(made)
+    }
+
+    fn create_in(trees: Vec<Hierarchy>, folder: &str, limits: &CgroupLimits) -> Result<Self, Error> {
         let mut made = Self { groups: Vec::new() };
-        for Hierarchy { version, controllers, parent } in hierarchies {
-            let folder = parent.join(&folder);
+        for Hierarchy { version, controllers, parent } in trees {
+            let folder = parent.join(folder);
             match fs::create_dir(&folder) {
                 Ok(()) => made.groups.push(Group { version, controllers, folder }),
                 // One that only has what nobody needs is left out.
@@ -89,7 +94,6 @@ impl Cgroup {
         if made.groups.is_empty() {
             return Err(Error::NoCgroup("there is none that this user may make one in".to_owned()));
         }
-        made.set_limits(limits)?;
         Ok(made)
     }
 
@@ -386,4 +390,35 @@ fn number(text: &str) -> Option<u64> {
 
 fn or_max(value: Option<u64>) -> String {
     value.map_or_else(|| "max".to_owned(), |value| value.to_string())
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+    use std::process::Command;
+
+    use super::*;
+
+    /// What version 2 has without a controller works wherever it is mounted.
+    #[test]
+    fn version_2_freezes_kills_and_leaves_nothing() {
+        let trees = hierarchy::version_2();
+        let Some(parent) = trees.first().map(|tree| tree.parent.clone()) else {
+            return;
+        };
+        let name = format!("{PREFIX}{}-test-v2", std::process::id());
+        let group = Cgroup::create_in(trees, &name, &CgroupLimits::default()).unwrap();
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        group.add(child.id()).unwrap();
+        assert_eq!(group.pids().unwrap(), [child.id()]);
+        group.freeze().unwrap();
+        group.thaw().unwrap();
+        assert!(group.usage().unwrap().cpu_time.is_some());
+        group.freeze().unwrap();
+        group.kill_all().unwrap();
+        assert_eq!(child.wait().unwrap().signal(), Some(9));
+        group.destroy().unwrap();
+        assert!(!parent.join(name).exists());
+    }
 }
