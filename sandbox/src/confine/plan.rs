@@ -41,7 +41,8 @@ pub struct Plan {
     pub subprocess: bool,
     /// Which memory may be made executable.
     pub exec_memory: ExecMemory,
-    /// Whether files in memory may be made (`memfd_create`).
+    /// Whether files in memory may be made (`memfd_create`). Otherwise there seem to be none
+    /// (`ENOSYS`), which engines that use them know how to do without.
     pub memfd: bool,
     /// Limits of each process.
     pub limits: ProcessLimits,

@@ -54,6 +54,9 @@ fn allowed(plan: &Plan, guarded: bool) -> Rules {
     let mut rules = Rules::default();
     // To install the second filter, which denies it.
     rules.all(ALLOWED).all(LEGACY).all(&[libc::SYS_seccomp]);
+    if plan.memfd {
+        rules.all(&[libc::SYS_memfd_create]);
+    }
     if guarded {
         rules.all(METADATA).all(LEGACY_METADATA);
     }
@@ -91,9 +94,6 @@ fn denied_with(plan: &Plan, guarded: bool, own: u32) -> Rules {
     }
     for flag in CLONE_APART {
         rules.when(libc::SYS_clone, &[has(0, flag as u64)]);
-    }
-    if !plan.memfd {
-        rules.all(&[libc::SYS_memfd_create]);
     }
     processes(&mut rules, plan.subprocess, own);
     memory(&mut rules, plan.exec_memory);

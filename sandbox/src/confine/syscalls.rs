@@ -68,7 +68,6 @@ pub(super) const ALLOWED: &[c_long] = &[
     SYS_dup,
     SYS_dup3,
     SYS_pipe2,
-    SYS_memfd_create,
     // Events.
     SYS_eventfd2,
     SYS_signalfd4,
@@ -87,7 +86,6 @@ pub(super) const ALLOWED: &[c_long] = &[
     SYS_munmap,
     SYS_mremap,
     SYS_madvise,
-    SYS_mincore,
     SYS_mlock,
     SYS_mlock2,
     SYS_munlock,

@@ -184,14 +184,13 @@ impl Cgroup {
         let end = Instant::now() + PATIENCE;
         let mut pause = Duration::from_millis(1);
         loop {
-            let left = self.pids()?;
-            if left.is_empty() {
+            if self.pids()?.is_empty() {
                 return Ok(());
             }
             if Instant::now() >= end {
                 return Err(self.groups[0].error("cgroup.procs", io::ErrorKind::TimedOut.into()));
             }
-            self.kill(&left)?;
+            self.kill()?;
             thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(50));
         }
@@ -230,16 +229,18 @@ impl Cgroup {
         self.with(Controller::Freezer).ok_or_else(|| Error::NoCgroup("there is no freezer".to_owned()))
     }
 
-    fn kill(&self, pids: &[u32]) -> Result<(), Error> {
+    fn kill(&self) -> Result<(), Error> {
         if let Some(group) = self.groups.iter().find(|group| group.folder.join("cgroup.kill").exists()) {
             return group.write("cgroup.kill", 1);
         }
-        // Frozen, none of them forks in the meantime, and no pid is given to another process.
-        let frozen = self.freezer().and_then(|group| group.freeze(true));
-        for pid in pids.iter().filter_map(|pid| Pid::from_raw(i32::try_from(*pid).ok()?)) {
+        let freezer = self.with(Controller::Freezer);
+        // Frozen, none of them forks in the meantime, and no pid is given to another process. If they
+        // can't be frozen, it takes more rounds.
+        let _ = freezer.map(|group| group.freeze(true));
+        for pid in self.pids()?.into_iter().filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
             let _ = rustix::process::kill_process(pid, Signal::KILL);
         }
-        frozen.and_then(|()| self.thaw())
+        freezer.map_or(Ok(()), |group| group.freeze(false))
     }
 
     fn remove(&mut self) -> Result<(), Error> {
@@ -393,7 +394,6 @@ fn or_max(value: Option<u64>) -> String {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use std::os::unix::process::ExitStatusExt as _;
     use std::process::Command;
@@ -405,7 +405,7 @@ mod tests {
     fn version_2_freezes_kills_and_leaves_nothing() {
         let trees = hierarchy::version_2();
         let Some(parent) = trees.first().map(|tree| tree.parent.clone()) else {
-            return;
+            return eprintln!("SKIPPED: version 2: it is not mounted, or not delegated to this user");
         };
         let name = format!("{PREFIX}{}-test-v2", std::process::id());
         let group = Cgroup::create_in(trees, &name, &CgroupLimits::default()).unwrap();
