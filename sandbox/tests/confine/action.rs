@@ -13,6 +13,9 @@ pub(crate) struct Request {
     pub(crate) actions: Vec<Action>,
 }
 
+/// The exit code of a probe that is asked nothing.
+pub(crate) const NOTHING_TO_DO: i32 = 3;
+
 /// The first line that the probe writes; one [`Outcome`] for each action follows.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Entered(pub(crate) Result<Option<Report>, String>);

@@ -11,7 +11,7 @@ use std::process::Child;
 use quadriga_abi::Isolation;
 use rustix::pty::OpenptFlags;
 
-use crate::action::Action;
+use crate::action::{Action, NOTHING_TO_DO};
 use crate::fixture::{Place, SECRET, User, everywhere, install};
 
 /// Everything that a host has and a worker must not touch.
@@ -269,7 +269,7 @@ fn a_program_in_memory_is_not_run() {
         assert_eq!(place.run(Some(plan), &actions), [Err(libc::EPERM)]);
         // Unconfined it runs, and finds nothing to do.
         let mut probe = place.start(None, &actions);
-        assert_eq!(probe.wait().code(), Some(101));
+        assert_eq!(probe.wait().code(), Some(NOTHING_TO_DO));
     });
 }
 

@@ -22,10 +22,12 @@ use std::{env, ptr, thread};
 
 use quadriga_sandbox::confine;
 
-use self::action::{Action, Entered, Outcome, Request};
+use self::action::{Action, Entered, NOTHING_TO_DO, Outcome, Request};
 
 fn main() {
-    let request: Request = serde_json::from_reader(io::stdin().lock()).expect("a request");
+    let Ok(request) = serde_json::from_reader::<_, Request>(io::stdin().lock()) else {
+        std::process::exit(NOTHING_TO_DO);
+    };
     let entered = match &request.plan {
         None => Ok(None),
         Some(plan) => confine::enter(plan).map(Some).map_err(|error| error.to_string()),
