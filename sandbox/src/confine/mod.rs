@@ -136,7 +136,7 @@ fn demands(plan: &Plan, layer: Layer) -> bool {
     let container = plan.isolation == Isolation::Container;
     match layer {
         Layer::MountNamespace | Layer::IpcNamespace | Layer::UtsNamespace | Layer::PrivateRoot => container,
-        Layer::ReadOnlyMounts => false,
+        Layer::ReadOnlyMounts => !container && !plan.nested().is_empty(),
         Layer::NetNamespace => container && plan.net == Net::Denied,
         Layer::PidNamespace => namespace::wants_pids(plan),
         Layer::UserNamespace => plan.limits.processes.is_some() || namespace::wants_pids(plan),

@@ -11,6 +11,7 @@ use super::Error;
 /// What one worker may see and use. Everything that isn't named here is denied.
 ///
 /// All paths are absolute and as the supervisor sees them; the worker finds them at the same place.
+/// What lies inside of a path to write and is itself to read can't be written.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     /// `process` or `container`.
@@ -153,6 +154,19 @@ impl Plan {
         let grants = self.grants.iter().map(|grant| (&*grant.path, grant.access, true));
         let scratch = self.scratch.as_deref().map(|path| (path, Access::ReadWrite, true));
         std::iter::once(package).chain(engine).chain(grants).chain(scratch)
+    }
+
+    /// The paths to read that lie inside of one to write. Landlock can't take rights away again, so
+    /// these need mounts.
+    pub(super) fn nested(&self) -> Vec<&Path> {
+        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let of = |wanted| self.paths().filter(move |(_, access, _)| *access == wanted).map(|(path, ..)| path);
+        let writable: Vec<_> = of(Access::ReadWrite).map(real).collect();
+        let inside = |path: &&Path| {
+            let path = real(path);
+            writable.iter().any(|outer| path.starts_with(outer) && path != *outer)
+        };
+        of(Access::ReadOnly).filter(inside).collect()
     }
 
     pub(super) fn check(&self) -> Result<(), Error> {

@@ -8,12 +8,16 @@ use rustix::process::{Resource, Rlimit};
 use super::report::{Outcome, failed};
 use super::{ProcessLimits, sys};
 
+/// Too short for a core in a file, and what tells the kernel to give none to a program either, which it
+/// would with a limit of 0.
+pub(super) const NO_CORE: u64 = 1;
+
 pub(super) fn set(limits: &ProcessLimits) -> io::Result<Outcome> {
     // One second more, so that the signal which says why comes first.
     let cpu = limits.cpu_seconds.map(|seconds| (seconds, seconds.saturating_add(1)));
     let same = |limit: Option<u64>| limit.map(|limit| (limit, limit));
     let all = [
-        ("core", Resource::Core, Some((0, 0))),
+        ("core", Resource::Core, Some((NO_CORE, NO_CORE))),
         ("open files", Resource::Nofile, same(limits.open_files)),
         ("processes", Resource::Nproc, same(limits.processes)),
         ("file size", Resource::Fsize, same(limits.file_size)),

@@ -41,18 +41,27 @@ pub(super) fn guard(plan: &Plan, apart: bool) -> io::Result<Outcome> {
         return Outcome::not_asked();
     }
     private_mounts(apart)?;
-    let mut writable = Root::default();
-    for (path, access, _) in plan.paths().filter(|(_, access, _)| *access == Access::ReadWrite) {
-        writable.bind(path, attributes(access, plan.exec_memory)).map_err(failed(path.display()))?;
+    let mut root = Root::default();
+    let nested = plan.nested();
+    let kept = |path, access| access == Access::ReadWrite || nested.contains(&path);
+    for (path, access, _) in by_access(plan).into_iter().filter(|(path, access, _)| kept(path, *access)) {
+        root.bind(path, attributes(access, plan.exec_memory)).map_err(failed(path.display()))?;
     }
     let all = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     sys::mount_setattr(all.as_fd(), u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits()), true)
         .map_err(failed("mount_setattr"))?;
-    writable.mounts.sort_by_key(|mount| mount.at.components().count());
-    for mount in &writable.mounts {
+    root.sort();
+    for mount in &root.mounts {
         attach(&mount.tree, &mount.at).map_err(failed(mount.at.display()))?;
     }
     Outcome::reached()
+}
+
+/// The paths of a plan, those to write last: of two mounts at the same place, the later is seen.
+fn by_access(plan: &Plan) -> Vec<(&Path, Access, bool)> {
+    let mut paths: Vec<_> = plan.paths().collect();
+    paths.sort_by_key(|(_, access, _)| *access);
+    paths
 }
 
 /// What follows would change the mounts of the whole machine, were they not the process's own.
@@ -82,7 +91,7 @@ impl Root {
     fn collect(plan: &Plan) -> io::Result<Self> {
         let mut root = Self::default();
         let mut needs_proc = false;
-        for (path, access, required) in plan.paths() {
+        for (path, access, required) in by_access(plan) {
             if path.starts_with("/proc") {
                 needs_proc = true;
             } else if required || fs::exists(path).unwrap_or(false) {
@@ -97,9 +106,13 @@ impl Root {
         if needs_proc {
             root.mount_proc().map_err(failed("/proc"))?;
         }
-        // Outer folders before what lies in them; at the same place, what may be written comes last.
-        root.mounts.sort_by_key(|mount| mount.at.components().count());
+        root.sort();
         Ok(root)
+    }
+
+    /// Outer folders before what lies in them.
+    fn sort(&mut self) {
+        self.mounts.sort_by_key(|mount| mount.at.components().count());
     }
 
     /// Takes a copy of the mounts at a path while the old root is still there.

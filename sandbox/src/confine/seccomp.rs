@@ -107,13 +107,17 @@ fn processes(rules: &mut Rules, subprocess: bool, own: u32) {
     }
     rules.all(PROCESSES).all(LEGACY_PROCESSES);
     rules.when(libc::SYS_clone, &[lacks(0, libc::CLONE_THREAD as u64)]);
-    let to_process =
-        [libc::SYS_kill, libc::SYS_tgkill, libc::SYS_rt_sigqueueinfo, libc::SYS_rt_tgsigqueueinfo];
+    let to_process = [
+        libc::SYS_kill,
+        libc::SYS_tgkill,
+        libc::SYS_rt_sigqueueinfo,
+        libc::SYS_rt_tgsigqueueinfo,
+        // Names a thread of any process; this is the first of its own.
+        libc::SYS_tkill,
+    ];
     for call in to_process {
         rules.when(call, &[is_not(0, own.into())]);
     }
-    // Names a thread of any process.
-    rules.all(&[libc::SYS_tkill]);
 }
 
 fn memory(rules: &mut Rules, exec: ExecMemory) {

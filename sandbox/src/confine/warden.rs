@@ -15,6 +15,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, WaitOptions, WaitStatus};
 use rustix::thread::UnshareFlags;
 
 use super::report::{Outcome, failed};
+use super::rlimit::NO_CORE;
 use super::{Plan, caps, namespace, sys};
 
 /// Returns in the worker; the calling process and its child stay behind and never return.
@@ -60,7 +61,7 @@ fn guard(init: Pid, status: OwnedFd) -> ! {
     };
     match worker.or(init.map(WaitStatus::as_raw)) {
         Some(status) if libc::WIFSIGNALED(status) => {
-            let none = Rlimit { current: Some(0), maximum: Some(0) };
+            let none = Rlimit { current: Some(NO_CORE), maximum: Some(NO_CORE) };
             let _ = rustix::process::setrlimit(Resource::Core, none);
             sys::die_by(libc::WTERMSIG(status))
         }

@@ -1,5 +1,6 @@
 //! What a confined process can still do.
 
+use std::fs;
 use std::net::TcpListener;
 
 use quadriga_abi::Isolation;
@@ -201,6 +202,34 @@ fn a_grant_gives_no_more_than_it_says() {
         for (action, outcome) in beyond.iter().zip(place.run(Some(plan), &beyond)) {
             assert!(outcome.is_err(), "{action:?}: {outcome:?}");
         }
+    });
+}
+
+#[test]
+fn a_package_inside_of_a_writable_path_stays_as_it_is() {
+    everywhere(|place| {
+        let mut plan = place.plan();
+        fs::create_dir(place.at("granted/package")).unwrap();
+        fs::write(place.at("granted/package/file"), "as it is").unwrap();
+        place.give(&place.at("granted/package"));
+        place.give(&place.at("granted/package/file"));
+        plan.package = place.at("granted/package");
+        grant(&mut plan, place, "granted", Access::ReadWrite);
+        if place.user == User::Bare {
+            let error = place.spawn().enter(Some(plan), &[]).err().expect("an error");
+            return assert!(error.contains("needs read-only mounts"), "{error}");
+        }
+        let actions = [
+            Action::Write(place.at("granted/file")),
+            Action::Read(place.at("granted/package/file")),
+            Action::Write(place.at("granted/package/file")),
+            Action::Write(place.at("granted/package/new")),
+            Action::Chmod(place.at("granted/package/file")),
+        ];
+        let outcomes = place.run(Some(plan), &actions);
+        assert!(outcomes[0].is_ok());
+        assert_eq!(outcomes[1], Ok("as it is".to_owned()));
+        assert_eq!(outcomes[2..], [const { Err(libc::EROFS) }; 3]);
     });
 }
 

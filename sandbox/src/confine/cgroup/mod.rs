@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -62,7 +63,8 @@ pub struct CgroupUsage {
 }
 
 impl Cgroup {
-    /// Makes a cgroup without processes below the one of this process.
+    /// Makes a cgroup without processes below the one of this process. The first time, it
+    /// [sweeps](Self::sweep).
     ///
     /// `name` says what it is for; the folder's name has the pid and a number as well.
     ///
@@ -71,6 +73,8 @@ impl Cgroup {
     /// [`Error::NoCgroup`] if a limit has no controller that this user may use.
     pub fn create(name: &str, limits: &CgroupLimits) -> Result<Self, Error> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
+        static SWEPT: Once = Once::new();
+        SWEPT.call_once(|| _ = Self::sweep());
         let plain: String =
             name.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(64).collect();
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
