@@ -18,6 +18,50 @@
 //! | user namespace | for what needs it | for an ordinary user |
 //!
 //! A layer that is demanded and can't be reached is an error. Nothing is left out silently.
+//!
+//! The supervisor, on a thread that lives as long as the worker:
+//!
+//! ```no_run
+//! use std::path::PathBuf;
+//! use std::process::{Command, Stdio};
+//!
+//! use quadriga_abi::Isolation;
+//! use quadriga_sandbox::confine::{Cgroup, CgroupLimits, Error, ExecMemory, Plan};
+//!
+//! # fn send(plan: &Plan) {}
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let limits = CgroupLimits { memory: Some(256 << 20), cpu_share: Some(0.5), processes: Some(64) };
+//! let group = match Cgroup::create("acme.shout", &limits) {
+//!     Ok(group) => Some(group),
+//!     Err(Error::NoCgroup(why)) => return Err(why.into()), // or load it with limits of each process
+//!     Err(error) => return Err(error.into()),
+//! };
+//! let mut worker = Command::new("quadriga-worker").env_clear().stdin(Stdio::piped()).spawn()?;
+//! if let Some(group) = &group {
+//!     group.add(worker.id())?; // before the plan: what the worker forks is in it too
+//! }
+//! let mut plan = Plan::new(Isolation::Container, "/srv/extensions/acme.shout");
+//! plan.keep_fds = vec![0, 1, 2];
+//! plan.scratch = Some(PathBuf::from("/var/lib/host/scratch/acme.shout"));
+//! plan.engine_paths = ["/usr/lib", "/lib64", "/etc/ld.so.cache", "/proc/self"].map(PathBuf::from).to_vec();
+//! plan.exec_memory = ExecMemory::Any;
+//! plan.limits.open_files = Some(256);
+//! send(&plan);
+//! worker.wait()?;
+//! group.map_or(Ok(()), Cgroup::destroy)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The worker, first thing in `main`:
+//!
+//! ```no_run
+//! # fn receive() -> quadriga_sandbox::confine::Plan { unimplemented!() }
+//! match quadriga_sandbox::confine::enter(&receive()) {
+//!     Ok(report) => assert!(report.layers.len() > 10), // goes to the supervisor
+//!     Err(error) => std::process::exit(1),             // after `error.code()` and its text did
+//! }
+//! ```
 
 mod caps;
 mod cgroup;

@@ -116,6 +116,9 @@ pub struct ProcessLimits {
     pub file_size: Option<u64>,
     /// Processor time in seconds, after which `SIGXCPU` ends the process.
     pub cpu_seconds: Option<u64>,
+    /// Bytes of private memory that can be written. What is only reserved doesn't count, so this is
+    /// for all engines, where there is no cgroup to bound what is used.
+    pub data: Option<u64>,
     /// Bytes of address space. Never for engines that reserve more than they use, as V8 and
     /// wasmtime do.
     pub address_space: Option<u64>,

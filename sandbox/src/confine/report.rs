@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use quadriga_abi::Isolation;
+use quadriga_abi::{ErrorCode, Isolation};
 use serde::{Deserialize, Serialize};
 
 use super::RunAs;
@@ -137,6 +137,18 @@ pub enum Error {
     /// The worker can't read about itself in `/proc`.
     #[error("/proc/self: {0}")]
     Proc(#[source] io::Error),
+}
+
+impl Error {
+    /// The code by which extensions and hosts know it.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Unavailable { .. } => ErrorCode::IsolationUnavailable,
+            Self::NoCgroup(_) => ErrorCode::Unsupported,
+            Self::Cgroup { .. } | Self::Path { .. } | Self::User { .. } => ErrorCode::LoadFailed,
+            Self::Plan(_) | Self::Threads | Self::Proc(_) => ErrorCode::Internal,
+        }
+    }
 }
 
 impl fmt::Display for Layer {

@@ -22,6 +22,7 @@ pub(super) fn set(limits: &ProcessLimits) -> io::Result<Outcome> {
         ("processes", Resource::Nproc, same(limits.processes)),
         ("file size", Resource::Fsize, same(limits.file_size)),
         ("processor time", Resource::Cpu, cpu),
+        ("data", Resource::Data, same(limits.data)),
         ("address space", Resource::As, same(limits.address_space)),
     ];
     for (name, resource, limit) in all {

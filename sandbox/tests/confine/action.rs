@@ -75,7 +75,11 @@ pub(crate) enum Action {
     OpenMany(usize),
     WriteBytes(PathBuf, usize),
     Allocate(usize),
+    /// Reserves address space that can't be touched.
+    Reserve(usize),
     MapExecutable,
+    /// As the loader of libraries does.
+    MapFile(PathBuf),
     ProtectExecutable,
     Clocks,
     Abort,

@@ -61,6 +61,18 @@ fn address_space_is_bounded_where_asked() {
     });
 }
 
+#[test]
+fn memory_is_bounded_without_a_cgroup() {
+    everywhere(|place| {
+        let mut plan = place.plan();
+        plan.limits.data = Some(256 << 20);
+        let actions = [Action::Reserve(1 << 40), Action::Allocate(64 << 20), Action::Allocate(512 << 20)];
+        let outcomes = place.run(Some(plan), &actions);
+        assert_eq!(outcomes.len(), 2, "{outcomes:?}");
+        assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+    });
+}
+
 /// Counted in the worker's own user namespace, whatever else the user runs.
 #[test]
 fn an_ordinary_user_forks_within_bounds() {

@@ -152,9 +152,13 @@ fn attempt(action: &Action) -> io::Result<String> {
             let memory = vec![1_u8; *bytes];
             Ok(std::hint::black_box(&memory).iter().map(|byte| u64::from(*byte)).sum::<u64>().to_string())
         }
-        Action::MapExecutable => map(libc::PROT_READ | libc::PROT_EXEC).map(done),
+        Action::Reserve(bytes) => map(*bytes, libc::PROT_NONE, None).map(done),
+        Action::MapExecutable => map(4096, libc::PROT_READ | libc::PROT_EXEC, None).map(done),
+        Action::MapFile(path) => {
+            map(4096, libc::PROT_READ | libc::PROT_EXEC, Some(&File::open(path)?)).map(done)
+        }
         Action::ProtectExecutable => {
-            let page = map(libc::PROT_READ | libc::PROT_WRITE)?;
+            let page = map(4096, libc::PROT_READ | libc::PROT_WRITE, None)?;
             // SAFETY: nothing else is in this page.
             check(unsafe { libc::mprotect(page, 4096, libc::PROT_READ | libc::PROT_EXEC) }.into())
         }
@@ -231,10 +235,10 @@ fn exec_from_memory(program: &Path) -> io::Result<String> {
     Err(Command::new(format!("/proc/self/fd/{fd}")).exec())
 }
 
-fn map(protection: i32) -> io::Result<*mut libc::c_void> {
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+fn map(bytes: usize, protection: i32, file: Option<&File>) -> io::Result<*mut libc::c_void> {
+    let (kind, fd) = file.map_or((libc::MAP_ANONYMOUS, -1), |file| (0, file.as_raw_fd()));
     // SAFETY: a new mapping at any address.
-    let page = unsafe { libc::mmap(ptr::null_mut(), 4096, protection, flags, -1, 0) };
+    let page = unsafe { libc::mmap(ptr::null_mut(), bytes, protection, libc::MAP_PRIVATE | kind, fd, 0) };
     if page == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(page) }
 }
 

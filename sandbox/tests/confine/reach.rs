@@ -206,6 +206,23 @@ fn a_grant_gives_no_more_than_it_says() {
 }
 
 #[test]
+fn a_library_that_was_written_is_not_mapped() {
+    everywhere(|place| {
+        let [ours, package] = ["scratch", "package"].map(|name| Action::MapFile(place.at(name).join("file")));
+        let outcome = |exec, action: &Action| {
+            place
+                .run(Some(Plan { exec_memory: exec, ..place.plan() }), std::slice::from_ref(action))
+                .remove(0)
+        };
+        assert!(outcome(ExecMemory::Libraries, &package).is_ok());
+        assert_eq!(outcome(ExecMemory::Denied, &package), Err(libc::EPERM));
+        assert!(outcome(ExecMemory::Any, &ours).is_ok());
+        // Mounts see to it, where there are some.
+        assert_eq!(outcome(ExecMemory::Libraries, &ours).is_err(), place.user != User::Bare);
+    });
+}
+
+#[test]
 fn a_package_inside_of_a_writable_path_stays_as_it_is() {
     everywhere(|place| {
         let mut plan = place.plan();
