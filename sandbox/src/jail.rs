@@ -35,8 +35,8 @@ const SYSTEM: [&str; 14] = [
 /// What an engine takes of its worker's memory for itself, beside what its extension may have.
 const ENGINE: u64 = 64 << 20;
 
-/// The limits that a worker's own process keeps to.
-pub(crate) const PROCESS: [Limit; 1] = [Limit::OpenFiles];
+/// The limits that a process of its own keeps to: a call that goes on after its time ends with it.
+pub(crate) const PROCESS: [Limit; 2] = [Limit::CallTimeout, Limit::OpenFiles];
 
 /// Those that a cgroup keeps to.
 pub(crate) const CGROUP: [Limit; 3] = [Limit::Memory, Limit::CpuShare, Limit::Processes];

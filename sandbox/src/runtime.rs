@@ -53,9 +53,8 @@ impl ProcessRuntime {
     ) -> Self {
         let inner = runtime.support();
         let held: &[Limit] = if *jail::CGROUPS { &jail::CGROUP } else { &[] };
-        // Made once for each runtime of a host.
-        let limits = [inner.limits, &jail::PROCESS, held].concat().leak();
-        let permissions = [inner.permissions, &jail::PERMISSIONS].concat().leak();
+        let limits = union([inner.limits, &jail::PROCESS, held]);
+        let permissions = union([inner.permissions, &jail::PERMISSIONS]);
         let support = Support { isolation, limits, permissions };
         Self { kind: runtime.kind(), engine: runtime.engine(), support, exec_memory, program }
     }
@@ -195,6 +194,17 @@ impl Instance for ProcessInstance {
     fn shutdown(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.worker.link.shutdown(PATIENCE))
     }
+}
+
+/// What is in any of the lists, once. For the few runtimes that a host makes: it stays for good.
+fn union<T: Copy + PartialEq, const N: usize>(lists: [&[T]; N]) -> &'static [T] {
+    let mut all: Vec<T> = Vec::new();
+    for item in lists.into_iter().flatten() {
+        if !all.contains(item) {
+            all.push(*item);
+        }
+    }
+    all.leak()
 }
 
 /// The bytes of memory that a process holds.

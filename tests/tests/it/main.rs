@@ -11,6 +11,8 @@ mod contracts;
 mod demo;
 #[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
 mod directions;
+#[cfg(all(feature = "process", any(feature = "v8", feature = "quickjs"), target_os = "linux"))]
+mod hostile;
 #[cfg(any(feature = "js-v8", feature = "js-quickjs"))]
 mod js;
 #[cfg(feature = "native")]

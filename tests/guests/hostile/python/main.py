@@ -375,10 +375,6 @@ def run_from_memory(path: str) -> str:
     return attempt(run)
 
 
-def become_root() -> str:
-    return attempt(lambda: str(os.setuid(0)) if os.getuid() else syscall("setuid", 0) + str(os.setuid(65534)))
-
-
 def raise_limit() -> str:
     return attempt(lambda: str(resource.setrlimit(resource.RLIMIT_NOFILE, (1 << 20, 1 << 20))))
 

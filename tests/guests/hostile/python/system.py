@@ -57,5 +57,5 @@ def syscall(name: str, *arguments: object) -> str:
 def attempt(attack: Callable[[], str]) -> str:
     try:
         return f"done: {attack()}"
-    except (OSError, MemoryError, KeyError, IndexError, RecursionError) as error:
+    except (OSError, MemoryError, KeyError, IndexError, RecursionError, ValueError) as error:
         return f"denied: {type(error).__name__}: {error}"
