@@ -10,6 +10,7 @@ use quadriga_sandbox::confine::{Cgroup, CgroupLimits, Layer, State, probe};
 use crate::action::Action;
 use crate::fixture::{LEVELS, Place, User, Worker, is_root, or_skip, skip};
 use crate::groups_of::group_folders;
+use crate::lifetime::gone;
 
 /// A cgroup and a worker in it, at each level.
 fn each(what: &str, limits: CgroupLimits, actions: &[Action], mut test: impl FnMut(&Cgroup, &mut Worker)) {
@@ -129,18 +130,19 @@ fn cgroups_of_hosts_that_are_gone_are_swept() {
     let Some(group) = or_skip("sweep", Cgroup::create("sweep", &CgroupLimits::default())) else {
         return;
     };
-    // A host that is killed, with a worker in a cgroup.
+    // A host that is killed, with a worker in a cgroup that is frozen, where no signal reaches it.
     let work = crate::action::Work { plan: place.plan(), actions: vec![Action::Sleep] };
-    let mut host = place.start(None, &[Action::Abandon(Box::new(work))]);
-    host.outcome().unwrap().unwrap();
+    let mut host = place.start(None, &[Action::Abandon(Box::new(work)), Action::Sleep]);
+    let worker: u32 = host.outcome().unwrap().unwrap().parse().unwrap();
     let pid = host.child.id();
     assert!(group_folders(pid) > 0);
     host.end();
-    // Its worker ends with it, in its own time.
+    // Another test that starts a host now may sweep it first.
+    Cgroup::sweep();
     let end = Instant::now() + Duration::from_secs(10);
-    while group_folders(pid) > 0 {
+    while group_folders(pid) > 0 || !gone(worker) {
         assert!(Instant::now() < end, "it stays");
-        Cgroup::sweep();
+        thread::sleep(Duration::from_millis(5));
     }
     // That of a host which is there is not.
     assert!(group.usage().is_ok());

@@ -10,14 +10,15 @@ pub(crate) fn group_folders(host: u32) -> usize {
     trees.map(|line| below(line.split(' ').nth(4).unwrap_or("/").as_ref(), host)).sum()
 }
 
-fn below(folder: &Path, host: u32) -> usize {
+fn below(folder: &Path, of: u32) -> usize {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-    let name = format!("quadriga-{host}-");
+    let host = of.to_string();
     folders
         .map(|entry| {
-            let ours = entry.file_name().to_string_lossy().starts_with(&name);
-            usize::from(ours) + below(&entry.path(), host)
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let ours = name.starts_with("quadriga-") && name.split('-').nth(2) == Some(&host);
+            usize::from(ours) + below(&entry.path(), of)
         })
         .sum()
 }

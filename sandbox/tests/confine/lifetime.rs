@@ -30,7 +30,7 @@ fn parent(entry: &fs::DirEntry) -> Option<(u32, u32)> {
     Some((pid, rest.next()?.parse().ok()?))
 }
 
-fn gone(pid: u32) -> bool {
+pub(crate) fn gone(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // Who took the orphans over may not have looked at them yet.
     stat.is_empty() || stat.contains(") Z ")

@@ -35,11 +35,14 @@ pub(crate) fn cycles(count: usize, work: &Work) -> io::Result<String> {
     Ok(format!("before {before}\nafter {}", left()?))
 }
 
-/// Leaves a cgroup with a worker behind.
+/// Leaves a frozen cgroup with a worker behind.
 pub(crate) fn abandon(work: &Work) -> io::Result<String> {
     let group = Cgroup::create("abandoned", &CgroupLimits::default()).map_err(io::Error::other)?;
-    std::mem::forget((worker_in(Some(&group), Stdio::null(), work)?, group));
-    Ok(String::new())
+    let worker = worker_in(Some(&group), Stdio::null(), work)?;
+    let _ = group.freeze();
+    let pid = worker.id();
+    std::mem::forget((worker, group));
+    Ok(pid.to_string())
 }
 
 fn worker(output: Stdio, work: &Work) -> io::Result<Child> {

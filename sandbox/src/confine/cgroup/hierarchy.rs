@@ -2,9 +2,13 @@
 
 use std::fmt;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use super::{Error, PREFIX};
+use rustix::io::Errno;
+use rustix::process::Pid;
+
+use super::{Error, Group};
 
 /// One mounted tree of cgroups, with the folder in it to make new ones in.
 pub(super) struct Hierarchy {
@@ -48,11 +52,15 @@ impl Hierarchy {
         }
     }
 
-    /// Removes the empty cgroups of hosts that are gone. Their workers ended with them.
-    pub(super) fn sweep(&self) -> usize {
+    /// The cgroups in it whose host is gone.
+    pub(super) fn stale(&self) -> impl Iterator<Item = Group> {
         let entries = fs::read_dir(&self.parent).into_iter().flatten().flatten();
         let stale = entries.filter(|entry| is_stale(&entry.file_name().to_string_lossy()));
-        stale.filter(|entry| fs::remove_dir(entry.path()).is_ok()).count()
+        stale.map(|entry| Group {
+            version: self.version,
+            controllers: self.controllers.clone(),
+            folder: entry.path(),
+        })
     }
 }
 
@@ -63,11 +71,24 @@ pub(super) fn version_2() -> Vec<Hierarchy> {
     v2(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"))
 }
 
-/// Whether a folder is of a host that isn't there any more.
+/// How the names of this process's cgroups begin: with its pid, and the namespace that this is of.
+pub(super) fn own_prefix() -> String {
+    format!("quadriga-{}-{}", pid_namespace(), std::process::id())
+}
+
+fn pid_namespace() -> u64 {
+    fs::metadata("/proc/self/ns/pid").map_or(0, |namespace| namespace.ino())
+}
+
+/// Whether a folder is of a host that was in the namespace of this one and isn't there any more.
 fn is_stale(name: &str) -> bool {
-    let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()?.parse::<i32>().ok());
-    pid.and_then(rustix::process::Pid::from_raw)
-        .is_some_and(|pid| matches!(rustix::process::test_kill_process(pid), Err(rustix::io::Errno::SRCH)))
+    let mut parts = name.split('-');
+    let (Some("quadriga"), Some(namespace), Some(pid)) = (parts.next(), parts.next(), parts.next()) else {
+        return false;
+    };
+    let pid = pid.parse().ok().and_then(Pid::from_raw);
+    namespace == pid_namespace().to_string()
+        && pid.is_some_and(|pid| rustix::process::test_kill_process(pid) == Err(Errno::SRCH))
 }
 
 /// All mounted controllers of version 1, each with the cgroup of this process.
@@ -203,11 +224,18 @@ mod tests {
 
     #[test]
     fn only_folders_of_hosts_that_are_gone_are_stale() {
-        let own = std::process::id();
+        let (own, namespace) = (std::process::id(), pid_namespace());
         // Above the greatest pid that the kernel gives.
-        assert!(is_stale("quadriga-4194305-0-name"));
-        for name in [&format!("quadriga-{own}-0-name"), "quadriga-x-0-name", "other-4194305-0", "quadriga-"] {
-            assert!(!is_stale(name), "{name}");
+        assert!(is_stale(&format!("quadriga-{namespace}-4194305-0-name")));
+        let others = [
+            format!("{}-0-name", own_prefix()),
+            format!("quadriga-{}-4194305-0-name", namespace + 1),
+            format!("quadriga-{namespace}-x-0-name"),
+            format!("other-{namespace}-4194305"),
+            format!("quadriga-{own}"),
+        ];
+        for name in others {
+            assert!(!is_stale(&name), "{name}");
         }
     }
 }

@@ -18,6 +18,8 @@ use super::Error;
 
 /// How long the kernel may take to let go of processes that were killed.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// After this pause, what is still there is forking faster than it is killed.
+const LONG: Duration = Duration::from_millis(20);
 const CPU_PERIOD_US: u64 = 100_000;
 
 /// A control group: a set of processes with common limits. What they fork is in it as well.
@@ -78,7 +80,7 @@ impl Cgroup {
         let plain: String =
             name.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(64).collect();
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let folder = format!("{PREFIX}{}-{number}-{plain}", std::process::id());
+        let folder = format!("{}-{number}-{plain}", hierarchy::own_prefix());
         let made = Self::create_in(Hierarchy::usable(&limits.needs())?, &folder, limits)?;
         made.set_limits(limits)?;
         Ok(made)
@@ -194,7 +196,7 @@ impl Cgroup {
             if Instant::now() >= end {
                 return Err(self.groups[0].error("cgroup.procs", io::ErrorKind::TimedOut.into()));
             }
-            self.kill()?;
+            self.kill(pause > LONG)?;
             thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(50));
         }
@@ -210,10 +212,21 @@ impl Cgroup {
     }
 
     /// Removes the cgroups of hosts that ended without doing so, and returns how many folders that
-    /// were. Those with processes in them stay.
+    /// were. Workers that were frozen when their host ended could not end with it; now they do.
     pub fn sweep() -> usize {
-        let hierarchies = Hierarchy::usable(&[]).unwrap_or_default();
-        hierarchies.into_iter().map(|hierarchy| hierarchy.sweep()).sum()
+        let trees = Hierarchy::usable(&[]).unwrap_or_default();
+        let stale: Vec<_> = trees.iter().flat_map(Hierarchy::stale).collect();
+        for group in stale.iter().filter(|group| group.controllers.contains(&Controller::Freezer)) {
+            let _ = group.freeze(false);
+        }
+        let remove = |group| {
+            let mut whole = Self { groups: vec![group] };
+            let removed = whole.remove().is_ok();
+            // Another try when it is dropped would only take as long again.
+            whole.groups.clear();
+            removed
+        };
+        stale.into_iter().map(remove).filter(|removed| *removed).count()
     }
 
     /// The versions and controllers in use.
@@ -233,14 +246,14 @@ impl Cgroup {
         self.with(Controller::Freezer).ok_or_else(|| Error::NoCgroup("there is no freezer".to_owned()))
     }
 
-    fn kill(&self) -> Result<(), Error> {
+    fn kill(&self, freeze: bool) -> Result<(), Error> {
         if let Some(group) = self.groups.iter().find(|group| group.folder.join("cgroup.kill").exists()) {
             return group.write("cgroup.kill", 1);
         }
+        // Frozen, none of them forks in the meantime. But a host that ends just then leaves them so,
+        // where no signal reaches them: this is only for those that can't be ended otherwise.
         let freezer = self.with(Controller::Freezer);
-        // Frozen, none of them forks in the meantime, and no pid is given to another process. If they
-        // can't be frozen, it takes more rounds.
-        let _ = freezer.map(|group| group.freeze(true));
+        let _ = freezer.filter(|_| freeze).map(|group| group.freeze(true));
         for pid in self.pids()?.into_iter().filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
             let _ = rustix::process::kill_process(pid, Signal::KILL);
         }
@@ -371,8 +384,6 @@ impl Group {
     }
 }
 
-const PREFIX: &str = "quadriga-";
-
 /// Removes a cgroup, for which the kernel may need a moment after its last process ended.
 fn remove_folder(folder: &Path) -> io::Result<()> {
     let end = Instant::now() + PATIENCE;
@@ -411,7 +422,7 @@ mod tests {
         let Some(parent) = trees.first().map(|tree| tree.parent.clone()) else {
             return eprintln!("SKIPPED: version 2: it is not mounted, or not delegated to this user");
         };
-        let name = format!("{PREFIX}{}-test-v2", std::process::id());
+        let name = format!("{}-test-v2", hierarchy::own_prefix());
         let group = Cgroup::create_in(trees, &name, &CgroupLimits::default()).unwrap();
         let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
         group.add(child.id()).unwrap();
