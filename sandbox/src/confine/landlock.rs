@@ -74,7 +74,8 @@ fn allow(
     match PathFd::new(path) {
         Ok(fd) => rules.add_rule(PathBeneath::new(fd, rights)).map_err(io::Error::other),
         Err(PathFdError::OpenCall { source, .. })
-            if !required && source.kind() == io::ErrorKind::NotFound =>
+            if !required
+                && matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) =>
         {
             Ok(rules)
         }

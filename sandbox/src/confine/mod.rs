@@ -80,6 +80,7 @@ mod sys;
 mod syscalls;
 mod warden;
 
+use std::fs;
 use std::io;
 
 use quadriga_abi::Isolation;
@@ -119,6 +120,10 @@ pub fn enter(plan: &Plan) -> Result<Report, Error> {
     layers.put(Layer::Session, process::new_session())?;
     if let Some(user) = plan.run_as {
         process::become_user(user).map_err(|error| Error::User { user, error })?;
+    }
+    // As that user, and before a layer would fail for it.
+    for (path, ..) in plan.paths().filter(|(_, _, required)| *required) {
+        fs::metadata(path).map_err(|error| Error::Path { path: path.to_owned(), error })?;
     }
     confine(plan, &mut layers)?;
     Ok(Report { isolation: plan.isolation, layers: layers.reached })

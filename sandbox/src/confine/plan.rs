@@ -31,7 +31,7 @@ pub struct Plan {
     /// A folder to write to, and the current folder. Without one, that is the package.
     pub scratch: Option<PathBuf>,
     /// What the engine reads: libraries, the dynamic loader's cache, an interpreter's modules,
-    /// `/proc/self`. Paths that the machine doesn't have are left out.
+    /// `/proc/self`. Paths that the machine doesn't have, or that the user can't reach, are left out.
     pub engine_paths: Vec<PathBuf>,
     /// Further paths that were granted.
     pub grants: Vec<Grant>,

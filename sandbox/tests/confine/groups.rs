@@ -36,12 +36,20 @@ fn memory_is_bounded_and_only_the_hog_ends() {
     let limits = CgroupLimits { memory: Some(64 << 20), ..CgroupLimits::default() };
     let actions = [Action::Allocate(16 << 20), Action::Allocate(256 << 20)];
     each("memory", limits, &actions, |group, hog| {
+        let place = Place::new(Isolation::Process, if is_root() { User::Root } else { User::Ordinary });
+        let waiting = place.spawn();
+        let others = Cgroup::create("sibling", &limits).unwrap();
+        others.add(waiting.0.id()).unwrap();
+        let mut sibling = waiting.enter(Some(place.plan()), &[Action::Sleep]).unwrap();
         assert!(hog.outcome().unwrap().is_ok());
         assert_eq!(hog.outcome(), None);
         assert_eq!(hog.wait().signal(), Some(libc::SIGKILL));
         let usage = group.usage().unwrap();
         assert_eq!(usage.oom_kills, Some(1), "{usage:?}");
         assert!(usage.memory.unwrap() < 64 << 20);
+        assert!(sibling.child.try_wait().unwrap().is_none());
+        assert_eq!(others.usage().unwrap().oom_kills, Some(0));
+        sibling.end();
     });
 }
 

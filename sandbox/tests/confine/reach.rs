@@ -308,7 +308,8 @@ fn what_a_level_demands_is_not_left_out() {
         };
         fails(&|plan| plan.parent = 1, "the parent is");
         fails(&|plan| plan.isolation = Isolation::Vm, "the level vm");
-        fails(&|plan| plan.package = "/nowhere".into(), "/nowhere");
+        fails(&|plan| plan.package = "/nowhere".into(), "/nowhere: No such file");
+        fails(&|plan| grant(plan, place, "nowhere", Access::ReadOnly), "nowhere: No such file");
         fails(&|plan| plan.package = "relative".into(), "relative");
         fails(&|plan| plan.scratch = Some(place.at("scratch/../home")), "not an absolute path");
         if place.user == User::Root {
