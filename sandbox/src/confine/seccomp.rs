@@ -232,3 +232,23 @@ impl Rules {
         filter.try_into().map_err(io::Error::other)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_call_is_both_allowed_and_denied() {
+        let denied: Vec<_> = DENIED.iter().chain(LEGACY_DENIED).collect();
+        let mut allowed = [ALLOWED, LEGACY, METADATA, LEGACY_METADATA, WATCHES, LEGACY_WATCHES].concat();
+        assert_eq!(allowed.iter().filter(|call| denied.contains(call)).count(), 0);
+        let count = allowed.len();
+        allowed.sort_unstable();
+        allowed.dedup();
+        assert_eq!(allowed.len(), count, "a call is listed twice");
+        // What is denied unless it was granted has to be there when it is.
+        for call in [PROCESSES, LEGACY_PROCESSES, SOCKETS, LISTEN].concat() {
+            assert!(allowed.contains(&call), "{call}");
+        }
+    }
+}
