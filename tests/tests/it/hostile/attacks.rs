@@ -62,7 +62,7 @@ pub(super) const PYTHON: &[Attack] = &[
     ("crash", "[]", "extension_crashed"),
     ("kill_itself", "[]", "extension_crashed"),
     ("stop_itself", "[]", "deadline_exceeded|done"),
-    ("overflow_stack", "[]", "denied|extension_error|extension_crashed"),
+    ("overflow_stack", "[]", "denied|extension_error|extension_crashed|memory_limit"),
     ("tamper_with_modules", "[]", "done"),
     ("tamper_with_builtins", "[]", "done|extension_error|internal"),
     ("shut_socket", "[]", "extension_crashed"),
