@@ -2,6 +2,7 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
+use quadriga::Layer;
 use quadriga::abi::limits::Limit;
 use quadriga::abi::{Isolation, PROTOCOL};
 use serde::{Deserialize, Serialize};
@@ -71,6 +72,8 @@ pub(crate) fn run(args: &DoctorArgs, output: Output) -> Result<ExitCode> {
 }
 
 fn build(output: Output) -> Result<()> {
+    // First, because it forks.
+    let layers = layers();
     let dispatcher = host::start(Isolation::None, host::LOAD_TIMEOUT)?;
     let worker = worker();
     let mut rows: Vec<Row> = Vec::new();
@@ -104,6 +107,7 @@ fn build(output: Output) -> Result<()> {
     if output.json {
         return output.value(&json!({
             "version": version, "contract": contract, "os": os, "arch": arch, "worker": worker.ok(), "runtimes": rows,
+            "layers": layers,
         }));
     }
     let cells = rows.iter().map(|row| {
@@ -127,6 +131,11 @@ fn build(output: Output) -> Result<()> {
         Ok(path) => writeln!(text, "Worker processes run {path}.")?,
         Err(why) => writeln!(text, "No worker processes: {why}.")?,
     }
+    if !layers.is_empty() {
+        let cells =
+            layers.iter().map(|layer| vec![layer.name.clone(), layer.state.clone(), layer.note.clone()]);
+        writeln!(text, "\n{}", table(&["Layer", "Here", "Note"], &[], cells.collect()))?;
+    }
     output.text(&text)
 }
 
@@ -134,6 +143,22 @@ fn build(output: Output) -> Result<()> {
 #[cfg(target_os = "linux")]
 fn worker() -> Result<String, String> {
     quadriga::worker_program().map(|path| path.display().to_string()).map_err(|error| error.to_string())
+}
+
+/// What this machine and user can confine workers with.
+#[cfg(target_os = "linux")]
+fn layers() -> Vec<Layer> {
+    let layer = |status: quadriga::LayerStatus| Layer {
+        name: status.layer.to_string(),
+        state: status.state.to_string(),
+        note: status.note,
+    };
+    quadriga::probe().into_iter().map(layer).collect()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn layers() -> Vec<Layer> {
+    Vec::new()
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -14,14 +14,18 @@ pub use quadriga_core::{
     Reason, Recovery, Rule, Sample, Subject, Supervision, Tally, Trigger, Verdict,
 };
 pub use quadriga_core::{
-    BoxFuture, Bridge, Call, CallContext, Exit, Instance, LogLevel, MockRuntime, Outcome, Runtime, Support,
-    Unit, Usage,
+    BoxFuture, Bridge, Call, CallContext, Exit, Instance, Layer, LogLevel, MockRuntime, Outcome, Runtime,
+    Support, Unit, Usage,
 };
 pub use quadriga_core::{
     Builder, CallOptions, Dispatcher, Feed, Grant, Input, Items, LoadOptions, Metrics, Policy, Provided,
     State, Status, abi,
 };
 
+/// What this machine and user can confine workers with, tried in child processes: to be called
+/// before other threads are started.
+#[cfg(all(feature = "process", target_os = "linux"))]
+pub use quadriga_sandbox::confine::{LayerStatus, probe};
 #[cfg(all(feature = "process", target_os = "linux"))]
 pub use quadriga_sandbox::{ProcessRuntime, worker_program};
 #[cfg(all(feature = "process", target_os = "linux"))]

@@ -41,6 +41,11 @@ pub trait Instance: Send + Sync + 'static {
     /// What it uses at this moment.
     fn usage(&self) -> Usage;
 
+    /// What holds it apart from its host, layer by layer; empty where that is the engine alone.
+    fn layers(&self) -> Vec<Layer> {
+        Vec::new()
+    }
+
     /// Ends it and gives back what it holds. Called once, on the dispatcher's tokio runtime.
     fn shutdown(&self) -> BoxFuture<'_, ()>;
 
@@ -65,6 +70,17 @@ pub trait Instance: Send + Sync + 'static {
     fn exited(&self) -> Option<BoxFuture<'static, Exit>> {
         None
     }
+}
+
+/// One means by which an extension is held apart from its host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Layer {
+    /// What it is, such as `seccomp`.
+    pub name: String,
+    /// How far it was reached: `reached`, `partly`, `not-reached` or `not-asked`.
+    pub state: String,
+    /// What is missing, or why; may be empty.
+    pub note: String,
 }
 
 /// How an instance ended that was not asked to.

@@ -29,7 +29,7 @@ mod ward;
 pub use bridge::{Bridge, LogLevel, Uplink};
 pub use call::CallOptions;
 pub use dispatcher::{Builder, Dispatcher};
-pub use instance::{BoxFuture, Call, CallContext, Exit, Instance, Outcome, SpanRef, Usage};
+pub use instance::{BoxFuture, Call, CallContext, Exit, Instance, Layer, Outcome, SpanRef, Usage};
 pub use items::Items;
 pub use load::LoadOptions;
 pub use metrics::Metrics;

@@ -20,7 +20,7 @@ use crate::detached::GivenUp;
 use crate::limits::Caps;
 use crate::metrics::{Counters, Tick};
 use crate::ward::{Counter, Failure, Reach, Sample};
-use crate::{Instance, LoadOptions, Metrics, Support, Usage};
+use crate::{Instance, Layer, LoadOptions, Metrics, Support, Usage};
 
 /// Where calls go, by extension. Replaced as a whole; readers never wait.
 pub(crate) type Routes = HashMap<ExtensionId, Arc<Slot>, RandomState>;
@@ -137,6 +137,8 @@ pub struct Status {
     pub metrics: Metrics,
     /// What it uses.
     pub usage: Usage,
+    /// What holds it apart from the host; empty where that is the engine alone.
+    pub layers: Vec<Layer>,
 }
 
 impl Slot {
@@ -247,6 +249,7 @@ impl Slot {
             methods: self.instance.describe().methods.clone(),
             metrics: self.counters.read(self.gate.inside()),
             usage: self.instance.usage(),
+            layers: self.instance.layers(),
         }
     }
 }

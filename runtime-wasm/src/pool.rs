@@ -36,7 +36,7 @@ pub(crate) struct Pool {
     pub(crate) kept: usize,
     /// A place for each call by the host that may run at once.
     pub(crate) places: Arc<Semaphore>,
-    pub(crate) idle: Mutex<Vec<Box<Live>>>,
+    pub(crate) idle: Mutex<Vec<Live>>,
     pub(crate) _ticking: Arc<Ticking>,
 }
 
@@ -74,7 +74,7 @@ impl Pool {
         serve(work, &desk, &watch).await?
     }
 
-    async fn instantiate(&self, desk: &Arc<Desk>, context: CallContext) -> Result<Box<Live>, Error> {
+    async fn instantiate(&self, desk: &Arc<Desk>, context: CallContext) -> Result<Live, Error> {
         let output = Output::new(&self.hub);
         output.begin(context);
         let share = Share::new(Arc::clone(&self.memory));
@@ -85,13 +85,13 @@ impl Pool {
         let guest = Guest { watch, desk, stopping: None, streams: None, share, output, wasi, table };
         let mut store = guest.into_store(self.pre.engine());
         match self.pre.instantiate_async(&mut store).await {
-            Ok(exports) => Ok(Box::new(Live { store, exports })),
+            Ok(exports) => Ok(Live { store, exports }),
             Err(error) => Err(self.trapped(store.data(), &error)),
         }
     }
 
     /// Keeps an instance that did its work; drops one that trapped.
-    fn settle<T>(&self, live: Box<Live>, result: wasmtime::Result<T>) -> Result<T, Error> {
+    fn settle<T>(&self, live: Live, result: wasmtime::Result<T>) -> Result<T, Error> {
         match result {
             Ok(value) => {
                 live.store.data().output.finish();

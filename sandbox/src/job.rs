@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::confine::Plan;
+use crate::confine::{Plan, Report};
 use quadriga_abi::limits::Limits;
 use quadriga_abi::manifest::{Config, Manifest};
 use quadriga_abi::permission::Permissions;
@@ -49,6 +49,8 @@ pub(crate) struct Job {
 pub(crate) struct Greeting {
     version: Version,
     pub(crate) description: Description,
+    /// How far the worker is confined, by its own word before the extension was there.
+    pub(crate) report: Report,
 }
 
 impl Version {
@@ -104,8 +106,8 @@ impl Job {
 }
 
 impl Greeting {
-    pub(crate) fn new(description: Description) -> Self {
-        Self { version: Version::ours(), description }
+    pub(crate) fn new(description: Description, report: Report) -> Self {
+        Self { version: Version::ours(), description, report }
     }
 }
 

@@ -7,13 +7,13 @@ use parking_lot::Mutex;
 use quadriga_abi::limits::{ByteSize, Limit};
 use quadriga_abi::permission::Permissions;
 use quadriga_abi::{Description, Error, ErrorCode, Isolation, Kind, RuntimeKind};
-use quadriga_core::{BoxFuture, Bridge, Call, Exit, Instance, Outcome, Runtime, Support, Unit, Usage};
+use quadriga_core::{BoxFuture, Bridge, Call, Exit, Instance, Layer, Outcome, Runtime, Support, Unit, Usage};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
-use crate::confine::ExecMemory;
+use crate::confine::{ExecMemory, LayerStatus, Report};
 use crate::frame::Frame;
 use crate::jail::{self, Jail};
-use crate::job::{Hello as _, Job};
+use crate::job::{Greeting, Hello as _, Job};
 use crate::link::{Link, Loaded};
 use crate::output::Printed;
 use crate::streams::Wire as _;
@@ -82,8 +82,8 @@ impl Runtime for ProcessRuntime {
                 worker.link.kill();
                 let _ = tokio::time::timeout(PATIENCE, worker.link.over()).await;
             }
-            let description = loaded?;
-            Ok(Arc::new(ProcessInstance { worker, description }) as Arc<dyn Instance>)
+            let Greeting { description, report, .. } = loaded?;
+            Ok(Arc::new(ProcessInstance { worker, description, report }) as Arc<dyn Instance>)
         })
     }
 }
@@ -127,7 +127,7 @@ async fn start(program: Option<&Path>, jail: Jail, unit: &Unit, bridge: &Bridge)
 
 impl Worker {
     /// Gives it the extension to load, and waits until it has.
-    async fn load(&self, unit: &Unit, bridge: &Bridge) -> Result<Description, Error> {
+    async fn load(&self, unit: &Unit, bridge: &Bridge) -> Result<Greeting, Error> {
         let mut hello =
             Frame::new(Kind::Hello, 0, Job::new(unit, &bridge.config(), self.jail.plan.clone())?.to_bytes()?);
         hello.envelope.deadline = Some(unit.deadline);
@@ -135,7 +135,7 @@ impl Worker {
         let gone = || Error::new(ErrorCode::LoadFailed, "the worker is gone");
         let loaded = self.loaded.lock().take().ok_or_else(gone)?;
         match tokio::time::timeout_at((unit.deadline + GRACE).into(), loaded).await {
-            Ok(greeting) => Ok(greeting.map_err(|_| gone())??.description),
+            Ok(greeting) => greeting.map_err(|_| gone())?,
             Err(_) => {
                 let message = "the worker did not load the extension in time";
                 Err(Error::new(ErrorCode::DeadlineExceeded, message).with_hint("raise [limits] load-timeout"))
@@ -154,6 +154,7 @@ impl Drop for Worker {
 struct ProcessInstance {
     worker: Worker,
     description: Description,
+    report: Report,
 }
 
 impl Instance for ProcessInstance {
@@ -180,6 +181,15 @@ impl Instance for ProcessInstance {
         let held = self.worker.jail.cgroup.as_ref().and_then(|cgroup| cgroup.usage().ok()?.memory);
         let pid = self.worker.link.pid();
         Usage { memory: held.or_else(|| resident(pid)), instances: 1, process: Some(pid) }
+    }
+
+    fn layers(&self) -> Vec<Layer> {
+        let layer = |status: &LayerStatus| Layer {
+            name: status.layer.to_string(),
+            state: status.state.to_string(),
+            note: status.note.clone(),
+        };
+        self.report.layers.iter().map(layer).collect()
     }
 
     fn permissions_changed(&self, permissions: &Permissions) {

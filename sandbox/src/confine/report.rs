@@ -176,6 +176,17 @@ impl fmt::Display for Layer {
     }
 }
 
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Reached => "reached",
+            Self::Partly => "partly",
+            Self::NotReached => "not-reached",
+            Self::NotAsked => "not-asked",
+        })
+    }
+}
+
 /// What became of a layer that didn't fail.
 pub(super) struct Outcome {
     pub(super) state: State,

@@ -36,7 +36,10 @@ fn error(id: u64, message: &str) -> Vec<u8> {
 
 fn hello() -> Vec<u8> {
     let methods = vec![Method::named("call"), Method { streams: true, ..Method::named("stream") }];
-    let greeting = Greeting::new(Description::new("test", methods));
+    let greeting = Greeting::new(
+        Description::new("test", methods),
+        Report { isolation: Isolation::Process, layers: Vec::new() },
+    );
     frame(Kind::Hello, 0, &greeting.to_bytes().unwrap())
 }
 

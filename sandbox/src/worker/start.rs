@@ -17,7 +17,7 @@ use super::Engine;
 use super::pool::Pool;
 use super::server::{End, Server};
 use super::uplink::Host;
-use crate::confine::{self, Plan};
+use crate::confine::{self, Plan, Report};
 use crate::frame::{Frame, Reader};
 use crate::jail;
 use crate::job::{Greeting, Hello as _, Job};
@@ -47,7 +47,7 @@ pub(super) fn serve(engines: &[Engine]) -> io::Result<()> {
     let (events, ended) = mpsc::channel();
     let host = Host::new(Arc::clone(&socket), events);
     let prepared = Job::from_bytes(&hello.payload).and_then(|mut job| {
-        confine(&mut job.plan, &socket)?;
+        let report = confine(&mut job.plan, &socket)?;
         let kind = job.runtime.clone();
         let deadline = hello.deadline.unwrap_or_else(|| Instant::now() + LOAD);
         let (unit, id, config) = job.unit(deadline)?;
@@ -57,9 +57,9 @@ pub(super) fn serve(engines: &[Engine]) -> io::Result<()> {
         let unknown =
             || Error::new(ErrorCode::UnknownRuntime, format!("the worker program has no runtime {kind}"));
         let runtime = (engine.ok_or_else(unknown)?.start)();
-        Ok((runtime, unit, Bridge::remote(id, config, Arc::clone(&host) as _)))
+        Ok((runtime, unit, Bridge::remote(id, config, Arc::clone(&host) as _), report))
     });
-    let (runtime, unit, bridge) = match prepared {
+    let (runtime, unit, bridge, report) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
             host.send(&Frame::answer(Kind::Error, 0, Err(error)));
@@ -77,7 +77,7 @@ pub(super) fn serve(engines: &[Engine]) -> io::Result<()> {
     let _ = host.executor.set(executor.handle().clone());
     let server = Arc::new(Server::new(host, executor.handle().clone(), most));
     Pool::start(reader, Arc::clone(&server))?;
-    load(&executor, &*runtime, unit, bridge, &server);
+    load(&executor, &*runtime, unit, bridge, report, &server);
     if let Ok(End::Dismissed) = ended.recv()
         && let Some(instance) = server.instance()
     {
@@ -93,11 +93,12 @@ fn load(
     runtime: &dyn Runtime,
     unit: Unit,
     bridge: Bridge,
+    report: Report,
     server: &Arc<Server>,
 ) {
     let loaded = executor.block_on(runtime.load(unit, bridge));
     let hello = loaded.and_then(|instance| {
-        let hello = Greeting::new(instance.describe().clone()).to_bytes()?;
+        let hello = Greeting::new(instance.describe().clone(), report).to_bytes()?;
         server.serve(instance);
         Ok(hello.into())
     });
@@ -115,12 +116,12 @@ fn connection() -> io::Result<OwnedFd> {
 }
 
 /// Confines this process, which is the only thing that runs in it, for good.
-fn confine(plan: &mut Plan, socket: &OwnedFd) -> Result<(), Error> {
+fn confine(plan: &mut Plan, socket: &OwnedFd) -> Result<Report, Error> {
     plan.keep_fds = vec![1, 2, socket.as_raw_fd()];
     plan.engine_paths.extend(libraries().map_err(|error| {
         Error::new(ErrorCode::LoadFailed, format!("the worker cannot read about itself: {error}"))
     })?);
-    confine::enter(plan).map(drop).map_err(|error| jail::unavailable(&error))
+    confine::enter(plan).map_err(|error| jail::unavailable(&error))
 }
 
 /// The folders of the libraries that are loaded: beside that of an interpreter lies its own library.
