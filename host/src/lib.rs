@@ -10,12 +10,12 @@ use std::path::PathBuf;
 pub use quadriga_core::block_on;
 /// What a host sees of what is loaded, and how it watches over it.
 pub use quadriga_core::{
-    Action, Activity, Alert, AlertRule, Communication, Counter, Decision, DecisionFilter, Failure, Monitor,
-    Reason, Recovery, Rule, Sample, Subject, Supervision, Tally, Trigger, Verdict,
+    Action, Activity, Alert, AlertRule, Communication, Counter, Decision, DecisionFilter, Effect, Failure,
+    Monitor, Reason, Recovery, Rule, Sample, Subject, Supervision, Tally, Trigger, Verdict,
 };
 pub use quadriga_core::{
-    BoxFuture, Bridge, Call, CallContext, Exit, Instance, Layer, LogLevel, MockRuntime, Outcome, Runtime,
-    Support, Unit, Usage,
+    BoxFuture, Bridge, Call, CallContext, Instance, Layer, LogLevel, MockRuntime, Outcome, Runtime, Support,
+    Unit, Usage,
 };
 pub use quadriga_core::{
     Builder, CallOptions, Dispatcher, Feed, Grant, Input, Items, LoadOptions, Metrics, Policy, Provided,

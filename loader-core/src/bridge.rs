@@ -6,6 +6,7 @@ use tracing::Level;
 
 use crate::call::CallOptions;
 use crate::dispatcher::Core;
+use crate::route::Slot;
 use crate::ward::{Counter, Link, Reach};
 use crate::{BoxFuture, CallContext, Input, Items, Outcome};
 
@@ -72,7 +73,7 @@ pub trait Uplink: Send + Sync + 'static {
 
 /// The way that a call takes.
 enum Way<'a> {
-    Here(Arc<Core>, Option<Arc<Link>>),
+    Here(Arc<Core>, Arc<Link>, Arc<Slot>),
     Elsewhere(&'a dyn Uplink),
 }
 
@@ -105,8 +106,16 @@ impl Bridge {
     /// Calls another extension from within the call `parent`. May run the callee on the calling
     /// thread: for engines whose guests own the thread that they run on.
     pub fn call(&self, parent: &CallContext, extension: &str, method: &str, arguments: Bytes) -> Outcome {
+        if let Host::Here(core, reach) = &self.inner.host
+            && let Some(core) = core.upgrade()
+        {
+            let view = reach.view();
+            if let Some((link, to)) = reach.way(&view, extension, method) {
+                return core.call(link, to, method, arguments, self.options(parent));
+            }
+        }
         match self.way(parent, extension, method) {
-            Ok(Way::Here(core, link)) => core.call(extension, method, arguments, self.options(parent, link)),
+            Ok(Way::Here(core, link, to)) => core.call(&link, to, method, arguments, self.options(parent)),
             Ok(Way::Elsewhere(uplink)) => uplink.call(parent, extension, method, arguments),
             Err(error) => error.into(),
         }
@@ -122,11 +131,11 @@ impl Bridge {
         arguments: Bytes,
     ) -> BoxFuture<'static, Result<Bytes, Error>> {
         match self.way(parent, extension, method) {
-            Ok(Way::Here(core, link)) => {
-                core.call_detached(extension, method, arguments, self.options(parent, link))
+            Ok(Way::Here(core, link, to)) => {
+                core.call_detached(&link, to, method, arguments, self.options(parent))
             }
             Ok(Way::Elsewhere(uplink)) => uplink.call_detached(parent, extension, method, arguments),
-            Err(error) => Box::pin(async move { Err(error) }),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
         }
     }
 
@@ -143,9 +152,9 @@ impl Bridge {
     ) -> Items {
         match self.way(parent, extension, method) {
             Ok(Way::Elsewhere(uplink)) => uplink.start(parent, extension, method, arguments, input, stream),
-            Ok(Way::Here(core, link)) => {
-                let options = CallOptions { input, ..self.options(parent, link) };
-                core.start(extension, method, arguments, options, stream)
+            Ok(Way::Here(core, link, to)) => {
+                let options = CallOptions { input, ..self.options(parent) };
+                core.start(Some((&link, to)), extension, method, arguments, options, stream)
             }
             Err(error) => Items::new(None, Box::pin(std::future::ready(Err(error))), true),
         }
@@ -212,20 +221,23 @@ impl Bridge {
             Host::Here(core, reach) => (core.upgrade(), reach),
             Host::Elsewhere(uplink) => return Ok(Way::Elsewhere(&**uplink)),
         };
-        let is_there = || core.as_ref().is_some_and(|core| core.routes.load().contains_key(extension));
-        let link = reach.call(parent.id, extension, method, is_there)?;
         let stopped = || Error::new(ErrorCode::ExtensionStopped, "the host is shutting down");
-        Ok(Way::Here(core.ok_or_else(stopped)?, link))
+        let find = || core.as_ref().ok_or_else(stopped)?.route(extension);
+        let known = reach.way(&reach.view(), extension, method).map(|(link, to)| (Arc::clone(link), to));
+        let (link, to) = match known {
+            Some(way) => way,
+            None => reach.find_way(parent.id, extension, method, find)?,
+        };
+        Ok(Way::Here(core.ok_or_else(stopped)?, link, to))
     }
 
-    fn options(&self, parent: &CallContext, link: Option<Arc<Link>>) -> CallOptions {
+    fn options(&self, parent: &CallContext) -> CallOptions {
         CallOptions {
             deadline: parent.deadline,
             trace: parent.trace,
             source: Some(self.inner.extension.clone()),
             depth: parent.depth + 1,
             parent: parent.span,
-            link,
             ..CallOptions::default()
         }
     }

@@ -38,8 +38,6 @@ pub struct CallOptions {
     pub(crate) depth: u16,
     /// The span of the call that makes this one; the host's current one for a call by the host.
     pub(crate) parent: SpanRef,
-    /// Where a call by an extension is counted.
-    pub(crate) link: Option<Arc<Link>>,
     pub(crate) input: Option<Input>,
     pub(crate) output: Option<Output>,
     pub(crate) detached: bool,
@@ -97,8 +95,7 @@ pub(crate) struct Ticket {
     /// The method's place in the description.
     pub(crate) method: usize,
     pub(crate) started: Tick,
-    /// Bytes of arguments.
-    pub(crate) sent: usize,
+    /// Where a call by an extension is counted, unless who makes it does that.
     pub(crate) link: Option<Arc<Link>>,
     /// What a subscriber sees of the call, if one listens.
     pub(crate) span: Option<Box<Span>>,
@@ -118,6 +115,12 @@ impl Admitted {
     /// Whether a stream comes with the call.
     pub(crate) fn reads(&self) -> bool {
         self.ticket.streams.as_ref().is_some_and(|streams| streams.input.is_some())
+    }
+
+    /// Has the call counted between the two extensions.
+    pub(crate) fn count(&mut self, link: &Arc<Link>, sent: usize) {
+        link.begin(self.ticket.started, sent);
+        self.ticket.link = Some(Arc::clone(link));
     }
 
     /// Whether the method's result is a stream.
@@ -176,7 +179,7 @@ impl Ticket {
         };
         let result = self.slot.finish(self.started, result);
         if let Some(link) = &self.link {
-            link.count(self.started, self.sent, &result);
+            link.finish(&result);
         }
         result
     }
@@ -218,8 +221,8 @@ impl Future for InFlight {
 }
 
 impl Core {
-    /// Calls on the calling thread, unless the options forbid it.
-    pub(crate) fn call(
+    /// Calls for the host, on the calling thread unless the options forbid it.
+    pub(crate) fn begin(
         self: &Arc<Self>,
         extension: &str,
         method: &str,
@@ -228,18 +231,43 @@ impl Core {
     ) -> Outcome {
         let detached = options.detached;
         match self.admit(extension, method, arguments, options) {
+            Ok(admitted) if admitted.may_be_repeated() => {
+                Outcome::Pending(self.repeatable(admitted, detached))
+            }
+            // Who sends the stream may need this very thread.
+            Ok(admitted) if detached || admitted.reads() => Outcome::Pending(self.detach(admitted)),
+            Ok(admitted) => admitted.run().into(),
+            Err(error) => error.into(),
+        }
+    }
+
+    /// Calls for an extension, perhaps on the calling thread.
+    pub(crate) fn call(
+        self: &Arc<Self>,
+        link: &Arc<Link>,
+        to: Arc<Slot>,
+        method: &str,
+        arguments: Bytes,
+        options: CallOptions,
+    ) -> Outcome {
+        let sent = arguments.len();
+        match self.admit_or_find(to, method, arguments, options) {
+            Ok(mut admitted) if admitted.may_be_repeated() => {
+                admitted.count(link, sent);
+                Outcome::Pending(self.repeatable(admitted, false))
+            }
             Ok(admitted) => {
-                let spare = admitted.spare(self);
-                let outcome = match detached || admitted.reads() {
-                    // Who sends the stream may need this very thread.
-                    true => Outcome::Pending(self.detach(admitted)),
-                    false => admitted.run().into(),
-                };
-                match spare {
-                    Some(spare) => {
-                        Outcome::Pending(Box::pin(async move { spare.unless(outcome.result().await).await }))
+                link.begin(admitted.ticket.started, sent);
+                match admitted.run() {
+                    // A call that has finished needs no reference to the link.
+                    Started::Ready(result) => {
+                        link.finish(&result);
+                        Outcome::Ready(result)
                     }
-                    None => outcome,
+                    Started::InFlight(mut call) => {
+                        call.ticket.link = Some(Arc::clone(link));
+                        Outcome::Pending(Box::pin(call))
+                    }
                 }
             }
             Err(error) => error.into(),
@@ -249,18 +277,20 @@ impl Core {
     /// Calls without ever running the guest on the calling thread.
     pub(crate) fn call_detached(
         self: &Arc<Self>,
-        extension: &str,
+        link: &Arc<Link>,
+        to: Arc<Slot>,
         method: &str,
         arguments: Bytes,
         options: CallOptions,
     ) -> BoxFuture<'static, Result<Bytes, Error>> {
-        match self.admit(extension, method, arguments, options) {
-            Ok(admitted) => {
-                let spare = admitted.spare(self);
-                let call = self.detach(admitted);
-                match spare {
-                    Some(spare) => Box::pin(async move { spare.unless(call.await).await }),
-                    None => call,
+        let sent = arguments.len();
+        match self.admit_or_find(to, method, arguments, options) {
+            Ok(mut admitted) => {
+                admitted.count(link, sent);
+                if admitted.may_be_repeated() {
+                    self.repeatable(admitted, true)
+                } else {
+                    self.detach(admitted)
                 }
             }
             Err(error) => Box::pin(std::future::ready(Err(error))),
@@ -270,6 +300,7 @@ impl Core {
     /// Starts a call whose items are read while it runs, or whose result is wanted as a whole.
     pub(crate) fn start(
         self: &Arc<Self>,
+        way: Option<(&Arc<Link>, Arc<Slot>)>,
         extension: &str,
         method: &str,
         arguments: Bytes,
@@ -278,7 +309,15 @@ impl Core {
     ) -> Items {
         let (output, input) = if stream { Some(pipe()) } else { None }.unzip();
         options.output = output;
-        match self.admit(extension, method, arguments, options) {
+        let sent = arguments.len();
+        let admitted = match way {
+            Some((link, to)) => self.admit_or_find(to, method, arguments, options).map(|mut admitted| {
+                admitted.count(link, sent);
+                admitted
+            }),
+            None => self.admit(extension, method, arguments, options),
+        };
+        match admitted {
             Ok(admitted) => {
                 let single = !(stream && admitted.streams());
                 Items::new(input, self.detach(admitted), single)

@@ -11,6 +11,7 @@ use quadriga_abi::{Error, ErrorCode, Isolation};
 use crate::Runtime;
 use crate::dispatcher::Core;
 use crate::limits::unenforced;
+use crate::policy::unmediated;
 use crate::route::suggest;
 
 impl Core {
@@ -77,12 +78,7 @@ fn keeps_to(
             Error::new(ErrorCode::Unsupported, message).with_hint("remove the limit, or isolate more")
         );
     }
-    // Code that shares our memory without a barrier has what the host process has; the grant says
-    // so, and nothing can be mediated.
-    let mediated = |name: &&str| *name == "call" || support.permissions.contains(name);
-    if support.isolation > Isolation::None
-        && let Some(name) = permissions.requested().find(|name| !mediated(name))
-    {
+    if let Some(name) = unmediated(permissions, &support) {
         let message = format!("{id}: runtime {kind} does not offer the permission {name}");
         return Err(Error::new(ErrorCode::Unsupported, message).with_hint("remove it from [permissions]"));
     }

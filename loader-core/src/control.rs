@@ -4,33 +4,41 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use quadriga_abi::Error;
 use quadriga_abi::permission::{Access, AccessKind, Permissions};
+use quadriga_abi::{Error, ErrorCode};
 
 use crate::Dispatcher;
-use crate::ward::{Communication, Decision, DecisionFilter, Reason, Rule, Subject, Tally, Verdict};
+use crate::policy::unmediated;
+use crate::ward::{Communication, Decision, DecisionFilter, Effect, Reason, Rule, Subject, Tally, Verdict};
 
 impl Dispatcher {
-    /// Grants a running extension more, from its next operation on. What it may do is always what
-    /// its manifest asks for, cut by the grant, cut by the policy; a reload keeps the grant.
+    /// Grants a running extension more, and says from when on that holds. What it may do is always
+    /// what its manifest asks for, cut by the grant, cut by the policy; a reload keeps the grant.
     ///
     /// The first change turns a grant of all that is requested into a list of what that comes to:
     /// a new version that asks for more gets it with a new grant.
     ///
     /// # Errors
     /// If no such extension is loaded, or something goes beyond its manifest's request or the
-    /// policy: then nothing is granted, and the error says what.
-    pub fn grant(&self, extension: &str, permissions: &Permissions) -> Result<(), Error> {
-        self.core.route(extension)?.reach.grant(permissions)
+    /// policy, or the runtime does not mediate it: then nothing is granted, and the error says what.
+    pub fn grant(&self, extension: &str, permissions: &Permissions) -> Result<Effect, Error> {
+        let slot = self.core.route(extension)?;
+        if let Some(name) = unmediated(permissions, &slot.support) {
+            let message = format!("{extension}: runtime {} does not offer the permission {name}", slot.kind);
+            return Err(Error::new(ErrorCode::Unsupported, message));
+        }
+        slot.reach.grant(permissions)
     }
 
-    /// Takes permissions back. It holds from the next operation on, in calls in flight too. What
-    /// the extension does not hold may be revoked as well.
+    /// Takes permissions back, and says from when on that holds: calls to other extensions and what
+    /// runtimes ask for each time are denied from the next one on, in calls in flight too; what a
+    /// runtime cannot take back needs a reload. What the extension does not hold may be revoked as
+    /// well.
     ///
     /// # Errors
     /// If no such extension is loaded, or it holds an entry that covers what is to be revoked and
     /// more, such as `*.example.org:443` for `api.example.org:443`: then nothing is revoked.
-    pub fn revoke(&self, extension: &str, permissions: &Permissions) -> Result<(), Error> {
+    pub fn revoke(&self, extension: &str, permissions: &Permissions) -> Result<Effect, Error> {
         self.core.route(extension)?.reach.revoke(permissions)
     }
 
@@ -108,9 +116,8 @@ impl Dispatcher {
     pub fn communication(&self) -> Vec<Communication> {
         let routes = self.core.routes.load();
         let wards = routes.values().map(|slot| &slot.reach.ward);
-        let mut list: Vec<Communication> = wards
-            .flat_map(|ward| ward.links().into_iter().map(|link| link.read(&ward.id, &self.core.rules)))
-            .collect();
+        let mut list: Vec<Communication> =
+            wards.flat_map(|ward| ward.links().into_iter().map(|link| link.read(&self.core.rules))).collect();
         list.sort_unstable_by(|a, b| (&a.caller, &a.callee).cmp(&(&b.caller, &b.callee)));
         list
     }

@@ -184,7 +184,7 @@ impl Dispatcher {
         arguments: impl Into<Bytes>,
         options: CallOptions,
     ) -> Result<Bytes, Error> {
-        self.core.call(extension, method, arguments.into(), options).result().await
+        self.core.begin(extension, method, arguments.into(), options).result().await
     }
 
     /// Calls a method and reads its result as a stream, item by item, while the call runs. A method
@@ -196,7 +196,7 @@ impl Dispatcher {
         arguments: impl Into<Bytes>,
         options: CallOptions,
     ) -> Items {
-        self.core.start(extension, method, arguments.into(), options, true)
+        self.core.start(None, extension, method, arguments.into(), options, true)
     }
 
     /// Calls a method with Rust values: `arguments` is a tuple.
@@ -279,6 +279,22 @@ impl Core {
         self.admit_to(slot, before, started, method, arguments, options)
     }
 
+    /// The same where a generation of the callee is known, which may be gone by now.
+    pub(crate) fn admit_or_find(
+        self: &Arc<Self>,
+        slot: Arc<Slot>,
+        method: &str,
+        arguments: Bytes,
+        options: CallOptions,
+    ) -> Result<Admitted, Error> {
+        let started = Tick::now();
+        let (slot, before) = match slot.gate.enter() {
+            Some(before) => (slot, before),
+            None => self.enter(slot.id.as_str())?,
+        };
+        self.admit_to(slot, before, started, method, arguments, options)
+    }
+
     /// The same for a slot whose gate was passed with so many inside before.
     #[inline]
     pub(crate) fn admit_to(
@@ -297,8 +313,7 @@ impl Core {
             id,
             method: 0,
             started,
-            sent: arguments.len(),
-            link: options.link,
+            link: None,
             span: None,
             streams: None,
             deadline: None,

@@ -49,11 +49,14 @@ pub trait Instance: Send + Sync + 'static {
     /// Ends it and gives back what it holds. Called once, on the dispatcher's tokio runtime.
     fn shutdown(&self) -> BoxFuture<'_, ()>;
 
-    /// Says that from now on it may do this and no more: what the runtime handed out beyond, such
-    /// as an open folder or a connection, it takes back. Accesses that go through
-    /// [`Bridge::check`](crate::Bridge::check) need nothing. One call at a time, in the order of
-    /// the changes; returns soon, and asks nothing of the dispatcher.
-    fn permissions_changed(&self, _permissions: &Permissions) {}
+    /// Says that from now on it may do this and no more, and asks whether that holds at once: true
+    /// if the runtime took back what it had handed out beyond, such as an open folder, or asks
+    /// [`Bridge::check`](crate::Bridge::check) for each access; false if it holds for the next
+    /// generation. Calls to other extensions need nothing. One call at a time, in the order of the
+    /// changes; returns soon, and asks nothing of the dispatcher.
+    fn permissions_changed(&self, _permissions: &Permissions) -> bool {
+        false
+    }
 
     /// Changes limits that the runtime itself enforces: those that are `Some`, from now on and
     /// without a reload. None of them if one cannot be kept to.
@@ -64,10 +67,10 @@ pub trait Instance: Send + Sync + 'static {
         Err(Error::new(ErrorCode::Unsupported, "the runtime sets limits when it loads, and not again"))
     }
 
-    /// Resolves when the instance ends without having been asked to, as a process can; calls in
-    /// flight have then been given its error, as later ones are. Asked for once, after the load. `None` if
-    /// the instance lives as long as the host.
-    fn exited(&self) -> Option<BoxFuture<'static, Exit>> {
+    /// Resolves when it has ended by itself, with the reason; calls in flight have then been given
+    /// `extension_crashed`. Asked for once, when it begins to take calls. `None` for one that lives
+    /// as long as its host lets it.
+    fn ended(&self) -> Option<BoxFuture<'static, Error>> {
         None
     }
 }
@@ -81,21 +84,6 @@ pub struct Layer {
     pub state: String,
     /// What is missing, or why; may be empty.
     pub note: String,
-}
-
-/// How an instance ended that was not asked to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Exit {
-    /// What happened, such as `extension_crashed`: killed by signal 9.
-    pub error: Error,
-}
-
-impl Exit {
-    /// An end for this reason.
-    pub fn new(error: Error) -> Self {
-        Self { error }
-    }
 }
 
 /// One call to an instance.

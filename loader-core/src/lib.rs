@@ -29,7 +29,7 @@ mod ward;
 pub use bridge::{Bridge, LogLevel, Uplink};
 pub use call::CallOptions;
 pub use dispatcher::{Builder, Dispatcher};
-pub use instance::{BoxFuture, Call, CallContext, Exit, Instance, Layer, Outcome, SpanRef, Usage};
+pub use instance::{BoxFuture, Call, CallContext, Instance, Layer, Outcome, SpanRef, Usage};
 pub use items::Items;
 pub use load::LoadOptions;
 pub use metrics::Metrics;
@@ -43,6 +43,6 @@ pub use stream::{Emit, Feed, ITEM_OVERHEAD, Input, Output, Streams, Taken, Tap, 
 pub use supervise::{Recovery, Supervision};
 pub use wait::block_on;
 pub use ward::{
-    Action, Activity, Alert, AlertRule, Communication, Counter, Decision, DecisionFilter, Failure, Monitor,
-    Reason, Rule, Sample, Subject, Tally, Trigger, Verdict,
+    Action, Activity, Alert, AlertRule, Communication, Counter, Decision, DecisionFilter, Effect, Failure,
+    Monitor, Reason, Rule, Sample, Subject, Tally, Trigger, Verdict,
 };

@@ -153,7 +153,7 @@ impl Core {
     }
 
     /// Runs work on our own executor, and ends it if the caller goes away.
-    async fn on_executor<T: Send + 'static>(
+    pub(crate) async fn on_executor<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> Result<T, Error> {
@@ -231,14 +231,15 @@ impl Core {
             Err(Error::new(ErrorCode::DeadlineExceeded, message).with_hint("raise [limits] load-timeout"))
         });
         let instance = instance.map_err(|error| error.in_extension(id.as_str()))?;
-        reach.attach(&instance, &permissions);
-        let checked = check_description(&manifest, instance.describe()).and_then(|()| {
-            let support = runtime.support();
-            let version = manifest.extension.version.0.clone();
-            let source = Source { root, manifest: Arc::clone(&manifest), options, needs };
-            let shared = Arc::clone(&instance);
-            self.slot(reach, runtime.kind(), version, support, shared, limits, Some(source), started)
-        });
+        let support = runtime.support();
+        let attached = reach.attach(&instance, support.isolation, &permissions);
+        let checked =
+            attached.and_then(|()| check_description(&manifest, instance.describe())).and_then(|()| {
+                let version = manifest.extension.version.0.clone();
+                let source = Source { root, manifest: Arc::clone(&manifest), options, needs };
+                let shared = Arc::clone(&instance);
+                self.slot(reach, runtime.kind(), version, support, shared, limits, Some(source), started)
+            });
         if checked.is_err() {
             instance.shutdown().await;
         }

@@ -8,13 +8,13 @@ use quadriga_abi::permission::Permissions;
 use quadriga_abi::{Description, Error, ErrorCode, Isolation, Method, RuntimeKind};
 use tokio::sync::watch;
 
-use crate::{BoxFuture, Bridge, Call, Exit, Instance, Outcome, Runtime, Support, Unit, Usage};
+use crate::{BoxFuture, Bridge, Call, Instance, Outcome, Runtime, Support, Unit, Usage};
 
 type Behaviour = Arc<dyn Fn(&Bridge, Call) -> Outcome + Send + Sync>;
 type Condition = Arc<dyn Fn() -> bool + Send + Sync>;
 type OnLoad = Arc<dyn Fn(&Unit) -> Result<(), Error> + Send + Sync>;
 type OnInterrupt = Arc<dyn Fn(u64) + Send + Sync>;
-type OnPermissions = Arc<dyn Fn(&Permissions) + Send + Sync>;
+type OnPermissions = Arc<dyn Fn(&Permissions) -> bool + Send + Sync>;
 type OnLimits = Arc<dyn Fn(&Limits) -> Result<(), Error> + Send + Sync>;
 
 /// A runtime of kind `mock` whose guests are Rust closures: for tests of hosts and of the
@@ -56,7 +56,7 @@ impl MockRuntime {
             memory: None,
             on_load: Arc::new(|_| Ok(())),
             on_interrupt: Arc::new(|_| ()),
-            on_permissions: Arc::new(|_| ()),
+            on_permissions: Arc::new(|_| true),
             on_limits: None,
         }
     }
@@ -108,8 +108,9 @@ impl MockRuntime {
         self
     }
 
-    /// Runs at each change of a guest's permissions.
-    pub fn on_permissions(mut self, hook: impl Fn(&Permissions) + Send + Sync + 'static) -> Self {
+    /// Runs at each change of a guest's permissions, and says whether it holds at once, as it does
+    /// if this is not called.
+    pub fn on_permissions(mut self, hook: impl Fn(&Permissions) -> bool + Send + Sync + 'static) -> Self {
         self.on_permissions = Arc::new(hook);
         self
     }
@@ -216,8 +217,8 @@ impl Instance for MockInstance {
         Usage { memory, instances: 1, ..Usage::default() }
     }
 
-    fn permissions_changed(&self, permissions: &Permissions) {
-        (self.runtime.on_permissions)(permissions);
+    fn permissions_changed(&self, permissions: &Permissions) -> bool {
+        (self.runtime.on_permissions)(permissions)
     }
 
     fn set_limits(&self, limits: &Limits) -> Result<(), Error> {
@@ -227,9 +228,8 @@ impl Instance for MockInstance {
         }
     }
 
-    fn exited(&self) -> Option<BoxFuture<'static, Exit>> {
-        let end = ended(&self.end);
-        Some(Box::pin(async move { Exit::new(end.await) }))
+    fn ended(&self) -> Option<BoxFuture<'static, Error>> {
+        Some(ended(&self.end))
     }
 
     fn shutdown(&self) -> BoxFuture<'_, ()> {

@@ -5,7 +5,7 @@ use quadriga_abi::limits::Limits;
 use quadriga_abi::manifest::Check;
 use quadriga_abi::permission::Permissions;
 
-use crate::{Monitor, Supervision};
+use crate::{Monitor, Supervision, Support};
 
 /// What a host demands of every extension.
 #[derive(Debug, Clone)]
@@ -64,4 +64,11 @@ impl Default for Policy {
             monitor: Monitor::default(),
         }
     }
+}
+
+/// The name of the first permission that a runtime does not mediate. Code that shares our memory
+/// without a barrier has what the host process has; the grant says so, and nothing can be mediated.
+pub(crate) fn unmediated(permissions: &Permissions, support: &Support) -> Option<&'static str> {
+    let mediated = |name: &&str| *name == "call" || support.permissions.contains(name);
+    permissions.requested().find(|name| support.isolation > Isolation::None && !mediated(name))
 }

@@ -10,13 +10,13 @@ use crate::call::{Admitted, CallOptions};
 use crate::dispatcher::Core;
 use crate::route::{Slot, Source};
 use crate::ward::Link;
-use crate::{SpanRef, State};
+use crate::{BoxFuture, Outcome, SpanRef, State};
 
 /// How long after its last call an instance may take to say that it ended.
 const NOTICE: Duration = Duration::from_secs(1);
 
 /// What is needed to make a call once more.
-pub(crate) struct Spare {
+struct Spare {
     core: Arc<Core>,
     slot: Arc<Slot>,
     envelope: Envelope,
@@ -37,37 +37,54 @@ impl Source {
 }
 
 impl Admitted {
-    /// A copy of the call, if its method may be called again and no stream belongs to it.
-    pub(crate) fn spare(&self, core: &Arc<Core>) -> Option<Box<Spare>> {
-        let slot = &self.ticket.slot;
-        if slot.idempotent.is_empty() || !slot.idempotent[self.call.method] || self.ticket.streams.is_some() {
-            return None;
+    /// Whether it may be made once more: its method says so, and no stream belongs to it.
+    pub(crate) fn may_be_repeated(&self) -> bool {
+        let repeatable = &self.ticket.slot.idempotent;
+        !repeatable.is_empty() && repeatable[self.call.method] && self.ticket.streams.is_none()
+    }
+}
+
+impl Core {
+    /// Makes a call, and once more if the instance ends in its course.
+    #[cold]
+    pub(crate) fn repeatable(
+        self: &Arc<Self>,
+        admitted: Admitted,
+        detached: bool,
+    ) -> BoxFuture<'static, Result<Bytes, Error>> {
+        let spare = Spare {
+            core: Arc::clone(self),
+            slot: Arc::clone(&admitted.ticket.slot),
+            envelope: admitted.call.envelope.clone(),
+            parent: admitted.call.span,
+            link: admitted.ticket.link.clone(),
+        };
+        let call = match detached {
+            true => Outcome::Pending(self.detach(admitted)),
+            false => admitted.run().into(),
+        };
+        match call {
+            Outcome::Ready(Ok(reply)) => Box::pin(std::future::ready(Ok(reply))),
+            call => Box::pin(async move { spare.unless(call.result().await).await }),
         }
-        Some(Box::new(Spare {
-            core: Arc::clone(core),
-            slot: Arc::clone(slot),
-            envelope: self.call.envelope.clone(),
-            parent: self.call.span,
-            link: self.ticket.link.clone(),
-        }))
     }
 }
 
 impl Spare {
     /// Passes a result on, or makes the call once more if the instance ended in its course.
-    pub(crate) async fn unless(self: Box<Self>, result: Result<Bytes, Error>) -> Result<Bytes, Error> {
+    async fn unless(self, result: Result<Bytes, Error>) -> Result<Bytes, Error> {
         match result {
             Err(error) if error.code == ErrorCode::ExtensionCrashed => {
-                // On our own executor: what is waited for has timers, and the host may have none.
-                let handle = self.core.handle.clone();
-                let lost = |_| Err(Error::new(ErrorCode::Internal, "the second try panicked"));
-                handle.spawn(self.again(error)).await.unwrap_or_else(lost)
+                // On our own executor: what is waited for has timers, and the host may have none. It
+                // ends if the caller goes away.
+                let core = Arc::clone(&self.core);
+                core.on_executor(self.again(error)).await
             }
             result => result,
         }
     }
 
-    async fn again(self: Box<Self>, error: Error) -> Result<Bytes, Error> {
+    async fn again(self, error: Error) -> Result<Bytes, Error> {
         let Some(target) = self.envelope.target.clone() else { return Err(error) };
         let waiting = self.is_back();
         let is_back = match self.envelope.deadline {
@@ -77,10 +94,14 @@ impl Spare {
         if !is_back {
             return Err(error);
         }
-        let Self { core, envelope, parent, link, .. } = *self;
+        let Self { core, envelope, parent, link, .. } = self;
         let Envelope { source, depth, deadline, trace, payload, .. } = envelope;
-        let options = CallOptions { deadline, trace, source, depth, parent, link, ..CallOptions::default() };
-        let admitted = core.admit(target.extension.as_str(), &target.method, payload, options)?;
+        let options = CallOptions { deadline, trace, source, depth, parent, ..CallOptions::default() };
+        let sent = payload.len();
+        let mut admitted = core.admit(target.extension.as_str(), &target.method, payload, options)?;
+        if let Some(link) = link {
+            admitted.count(&link, sent);
+        }
         core.detach(admitted).await
     }
 

@@ -205,8 +205,13 @@ impl Slot {
         }
         // It may have been resumed meanwhile.
         self.gate.enter().ok_or_else(|| {
-            let (state, reason) = standing.with(|standing| (standing.state, standing.reason.clone()));
-            self.refusal(state, reason.as_deref())
+            let (state, reason, end) =
+                standing.with(|standing| (standing.state, standing.reason.clone(), standing.last_end()));
+            let error = self.refusal(state, reason.as_deref());
+            match end.filter(|_| self.ended.load(Ordering::Relaxed)) {
+                Some(end) => error.with_cause(end),
+                None => error,
+            }
         })
     }
 

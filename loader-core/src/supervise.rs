@@ -9,8 +9,8 @@ use quadriga_abi::{Error, ErrorCode};
 
 use crate::dispatcher::Core;
 use crate::route::{HELD, Slot, THROTTLED};
-use crate::ward::{Failure, Next, Reason};
-use crate::{Dispatcher, Exit, State};
+use crate::ward::{Effect, Failure, Next, Reason};
+use crate::{Dispatcher, State};
 
 /// How long to wait before looking again at an extension that somebody else is loading.
 const AGAIN: Duration = Duration::from_millis(20);
@@ -90,7 +90,8 @@ impl Dispatcher {
     }
 
     /// Takes no more calls for an extension, and denies what it tries from now on, in calls in
-    /// flight too. Its instance stays, to be looked at.
+    /// flight too, as far as its runtime can take back what it handed out: the record says if not.
+    /// Its instance stays, to be looked at.
     ///
     /// # Errors
     /// If no such extension is loaded.
@@ -136,16 +137,20 @@ impl Slot {
         fits: impl FnOnce(State) -> bool,
     ) -> Result<(), Error> {
         let ward = &self.reach.ward;
-        ward.standing.with(|standing| {
+        let refused = ward.standing.with(|standing| {
             if !fits(standing.state) {
-                return Err(self.refusal(standing.state, standing.reason.as_deref()));
+                return Some((standing.state, standing.reason.clone()));
             }
             standing.set(state, Some(reason.clone()));
             self.gate.bar(HELD);
-            Ok(())
-        })?;
-        if state == State::Quarantined {
-            self.reach.quarantine(true);
+            None
+        });
+        if let Some((state, reason)) = refused {
+            return Err(self.refusal(state, reason.as_deref()));
+        }
+        let mut reason = reason;
+        if state == State::Quarantined && self.reach.quarantine(true) != Effect::Now {
+            reason.push_str(" (its runtime cannot take back what it handed out: calls in flight keep that)");
         }
         ward.standing.changed();
         let verb = match state {
@@ -160,15 +165,17 @@ impl Slot {
     /// Takes so many calls per second.
     pub(crate) fn throttle(&self, per_second: u32, reason: String, by: Reason) -> Result<(), Error> {
         let ward = &self.reach.ward;
-        ward.standing.with(|standing| {
+        let refused = ward.standing.with(|standing| {
             if !matches!(standing.state, State::Running | State::Throttled) {
-                return Err(self.refusal(standing.state, standing.reason.as_deref()));
+                return Some((standing.state, standing.reason.clone()));
             }
-            standing.set(State::Throttled, Some(reason.clone()));
-            standing.throttle(per_second);
+            standing.throttle(per_second, reason.clone());
             self.gate.bar(THROTTLED);
-            Ok(())
-        })?;
+            None
+        });
+        if let Some((state, reason)) = refused {
+            return Err(self.refusal(state, reason.as_deref()));
+        }
         ward.standing.changed();
         ward.log.managed(&self.id, format!("be throttled to {per_second} calls per second: {reason}"), by);
         Ok(())
@@ -176,9 +183,9 @@ impl Slot {
 
     /// Takes calls again.
     fn release(&self) {
-        self.reach.quarantine(false);
+        // What the runtime cannot give back before a reload is less than is allowed.
+        let _ = self.reach.quarantine(false);
         self.reach.ward.standing.with(|standing| {
-            standing.set(State::Running, None);
             standing.pardon();
             self.gate.unbar(HELD | THROTTLED);
         });
@@ -220,21 +227,19 @@ impl Slot {
 impl Core {
     /// Has somebody look after an instance that may end by itself.
     pub(crate) fn watch(self: &Arc<Self>, slot: &Arc<Slot>) {
-        let Some(exited) = slot.instance.exited() else {
-            return;
-        };
+        let Some(end) = slot.instance.ended() else { return };
         let (core, weak) = (Arc::downgrade(self), Arc::downgrade(slot));
         let task = self.executor().spawn(async move {
-            let exit = exited.await;
+            let error = end.await;
             if let Some((core, slot)) = core.upgrade().zip(weak.upgrade()) {
-                core.ended(&slot, exit);
+                core.ended(&slot, error);
             }
         });
         slot.watcher.set(task.abort_handle());
     }
 
     /// Decides what to do about an instance that ended.
-    fn ended(self: &Arc<Self>, slot: &Arc<Slot>, exit: Exit) {
+    fn ended(self: &Arc<Self>, slot: &Arc<Slot>, error: Error) {
         slot.ended.store(true, Relaxed);
         if !self.is_current(slot) {
             // It was being replaced anyway.
@@ -242,7 +247,7 @@ impl Core {
         }
         let Some(source) = &slot.source else { return };
         let supervision = source.options.supervision.as_ref().unwrap_or(&self.policy.supervision);
-        let error = exit.error.in_extension(slot.id.as_str());
+        let error = error.in_extension(slot.id.as_str());
         let what = error.message.clone();
         tracing::warn!(extension = slot.id.as_str(), %error, "the instance ended");
         let next = slot.reach.ward.standing.with(|standing| {
@@ -290,16 +295,18 @@ impl Core {
             if failed && standing.state != State::Failed {
                 return false;
             }
-            standing.set(State::Running, None);
-            if failed {
-                standing.restarts += 1;
-            } else {
+            if !failed {
                 standing.pardon();
+            } else if standing.restarted() == State::Throttled {
+                new.gate.bar(THROTTLED);
             }
             self.insert(new);
             true
         });
         ward.standing.changed();
+        if replaced && failed {
+            ward.log.managed(&new.id, "be started again".to_owned(), Reason::Crash);
+        }
         replaced
     }
 

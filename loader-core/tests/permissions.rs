@@ -10,7 +10,8 @@ use common::{NONE, ask, asking, call, calls, host, load, package, write};
 use quadriga_core::abi::permission::{Access, AccessKind, FsMode, Permissions};
 use quadriga_core::abi::{Bytes, ErrorCode};
 use quadriga_core::{
-    CallOptions, DecisionFilter, Grant, LoadOptions, MockRuntime, Outcome, Policy, Reason, Subject, Verdict,
+    CallOptions, DecisionFilter, Effect, Grant, LoadOptions, MockRuntime, Outcome, Policy, Reason, Subject,
+    Verdict,
 };
 
 const ASKS: &str = "[permissions]\ncall = ['a.target/*', 'a.other/echo']\nenv = ['LANG']\nkv = true\n\
@@ -33,16 +34,16 @@ async fn what_is_granted_and_revoked_holds_for_the_next_call() {
         assert_eq!(result.unwrap_err().code, ErrorCode::PermissionDenied);
     };
     denied(ask(&host, "a.x", "a.target").await);
-    host.grant("a.x", &calls(&["a.target/echo"])).unwrap();
+    assert_eq!(host.grant("a.x", &calls(&["a.target/echo"])).unwrap(), Effect::Now);
     ask(&host, "a.x", "a.target").await.unwrap();
     denied(ask(&host, "a.x", "a.other").await);
-    host.revoke("a.x", &calls(&["a.target/*"])).unwrap();
+    assert_eq!(host.revoke("a.x", &calls(&["a.target/*"])).unwrap(), Effect::Now);
     denied(ask(&host, "a.x", "a.target").await);
-    host.grant("a.x", &calls(&["a.target/*"])).unwrap();
+    assert_eq!(host.grant("a.x", &calls(&["a.target/*"])).unwrap(), Effect::Now);
     ask(&host, "a.x", "a.target").await.unwrap();
     assert_eq!(*host.permissions("a.x").unwrap(), calls(&["a.target/*"]));
     // To revoke what it does not hold is no error.
-    host.revoke("a.x", &env(&["HOME"])).unwrap();
+    assert_eq!(host.revoke("a.x", &env(&["HOME"])).unwrap(), Effect::Now);
     ask(&host, "a.x", "a.target").await.unwrap();
 }
 
@@ -97,7 +98,7 @@ async fn a_revocation_reaches_calls_in_flight() {
     while !waits.load(Ordering::SeqCst) {
         tokio::task::yield_now().await;
     }
-    host.revoke("a.x", &calls(&["a.target/echo"])).unwrap();
+    assert_eq!(host.revoke("a.x", &calls(&["a.target/echo"])).unwrap(), Effect::Now);
     told.store(true, Ordering::SeqCst);
     let error = running.await.unwrap().unwrap_err();
     assert_eq!(error.code, ErrorCode::PermissionDenied);
@@ -109,8 +110,8 @@ async fn checks_tell_why() {
     let most = Permissions { kv: true, env: vec!["LANG".into()], ..calls(&["*"]) };
     let host = host(mediating(), Policy { permissions: Some(most), ..Policy::default() });
     let _x = load(&host, "a.x", ASKS, Grant::Only(Box::new(calls(&["*"])))).await;
-    host.grant("a.x", &env(&["LANG"])).unwrap();
-    host.revoke("a.x", &env(&["LANG"])).unwrap();
+    assert_eq!(host.grant("a.x", &env(&["LANG"])).unwrap(), Effect::Now);
+    assert_eq!(host.revoke("a.x", &env(&["LANG"])).unwrap(), Effect::Now);
     host.block("a.x", "a.other").unwrap();
     let to = |extension| Access::Call { extension, method: "echo" };
     let cases = [
@@ -144,7 +145,10 @@ async fn runtimes_ask_and_are_told() {
             let access = Access::Fs { path: &path, mode: FsMode::ReadOnly };
             Outcome::Ready(bridge.check(&call.context(), &access).map(|()| NONE))
         })
-        .on_permissions(move |permissions| hear.lock().unwrap().push(permissions.clone()));
+        .on_permissions(move |permissions| {
+            hear.lock().unwrap().push(permissions.clone());
+            true
+        });
     let host = host(runtime, Policy::default());
     let dir = load(&host, "a.x", ASKS, Grant::Nothing).await;
     let root = dir.path().canonicalize().unwrap().display().to_string();
@@ -161,7 +165,7 @@ async fn runtimes_ask_and_are_told() {
     let asked = host.permissions("a.x").unwrap();
     assert_eq!(*asked, Permissions::default());
     let folder = Permissions { fs: manifest_fs(), ..Permissions::default() };
-    host.grant("a.x", &folder).unwrap();
+    assert_eq!(host.grant("a.x", &folder).unwrap(), Effect::Now);
     for (path, allowed) in [
         ("data/a".to_owned(), true),
         (format!("{root}/data/a"), true),
@@ -172,8 +176,8 @@ async fn runtimes_ask_and_are_told() {
     ] {
         assert_eq!(read(path.clone()).await.is_ok(), allowed, "{path}");
     }
-    host.grant("a.x", &folder).unwrap();
-    host.revoke("a.x", &folder).unwrap();
+    assert_eq!(host.grant("a.x", &folder).unwrap(), Effect::Now);
+    assert_eq!(host.revoke("a.x", &folder).unwrap(), Effect::Now);
     assert!(read("data/a".into()).await.is_err());
     // Told of each change once, and not of what changed nothing.
     assert_eq!(*heard.lock().unwrap(), [folder, Permissions::default()]);
@@ -194,11 +198,14 @@ async fn a_change_during_a_load_is_not_lost() {
         .on_load(move |unit| {
             if let Some(host) = during.lock().unwrap().as_ref() {
                 assert_eq!(unit.permissions.env, ["LANG"]);
-                host.revoke("a.x", &env(&["LANG"])).unwrap();
+                assert_eq!(host.revoke("a.x", &env(&["LANG"])).unwrap(), Effect::Now);
             }
             Ok(())
         })
-        .on_permissions(move |permissions| hear.lock().unwrap().push(permissions.env.clone()));
+        .on_permissions(move |permissions| {
+            hear.lock().unwrap().push(permissions.env.clone());
+            true
+        });
     let host = host(runtime, Policy::default());
     let _x = load(&host, "a.x", ASKS, Grant::Requested).await;
     *slot.lock().unwrap() = Some(host.clone());
@@ -214,12 +221,12 @@ async fn grants_outlast_a_reload_and_do_not_grow_with_it() {
     let host = host(mediating(), Policy::default());
     let dir = package("a.x", ASKS);
     host.load(dir.path(), LoadOptions { grant: Grant::Requested, ..LoadOptions::default() }).await.unwrap();
-    host.revoke("a.x", &calls(&["a.target/*"])).unwrap();
+    assert_eq!(host.revoke("a.x", &calls(&["a.target/*"])).unwrap(), Effect::Now);
     write(dir.path(), "a.x", "[permissions]\ncall = ['a.target/*', 'a.other/*']\nenv = ['LANG', 'HOME']");
     host.reload("a.x").await.unwrap();
     let now = host.permissions("a.x").unwrap();
     assert_eq!(*now, Permissions { env: vec!["LANG".into()], ..calls(&["a.other/echo"]) });
-    host.grant("a.x", &env(&["HOME"])).unwrap();
+    assert_eq!(host.grant("a.x", &env(&["HOME"])).unwrap(), Effect::Now);
     assert_eq!(host.permissions("a.x").unwrap().env, ["LANG", "HOME"]);
 }
 
@@ -240,7 +247,7 @@ async fn a_flood_of_denials_hides_no_other() {
     let host = host(runtime, Policy::default());
     let _x = load(&host, "a.x", ASKS, Grant::Requested).await;
     call(&host, "a.x", "flood").await.unwrap();
-    host.revoke("a.x", &env(&["LANG"])).unwrap();
+    assert_eq!(host.revoke("a.x", &env(&["LANG"])).unwrap(), Effect::Now);
     let count = |filter: DecisionFilter| host.decisions("a.x", &filter).unwrap().len();
     let of = |kind, verdict| DecisionFilter {
         subject: Some(Subject::Access(kind)),
@@ -363,4 +370,46 @@ async fn a_block_lets_calls_in_flight_go_on() {
     running.await.unwrap().unwrap();
     let pair = &host.communication()[0];
     assert_eq!((pair.calls, pair.errors), (1, 0));
+}
+
+#[tokio::test]
+async fn what_a_runtime_cannot_take_back_is_said() {
+    let runtime = mediating().on_permissions(|_| false);
+    let host = host(runtime, Policy::default());
+    let _x = load(&host, "a.x", ASKS, Grant::Requested).await;
+    // Calls are checked by the dispatcher, whatever the runtime says.
+    assert_eq!(host.revoke("a.x", &calls(&["a.target/*"])).unwrap(), Effect::Now);
+    assert_eq!(host.revoke("a.x", &env(&["LANG"])).unwrap(), Effect::AfterReload);
+    assert!(host.permissions("a.x").unwrap().env.is_empty());
+    assert_eq!(host.revoke("a.x", &env(&["LANG"])).unwrap(), Effect::Now);
+    host.reload("a.x").await.unwrap();
+    assert!(host.permissions("a.x").unwrap().env.is_empty());
+    // What the runtime would not mediate cannot be granted later either.
+    let asks = "[permissions]\nsubprocess = ['sh']";
+    let _y = load(&host, "a.y", asks, Grant::Nothing).await;
+    let shell = Permissions { subprocess: vec!["sh".into()], ..Permissions::default() };
+    let error = host.grant("a.y", &shell).unwrap_err();
+    assert!(error.code == ErrorCode::Unsupported && error.message.contains("subprocess"), "{error}");
+}
+
+#[tokio::test]
+async fn a_load_that_cannot_follow_a_revocation_fails() {
+    let during: Arc<Mutex<Option<quadriga_core::Dispatcher>>> = Arc::default();
+    let loading = Arc::clone(&during);
+    let runtime = mediating().on_permissions(|_| false).on_load(move |_| {
+        if let Some(host) = loading.lock().unwrap().take() {
+            assert_eq!(host.revoke("a.x", &env(&["LANG"])).unwrap(), Effect::AfterReload);
+        }
+        Ok(())
+    });
+    let host = host(runtime, Policy::default());
+    let _x = load(&host, "a.x", ASKS, Grant::Requested).await;
+    *during.lock().unwrap() = Some(host.clone());
+    let error = host.reload("a.x").await.unwrap_err();
+    assert_eq!(
+        (error.code, &*error.message),
+        (ErrorCode::PermissionDenied, "env \"LANG\" was revoked while a.x was being loaded")
+    );
+    host.reload("a.x").await.unwrap();
+    assert!(host.permissions("a.x").unwrap().env.is_empty());
 }

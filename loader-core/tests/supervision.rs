@@ -99,6 +99,7 @@ async fn calls_meanwhile_are_refused_at_once() {
     let error = call(&host, "a.x", "echo").await.unwrap_err();
     assert_eq!(error.code, ErrorCode::ExtensionStopped);
     assert_eq!(error.message, "a.x ended: the mock was told to crash");
+    assert_eq!(error.cause.as_ref().unwrap().code, ErrorCode::ExtensionCrashed);
     // An operator does not wait.
     host.resume("a.x").await.unwrap();
     call(&host, "a.x", "echo").await.unwrap();
@@ -314,6 +315,24 @@ async fn who_is_held_stays_held_when_its_instance_ends() {
     // Resuming starts it again.
     host.resume("a.x").await.unwrap();
     call(&host, "a.x", "echo").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_crash_lifts_no_throttle() {
+    let (host, _dir) = start(runtime(), quick()).await;
+    host.throttle("a.x", 1).unwrap();
+    crash(&host).await;
+    until(|| async { host.status("a.x").unwrap().restarts == 1 }).await;
+    let status = host.status("a.x").unwrap();
+    assert_eq!((status.state, status.reason.as_deref()), (State::Throttled, Some("its host throttled it")));
+    let codes =
+        [call(&host, "a.x", "echo").await, call(&host, "a.x", "echo").await].map(|r| r.err().map(|e| e.code));
+    assert!(codes.contains(&Some(ErrorCode::Overloaded)), "{codes:?}");
+    // What is held by others cannot be held less.
+    host.pause("a.x").unwrap();
+    assert_eq!(host.throttle("a.x", 9).unwrap_err().code, ErrorCode::ExtensionPaused);
+    host.resume("a.x").await.unwrap();
+    assert_eq!(state(&host), State::Running);
 }
 
 #[tokio::test]

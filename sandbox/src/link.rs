@@ -219,7 +219,7 @@ impl Link {
     }
 
     /// Ends the worker, for this reason unless there was one already.
-    fn end(&self, why: Error) {
+    pub(crate) fn end(&self, why: Error) {
         self.die(why);
         self.child.kill();
     }

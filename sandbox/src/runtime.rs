@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use quadriga_abi::limits::{ByteSize, Limit};
 use quadriga_abi::permission::Permissions;
 use quadriga_abi::{Description, Error, ErrorCode, Isolation, Kind, RuntimeKind};
-use quadriga_core::{BoxFuture, Bridge, Call, Exit, Instance, Layer, Outcome, Runtime, Support, Unit, Usage};
+use quadriga_core::{BoxFuture, Bridge, Call, Instance, Layer, Outcome, Runtime, Support, Unit, Usage};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use crate::confine::{ExecMemory, LayerStatus, Report};
@@ -83,7 +83,8 @@ impl Runtime for ProcessRuntime {
                 let _ = tokio::time::timeout(PATIENCE, worker.link.over()).await;
             }
             let Greeting { description, report, .. } = loaded?;
-            Ok(Arc::new(ProcessInstance { worker, description, report }) as Arc<dyn Instance>)
+            let held = unit.permissions;
+            Ok(Arc::new(ProcessInstance { worker, description, report, held }) as Arc<dyn Instance>)
         })
     }
 }
@@ -155,6 +156,8 @@ struct ProcessInstance {
     worker: Worker,
     description: Description,
     report: Report,
+    /// What it could do when it was started.
+    held: Permissions,
 }
 
 impl Instance for ProcessInstance {
@@ -192,13 +195,23 @@ impl Instance for ProcessInstance {
         self.report.layers.iter().map(layer).collect()
     }
 
-    fn permissions_changed(&self, permissions: &Permissions) {
+    /// What is around a worker can be neither widened nor narrowed while it runs. One that holds
+    /// more than it may is ended; supervision starts the next with what is left.
+    fn permissions_changed(&self, permissions: &Permissions) -> bool {
+        let beside_calls = |all: &Permissions| Permissions { call: Vec::new(), ..all.clone() };
+        let (held, now) = (beside_calls(&self.held), beside_calls(permissions));
+        let gone = held.beyond(&now);
+        if !gone.is_empty() {
+            let message = format!("its worker was ended: it held {}, which was revoked", gone.join(", "));
+            self.worker.link.end(Error::new(ErrorCode::ExtensionCrashed, message));
+            return true;
+        }
         self.worker.link.permit(permissions);
+        now.beyond(&held).is_empty()
     }
 
-    fn exited(&self) -> Option<BoxFuture<'static, Exit>> {
-        let over = self.worker.link.over();
-        Some(Box::pin(async { Exit::new(over.await) }))
+    fn ended(&self) -> Option<BoxFuture<'static, Error>> {
+        Some(self.worker.link.over())
     }
 
     fn shutdown(&self) -> BoxFuture<'_, ()> {

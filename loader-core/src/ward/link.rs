@@ -38,7 +38,7 @@ pub struct Communication {
     pub sent: u64,
     /// Bytes of results. Streamed items are not among them.
     pub received: u64,
-    /// When the last of them began; `None` if none has finished.
+    /// When the last call began; `None` if none was let in.
     pub last: Option<SystemTime>,
     /// Whether a rule blocks the pair at this moment.
     pub blocked: bool,
@@ -47,6 +47,7 @@ pub struct Communication {
 /// Counts the calls from one extension to another.
 #[derive(Debug)]
 pub(crate) struct Link {
+    pub(crate) caller: ExtensionId,
     pub(crate) callee: ExtensionId,
     /// The version of the rules under which the pair was last found free to talk.
     pub(crate) free_under: AtomicU64,
@@ -69,9 +70,10 @@ pub(crate) struct Rules {
 static BEGUN: LazyLock<(Tick, SystemTime)> = LazyLock::new(|| (Tick::now(), SystemTime::now()));
 
 impl Link {
-    pub(crate) fn new(callee: ExtensionId) -> Self {
+    pub(crate) fn new(caller: ExtensionId, callee: ExtensionId) -> Self {
         LazyLock::force(&BEGUN);
         Self {
+            caller,
             callee,
             free_under: AtomicU64::new(0),
             calls: AtomicU64::new(0),
@@ -82,32 +84,37 @@ impl Link {
         }
     }
 
-    /// Counts a call that finished.
-    pub(crate) fn count(&self, started: Tick, sent: usize, result: &Result<Bytes, Error>) {
-        self.calls.fetch_add(1, Relaxed);
+    /// Counts a call that was let in.
+    pub(crate) fn begin(&self, started: Tick, sent: usize) {
         self.sent.fetch_add(sent as u64, Relaxed);
+        let since = started.since(BEGUN.0);
+        self.last.store(since.as_secs() * 1000 + u64::from(since.subsec_millis()) + 1, Relaxed);
+    }
+
+    /// Counts a call that finished.
+    pub(crate) fn finish(&self, result: &Result<Bytes, Error>) {
+        self.calls.fetch_add(1, Relaxed);
         match result {
             Ok(reply) => self.received.fetch_add(reply.len() as u64, Relaxed),
             Err(_) => self.errors.fetch_add(1, Relaxed),
         };
-        self.last.store(started.since(BEGUN.0).as_millis() as u64 + 1, Relaxed);
     }
 
     pub(crate) fn calls(&self) -> u64 {
         self.calls.load(Relaxed)
     }
 
-    pub(crate) fn read(&self, caller: &ExtensionId, rules: &Rules) -> Communication {
+    pub(crate) fn read(&self, rules: &Rules) -> Communication {
         let last = self.last.load(Relaxed).checked_sub(1);
         Communication {
-            caller: caller.clone(),
+            caller: self.caller.clone(),
             callee: self.callee.clone(),
             calls: self.calls(),
             errors: self.errors.load(Relaxed),
             sent: self.sent.load(Relaxed),
             received: self.received.load(Relaxed),
             last: last.map(|millis| BEGUN.1 + Duration::from_millis(millis)),
-            blocked: rules.blocks(caller.as_str(), self.callee.as_str()),
+            blocked: rules.blocks(self.caller.as_str(), self.callee.as_str()),
         }
     }
 }
@@ -137,9 +144,9 @@ impl Rules {
     }
 
     /// Whether a pair is free to talk, which the link then remembers.
-    pub(crate) fn frees(&self, caller: &str, link: &Link) -> bool {
+    pub(crate) fn frees(&self, link: &Link) -> bool {
         let list = lock(&self.list);
-        let free = !blocks(&list, caller, link.callee.as_str());
+        let free = !blocks(&list, link.caller.as_str(), link.callee.as_str());
         if free {
             link.free_under.store(self.version.load(Relaxed), Relaxed);
         }

@@ -16,7 +16,7 @@ use std::time::SystemTime;
 pub use activity::{Activity, Counter, Sample};
 pub(crate) use activity::{History, Meter};
 pub use alert::{Action, Alert, AlertRule, Monitor, Trigger};
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 pub(crate) use decision::DecisionLog;
 pub use decision::{Decision, DecisionFilter, Reason, Subject, Tally, Verdict};
 use foldhash::fast::RandomState;
@@ -24,11 +24,13 @@ pub use link::{Communication, Rule};
 pub(crate) use link::{Link, Rules};
 use quadriga_abi::limits::Limits;
 use quadriga_abi::permission::{Access, AccessKind, Permissions, normal};
-use quadriga_abi::{Error, ErrorCode, ExtensionId};
+use quadriga_abi::{Error, ErrorCode, ExtensionId, Isolation};
+use serde::Serialize;
 pub use standing::Failure;
 pub(crate) use standing::{Next, Standing};
 
 use crate::dispatcher::lock;
+use crate::route::Slot;
 use crate::{Grant, Instance};
 
 /// How many revocations are remembered, to explain what is denied.
@@ -68,14 +70,30 @@ pub(crate) struct Reach {
     /// Replaced as a whole, by who holds the ward's lock.
     view: ArcSwap<View>,
     /// Set once the generation has been loaded.
-    instance: OnceLock<Weak<dyn Instance>>,
+    instance: OnceLock<(Weak<dyn Instance>, Isolation)>,
+}
+
+/// From when on a change of permissions holds. Calls to other extensions, and all that a runtime
+/// asks [`Bridge::check`](crate::Bridge::check) for, are always denied from the next one on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[must_use = "a revocation may need a reload to hold"]
+pub enum Effect {
+    /// From the next operation on, in calls in flight too.
+    Now,
+    /// For accesses beside calls, from the next reload on: what the runtime handed out when it
+    /// loaded the extension it cannot take back.
+    AfterReload,
+    /// For accesses beside calls, never: at isolation `none` the extension can do what its process
+    /// can.
+    Never,
 }
 
 /// What is looked at for every operation.
-struct View {
+pub(crate) struct View {
     permissions: Arc<Permissions>,
     /// The extensions that it called.
-    links: HashMap<ExtensionId, Arc<Link>, RandomState>,
+    ways: HashMap<ExtensionId, (Arc<Link>, Weak<Slot>), RandomState>,
 }
 
 impl Ward {
@@ -96,7 +114,7 @@ impl Ward {
     ) -> Arc<Reach> {
         let mut held = lock(&self.held);
         let permissions = Arc::new(held.granted(&request, most.as_ref()));
-        let view = ArcSwap::from_pointee(View { permissions, links: held.links.clone() });
+        let view = ArcSwap::from_pointee(View { permissions, ways: HashMap::default() });
         let reach = Arc::new(Reach {
             ward: Arc::clone(self),
             root,
@@ -152,77 +170,68 @@ impl Held {
         most.map_or(granted.clone(), |most| granted.intersect(most))
     }
 
-    /// Puts the present state into effect for each generation.
-    fn publish(&self) {
-        for reach in self.reaches.iter().filter_map(Weak::upgrade) {
-            let permissions = Arc::new(match reach.quarantined.load(Relaxed) {
-                true => Permissions::default(),
-                false => self.granted(&reach.request, reach.most.as_ref()),
-            });
-            let changed = *permissions != *reach.permissions();
-            reach.view.store(Arc::new(View {
-                permissions: Arc::clone(&permissions),
-                links: reach.view.load().links.clone(),
-            }));
-            if let Some(instance) = reach.instance.get().and_then(Weak::upgrade).filter(|_| changed) {
-                instance.permissions_changed(&permissions);
-            }
+    /// Puts the present state into effect for each generation, and says from when on it holds.
+    fn publish(&self) -> Effect {
+        let reaches = self.reaches.iter().filter_map(Weak::upgrade);
+        reaches.map(|reach| reach.publish(self.present(&reach))).max().unwrap_or(Effect::Now)
+    }
+
+    /// What a generation may do at this moment.
+    fn present(&self, reach: &Reach) -> Permissions {
+        match reach.quarantined.load(Relaxed) {
+            true => Permissions::default(),
+            false => self.granted(&reach.request, reach.most.as_ref()),
         }
     }
 }
 
 impl Reach {
-    /// Lets a call to another extension pass, and says where to count it: nowhere if the callee
-    /// is not there.
-    pub(crate) fn call(
-        &self,
-        call: u64,
-        extension: &str,
-        method: &str,
-        is_there: impl FnOnce() -> bool,
-    ) -> Result<Option<Arc<Link>>, Error> {
-        let view = self.view.load();
-        if let Some(link) = view.links.get(extension)
-            && link.free_under.load(Relaxed) == self.rules.version.load(Relaxed)
-            && view.permissions.call.iter().any(|pattern| pattern.allows(extension, method))
-        {
-            return Ok(Some(Arc::clone(link)));
-        }
-        drop(view);
-        self.first_call(call, extension, method, is_there)
+    /// What holds at this moment.
+    pub(crate) fn view(&self) -> Guard<Arc<View>> {
+        self.view.load()
     }
 
-    /// The same, where it has not been found free to talk under the present rules.
+    /// The way of a call to another extension: what counts it, and the callee. `None` where that
+    /// takes a closer look: see [`Reach::find_way`].
+    pub(crate) fn way<'v>(
+        &self,
+        view: &'v View,
+        extension: &str,
+        method: &str,
+    ) -> Option<(&'v Arc<Link>, Arc<Slot>)> {
+        let (link, to) = view.ways.get(extension)?;
+        let is_free = link.free_under.load(Relaxed) == self.rules.version.load(Relaxed);
+        let may = is_free && view.permissions.call.iter().any(|pattern| pattern.allows(extension, method));
+        to.upgrade().filter(|_| may).map(|to| (link, to))
+    }
+
+    /// The same, where the pair has not been found free to talk under the present rules, or the
+    /// callee has a new generation. Looks for the callee only after the permission.
     #[cold]
-    fn first_call(
+    pub(crate) fn find_way(
         &self,
         call: u64,
         extension: &str,
         method: &str,
-        is_there: impl FnOnce() -> bool,
-    ) -> Result<Option<Arc<Link>>, Error> {
+        find: impl FnOnce() -> Result<Arc<Slot>, Error>,
+    ) -> Result<(Arc<Link>, Arc<Slot>), Error> {
         let access = Access::Call { extension, method };
         self.verdict(&access).map_err(|reason| self.deny(call, &access, reason))?;
-        let Some(id) = ExtensionId::new(extension).ok().filter(|_| is_there()) else {
-            return Ok(None);
-        };
+        let to = find()?;
         let mut held = lock(&self.ward.held);
-        let link = held.links.entry(id).or_insert_with_key(|id| {
+        let link = held.links.entry(to.id.clone()).or_insert_with_key(|id| {
             self.ward.log.first(&self.ward.id, call, &access);
-            Arc::new(Link::new(id.clone()))
+            Arc::new(Link::new(self.ward.id.clone(), id.clone()))
         });
         let link = Arc::clone(link);
+        if !self.rules.frees(&link) {
+            return Err(self.deny(call, &access, Reason::Rule));
+        }
         let view = self.view.load();
-        if !view.links.contains_key(extension) {
-            self.view.store(Arc::new(View {
-                permissions: Arc::clone(&view.permissions),
-                links: held.links.clone(),
-            }));
-        }
-        match self.rules.frees(self.ward.id.as_str(), &link) {
-            true => Ok(Some(link)),
-            false => Err(self.deny(call, &access, Reason::Rule)),
-        }
+        let mut ways = view.ways.clone();
+        ways.insert(to.id.clone(), (Arc::clone(&link), Arc::downgrade(&to)));
+        self.view.store(Arc::new(View { permissions: Arc::clone(&view.permissions), ways }));
+        Ok((link, to))
     }
 
     /// Lets any other access pass, or not; counts and records it.
@@ -302,8 +311,29 @@ impl Reach {
         Arc::clone(&self.view.load().permissions)
     }
 
-    /// Adds to what may be done, from the next operation on.
-    pub(crate) fn grant(&self, more: &Permissions) -> Result<(), Error> {
+    /// Replaces the view, for who holds the ward's lock, and tells the instance of what changed.
+    fn publish(&self, now: Permissions) -> Effect {
+        let (before, now) = (self.permissions(), Arc::new(now));
+        let ways = self.view.load().ways.clone();
+        self.view.store(Arc::new(View { permissions: Arc::clone(&now), ways }));
+        let instance =
+            self.instance.get().and_then(|(instance, isolation)| Some((instance.upgrade()?, isolation)));
+        let Some((instance, isolation)) = instance.filter(|_| *now != *before) else {
+            return Effect::Now;
+        };
+        let holds = instance.permissions_changed(&now);
+        // Each call goes through here.
+        let beside_calls =
+            |permissions: &Permissions| Permissions { call: Vec::new(), ..permissions.clone() };
+        match holds || beside_calls(&before) == beside_calls(&now) {
+            true => Effect::Now,
+            false if *isolation == Isolation::None => Effect::Never,
+            false => Effect::AfterReload,
+        }
+    }
+
+    /// Adds to what may be done.
+    pub(crate) fn grant(&self, more: &Permissions) -> Result<Effect, Error> {
         let id = &self.ward.id;
         let refused = |what: Vec<String>, whose: &str, hint: &str| match what.is_empty() {
             true => Ok(()),
@@ -320,14 +350,14 @@ impl Reach {
         let now = held.granted(&self.request, self.most.as_ref()).union(more);
         held.grant = Grant::Only(Box::new(now));
         held.revoked.retain(|(gone, _)| !gone.beyond(more).is_empty());
-        held.publish();
+        let effect = held.publish();
         let what = format!("be granted {}", listed(more));
         self.ward.log.managed(id, what, Reason::Operator);
-        Ok(())
+        Ok(effect)
     }
 
-    /// Takes away from what may be done, from the next operation on.
-    pub(crate) fn revoke(&self, gone: &Permissions) -> Result<(), Error> {
+    /// Takes away from what may be done.
+    pub(crate) fn revoke(&self, gone: &Permissions) -> Result<Effect, Error> {
         let id = &self.ward.id;
         let mut held = lock(&self.ward.held);
         let granted = held.granted(&self.request, self.most.as_ref());
@@ -341,28 +371,40 @@ impl Reach {
             held.revoked.pop_front();
         }
         held.revoked.push_back((gone.clone(), SystemTime::now()));
-        held.publish();
+        let effect = held.publish();
         let what = format!("have {} revoked", listed(gone));
         self.ward.log.managed(id, what, Reason::Operator);
-        Ok(())
+        Ok(effect)
     }
 
     /// Takes everything away from this generation, or gives it back.
-    pub(crate) fn quarantine(&self, on: bool) {
+    pub(crate) fn quarantine(&self, on: bool) -> Effect {
         let held = lock(&self.ward.held);
         self.quarantined.store(on, Relaxed);
-        held.publish();
+        self.publish(held.present(self))
     }
 
     /// Has changes told to an instance from now on, and tells it what changed while it was loaded
     /// with `known`.
-    pub(crate) fn attach(&self, instance: &Arc<dyn Instance>, known: &Permissions) {
+    ///
+    /// # Errors
+    /// If something was taken back meanwhile, and the runtime cannot do that to what it handed out.
+    pub(crate) fn attach(
+        &self,
+        instance: &Arc<dyn Instance>,
+        isolation: Isolation,
+        known: &Permissions,
+    ) -> Result<(), Error> {
         let _held = lock(&self.ward.held);
-        let _ = self.instance.set(Arc::downgrade(instance));
+        let _ = self.instance.set((Arc::downgrade(instance), isolation));
         let now = self.permissions();
-        if *now != *known {
-            instance.permissions_changed(&now);
+        let lost = Permissions { call: Vec::new(), ..known.clone() }.beyond(&now);
+        let changed = *now != *known;
+        if changed && !instance.permissions_changed(&now) && !lost.is_empty() && isolation > Isolation::None {
+            let message = format!("{} was revoked while {} was being loaded", lost.join(", "), self.ward.id);
+            return Err(Error::new(ErrorCode::PermissionDenied, message).with_hint("load it again"));
         }
+        Ok(())
     }
 }
 

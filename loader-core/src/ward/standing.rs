@@ -43,15 +43,16 @@ pub(crate) struct Inner {
     in_a_row: u32,
     started: Instant,
     errors: VecDeque<Failure>,
-    bucket: Bucket,
+    /// While it is throttled, also while it is being started again.
+    bucket: Option<Bucket>,
 }
 
 /// Lets so many calls pass per second, and as many at once.
-#[derive(Default)]
 struct Bucket {
     per_second: u32,
+    reason: String,
     left: f64,
-    filled: Option<Instant>,
+    filled: Instant,
 }
 
 /// What to do about an instance that ended.
@@ -73,7 +74,7 @@ impl Default for Standing {
             in_a_row: 0,
             started: Instant::now(),
             errors: VecDeque::new(),
-            bucket: Bucket::default(),
+            bucket: None,
         };
         Self { inner: Mutex::new(inner), changes: watch::Sender::new(()) }
     }
@@ -116,12 +117,12 @@ impl Standing {
 
     /// Whether a throttled extension may take a call now.
     pub(crate) fn pass(&self) -> bool {
-        self.with(|inner| inner.bucket.take())
+        self.with(|inner| inner.bucket.as_mut().is_none_or(Bucket::take))
     }
 
     /// How many calls per second a throttled extension may take.
     pub(crate) fn rate(&self) -> u32 {
-        self.with(|inner| inner.bucket.per_second)
+        self.with(|inner| inner.bucket.as_ref().map_or(0, |bucket| bucket.per_second))
     }
 }
 
@@ -133,13 +134,28 @@ impl Inner {
         (self.state, self.since, self.reason) = (state, SystemTime::now(), reason);
     }
 
-    /// Forgets earlier failures, after an operator looked at them.
+    /// Runs, and forgets earlier failures: an operator has looked at them.
     pub(crate) fn pardon(&mut self) {
         self.in_a_row = 0;
+        self.bucket = None;
+        self.set(State::Running, None);
     }
 
-    pub(crate) fn throttle(&mut self, per_second: u32) {
-        self.bucket = Bucket { per_second, left: f64::from(per_second), filled: None };
+    /// Runs again by itself, which lifts no throttle.
+    pub(crate) fn restarted(&mut self) -> State {
+        self.restarts += 1;
+        self.started = Instant::now();
+        match self.bucket.as_ref().map(|bucket| bucket.reason.clone()) {
+            Some(reason) => self.set(State::Throttled, Some(reason)),
+            None => self.set(State::Running, None),
+        }
+        self.state
+    }
+
+    pub(crate) fn throttle(&mut self, per_second: u32, reason: String) {
+        let (left, filled) = (f64::from(per_second), Instant::now());
+        self.bucket = Some(Bucket { per_second, reason: reason.clone(), left, filled });
+        self.set(State::Throttled, Some(reason));
     }
 
     fn fail(&mut self, error: Error, fatal: bool) {
@@ -151,6 +167,11 @@ impl Inner {
 
     pub(crate) fn last_error(&self) -> Option<Failure> {
         self.errors.back().cloned()
+    }
+
+    /// Why the instance ended, or did not start again, the last time.
+    pub(crate) fn last_end(&self) -> Option<Error> {
+        self.errors.iter().rfind(|failure| failure.fatal).map(|failure| failure.error.clone())
     }
 
     /// Counts the end of an instance, or a start that failed, and decides how to go on.
@@ -168,8 +189,8 @@ impl Inner {
 impl Bucket {
     fn take(&mut self) -> bool {
         let (now, most) = (Instant::now(), f64::from(self.per_second));
-        let since = self.filled.map_or(Duration::ZERO, |filled| now - filled);
-        self.filled = Some(now);
+        let since = now - self.filled;
+        self.filled = now;
         self.left = (self.left + since.as_secs_f64() * most).min(most);
         let passes = self.left >= 1.0;
         if passes {
