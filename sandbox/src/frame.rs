@@ -3,10 +3,12 @@
 use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::{Buf as _, BufMut as _};
 use quadriga_abi::{Bytes, Envelope, Error, FrameError, Kind};
 use rustix::buffer::spare_capacity;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, sendmsg};
 
@@ -19,7 +21,7 @@ const HEADER: usize = 16 << 10;
 /// How much is read at once.
 const CHUNK: usize = 64 << 10;
 
-/// A frame up to here is copied out of the buffer, so that what holds on to it holds little.
+/// Up to here the rest of a frame is read together with what follows it.
 const SMALL: usize = 16 << 10;
 
 /// A stream comes with the call.
@@ -106,10 +108,22 @@ pub(crate) struct Reader {
     /// What was read and not yet taken: from `taken` on. Never grows.
     buffer: Vec<u8>,
     taken: usize,
+    /// The frame whose prefix has been taken, as far as it is there.
+    begun: Option<(Prefix, Vec<u8>)>,
     /// The most bytes that a payload may have.
     pub(crate) most: usize,
 }
 
+/// What a look at the connection gives.
+pub(crate) enum Next {
+    Frame(Frame),
+    /// Nothing more for now; never where one waits.
+    Nothing,
+    /// The end of the connection.
+    End,
+}
+
+#[derive(Clone, Copy)]
 struct Prefix {
     length: usize,
     flags: u32,
@@ -118,21 +132,69 @@ struct Prefix {
 
 impl Reader {
     pub(crate) fn new(socket: Arc<OwnedFd>, most: usize) -> Self {
-        Self { socket, buffer: Vec::with_capacity(CHUNK), taken: 0, most }
+        Self { socket, buffer: Vec::with_capacity(CHUNK), taken: 0, begun: None, most }
     }
 
-    /// Waits for the next frame; `None` at the end of the connection.
-    pub(crate) fn next(&mut self) -> Result<Option<Frame>, Broken> {
-        while self.buffer.len() - self.taken < PREFIX {
-            if !self.fill()? {
-                let whole = self.buffer.len() == self.taken;
-                return if whole { Ok(None) } else { Err(Broken::CutOff) };
+    /// Waits for the next frame.
+    pub(crate) fn next(&mut self) -> Result<Next, Broken> {
+        self.read(RecvFlags::empty(), |_| Ok(()))
+    }
+
+    /// Waits for the next frame no longer than that.
+    pub(crate) fn next_until(&mut self, until: Instant) -> Result<Next, Broken> {
+        self.read(RecvFlags::DONTWAIT, |socket| {
+            let left = until.saturating_duration_since(Instant::now());
+            let left = Timespec::try_from(left).unwrap_or_default();
+            poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&left)).map(drop)
+        })
+    }
+
+    fn read(
+        &mut self,
+        flags: RecvFlags,
+        wait: impl Fn(&OwnedFd) -> Result<(), Errno>,
+    ) -> Result<Next, Broken> {
+        loop {
+            if let Some(frame) = self.whole()? {
+                return Ok(Next::Frame(frame));
+            }
+            wait(&self.socket).map_err(io::Error::from)?;
+            match self.fill(flags) {
+                Ok(0) if self.begun.is_none() && self.buffer.len() == self.taken => return Ok(Next::End),
+                Ok(0) => return Err(Broken::CutOff),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Next::Nothing),
+                Err(error) => return Err(error.into()),
             }
         }
-        let prefix = self.prefix()?;
-        let bytes =
-            if prefix.length <= SMALL { self.small(prefix.length)? } else { self.large(prefix.length)? };
-        let envelope = Envelope::decode(bytes)?;
+    }
+
+    /// The next frame, if all of it has been read.
+    fn whole(&mut self) -> Result<Option<Frame>, Broken> {
+        let (prefix, mut bytes) = match self.begun.take() {
+            Some(begun) => begun,
+            None if self.buffer.len() - self.taken < PREFIX => return Ok(None),
+            None => {
+                let prefix = self.prefix()?;
+                (prefix, Vec::with_capacity(prefix.length))
+            }
+        };
+        let there = &self.buffer[self.taken..];
+        let there = &there[..there.len().min(prefix.length.saturating_sub(bytes.len()))];
+        bytes.extend_from_slice(there);
+        self.taken += there.len();
+        if bytes.len() < prefix.length {
+            self.begun = Some((prefix, bytes));
+            return Ok(None);
+        }
+        // An allocation may be larger than was asked for, and then takes some of what follows.
+        if bytes.len() > prefix.length {
+            self.buffer.clear();
+            self.taken = 0;
+            self.buffer.extend_from_slice(&bytes[prefix.length..]);
+            bytes.truncate(prefix.length);
+        }
+        let envelope = Envelope::decode(bytes.into())?;
         Ok(Some(Frame { envelope, flags: prefix.flags, parent: prefix.parent }))
     }
 
@@ -147,51 +209,23 @@ impl Reader {
         Ok(Prefix { length, flags: bytes.get_u32_le(), parent: bytes.get_u64_le() })
     }
 
-    fn small(&mut self, length: usize) -> Result<Bytes, Broken> {
-        while self.buffer.len() - self.taken < length {
-            if !self.fill()? {
-                return Err(Broken::CutOff);
-            }
-        }
-        let bytes = Bytes::copy_from_slice(&self.buffer[self.taken..][..length]);
-        self.taken += length;
-        Ok(bytes)
-    }
-
-    /// Reads to where the frame stays, so that it is copied once.
-    fn large(&mut self, length: usize) -> Result<Bytes, Broken> {
-        let mut bytes = Vec::with_capacity(length);
-        let there = &self.buffer[self.taken..];
-        let there = &there[..there.len().min(length)];
-        bytes.extend_from_slice(there);
-        self.taken += there.len();
-        while bytes.len() < length {
-            if receive(&self.socket, &mut bytes)? == 0 {
-                return Err(Broken::CutOff);
-            }
-        }
-        // An allocation may be larger than was asked for, and then takes some of what follows.
-        if bytes.len() > length {
-            self.buffer.clear();
-            self.taken = 0;
-            self.buffer.extend_from_slice(&bytes[length..]);
-            bytes.truncate(length);
-        }
-        Ok(bytes.into())
-    }
-
-    /// Reads some more; false at the end of the connection.
-    fn fill(&mut self) -> io::Result<bool> {
+    /// Reads some more, and says how much: a large frame to where it stays, so that it is copied once.
+    fn fill(&mut self, flags: RecvFlags) -> io::Result<usize> {
         self.buffer.drain(..self.taken);
         self.taken = 0;
-        receive(&self.socket, &mut self.buffer).map(|read| read > 0)
+        match &mut self.begun {
+            Some((prefix, bytes)) if prefix.length - bytes.len() > SMALL => {
+                receive(&self.socket, bytes, flags)
+            }
+            _ => receive(&self.socket, &mut self.buffer, flags),
+        }
     }
 }
 
 /// Reads into the room that is left.
-fn receive(socket: &OwnedFd, bytes: &mut Vec<u8>) -> io::Result<usize> {
+fn receive(socket: &OwnedFd, bytes: &mut Vec<u8>, flags: RecvFlags) -> io::Result<usize> {
     loop {
-        match recv(socket, spare_capacity(bytes), RecvFlags::empty()) {
+        match recv(socket, spare_capacity(bytes), flags) {
             Err(Errno::INTR) => {}
             Err(Errno::CONNRESET) => return Ok(0),
             Err(error) => return Err(error.into()),

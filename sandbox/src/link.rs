@@ -1,5 +1,6 @@
 //! The host's end of the connection to a worker.
 
+mod answer;
 mod host_call;
 mod outbox;
 mod read;
@@ -16,14 +17,16 @@ use quadriga_abi::{Bytes, Error, ErrorCode, Kind};
 use quadriga_core::{BoxFuture, Bridge, Call, CallContext, Outcome};
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
-use tokio::task::{AbortHandle, unconstrained};
+use tokio::task::AbortHandle;
 
 use crate::confine::Cgroup;
 use crate::frame::{Frame, INPUT, Reader};
 use crate::job::Greeting;
 use crate::nursery::Child;
 use crate::streams::{Sink, Streams, Wire};
+use answer::Answer;
 use outbox::Outbox;
+use read::Reading;
 
 /// How long a call may go on after its end was asked for, before its worker is ended.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -36,6 +39,7 @@ pub(crate) struct Link {
     child: Arc<Child>,
     cgroup: Option<Arc<Cgroup>>,
     outbox: Outbox,
+    reading: Reading,
     /// What the worker has not answered, also where nobody waits any more.
     calls: Mutex<HashMap<u64, Asked>>,
     /// The calls of the extension to others, each with what ends it once it is on its way.
@@ -81,6 +85,7 @@ impl Link {
             child,
             cgroup,
             outbox: Outbox::new(Arc::clone(&socket)),
+            reading: Reading::new(Reader::new(socket, most)),
             calls: Mutex::default(),
             host_calls: Mutex::default(),
             streams: Streams::default(),
@@ -90,13 +95,10 @@ impl Link {
             dismissed: AtomicBool::new(false),
         });
         let reading = Arc::clone(&link);
-        std::thread::Builder::new()
-            .name(name)
-            .spawn(move || reading.read(Reader::new(socket, most)))
-            .map_err(|error| {
-                link.child.kill();
-                Error::new(ErrorCode::LoadFailed, format!("no thread for the worker: {error}"))
-            })?;
+        std::thread::Builder::new().name(name).spawn(move || reading.read()).map_err(|error| {
+            link.child.kill();
+            Error::new(ErrorCode::LoadFailed, format!("no thread for the worker: {error}"))
+        })?;
         Ok((link, loaded))
     }
 
@@ -114,7 +116,7 @@ impl Link {
                 pump = Some((outgoing, input));
             }
         }
-        let (reply, answer) = oneshot::channel();
+        let (reply, answered) = oneshot::channel();
         let asked = Asked { reply, context, pump: None, refused: None };
         self.calls.lock().insert(id, asked);
         // What it is told of comes after this, or it has answered for this call already.
@@ -130,10 +132,7 @@ impl Link {
                 None => pump.abort(),
             }
         }
-        let link = Arc::clone(self);
-        Outcome::Pending(Box::pin(unconstrained(
-            async move { answer.await.unwrap_or_else(|_| Err(link.gone())) },
-        )))
+        Outcome::Pending(Box::pin(Answer { link: Arc::clone(self), answered, looked: false }))
     }
 
     /// Asks the worker to end a call. If it does not soon, it is ended itself.

@@ -2,35 +2,87 @@
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use quadriga_abi::{Bytes, Error, ErrorCode, Kind};
 use quadriga_core::{CallContext, LogLevel};
 
 use super::{Asked, Link};
-use crate::frame::{FROM_GUEST, Frame, Reader};
+use crate::frame::{FROM_GUEST, Frame, Next, Reader};
 use crate::job::{Greeting, Hello as _};
 
 /// How long a worker that was ended may take to be gone.
 const GONE: Duration = Duration::from_secs(5);
 
+/// How long the thread that reads leaves that to callers, after one that got its answer.
+const PAUSE: Duration = Duration::from_millis(1);
+
 /// How the worker broke the contract.
 type Violation = String;
 
+/// Who reads: a thread, unless callers come so often that they do it themselves.
+pub(super) struct Reading {
+    pub(super) reader: Mutex<Reader>,
+    /// How many callers got their answers themselves.
+    looks: AtomicU64,
+    /// The thread, once it runs.
+    thread: OnceLock<Thread>,
+    /// It should read on.
+    wanted: AtomicBool,
+}
+
+impl Reading {
+    pub(super) fn new(reader: Reader) -> Self {
+        let (looks, wanted) = (AtomicU64::new(0), AtomicBool::new(false));
+        Self { reader: Mutex::new(reader), looks, thread: OnceLock::new(), wanted }
+    }
+
+    /// A caller has looked: it has got its answer and nothing else is under way, or somebody has to
+    /// read on.
+    pub(super) fn looked(&self, done: bool) {
+        if done {
+            self.looks.fetch_add(1, Ordering::Release);
+        } else if !self.wanted.swap(true, Ordering::AcqRel)
+            && let Some(thread) = self.thread.get()
+        {
+            thread.unpark();
+        }
+    }
+
+    /// Leaves the reading to callers, as long as they come.
+    fn pause(&self) {
+        loop {
+            let before = self.looks.load(Ordering::Acquire);
+            thread::park_timeout(PAUSE);
+            if self.wanted.swap(false, Ordering::AcqRel) || self.looks.load(Ordering::Acquire) == before {
+                return;
+            }
+        }
+    }
+}
+
 impl Link {
     /// The body of the thread that reads, until the worker is gone.
-    pub(super) fn read(self: Arc<Self>, mut reader: Reader) {
+    pub(super) fn read(self: Arc<Self>) {
+        let _ = self.reading.thread.set(thread::current());
         let violation = loop {
-            match reader.next() {
-                Ok(Some(frame)) => {
+            let next = self.reading.reader.lock().next();
+            match next {
+                Ok(Next::Frame(frame)) => {
+                    let answer = matches!(frame.envelope.kind, Kind::Reply | Kind::Error);
                     if let Err(violation) = self.take(frame) {
                         break Some(violation);
                     }
+                    if answer && self.calls.lock().is_empty() {
+                        self.reading.pause();
+                    }
                 }
-                Ok(None) => break None,
-                Err(broken) => break Some(format!("it sent {broken}")),
+                Ok(Next::End | Next::Nothing) => break None,
+                Err(broken) => break Some(broken.to_string()),
             }
         };
         if let Some(violation) = violation {
@@ -42,7 +94,7 @@ impl Link {
         self.over.send_replace(self.fate.get().cloned());
     }
 
-    fn broke(&self, violation: &str) -> Error {
+    pub(super) fn broke(&self, violation: &str) -> Error {
         let id = self.bridge.extension();
         let cause = Error::new(ErrorCode::ProtocolViolation, violation);
         Error::new(
@@ -70,7 +122,8 @@ impl Link {
         Error::new(ErrorCode::ExtensionCrashed, format!("the worker of {id} {how}"))
     }
 
-    fn take(self: &Arc<Self>, frame: Frame) -> Result<(), Violation> {
+    /// Does what a frame asks for, without ever waiting.
+    pub(super) fn take(self: &Arc<Self>, frame: Frame) -> Result<(), Violation> {
         let id = frame.envelope.id;
         match frame.envelope.kind {
             Kind::Hello => self.hello(&frame.envelope.payload),

@@ -123,7 +123,7 @@ impl Stage {
 
 /// The worker is ended, and the error says why.
 fn assert_ended(error: &Error, words: &str) {
-    assert_eq!(error.code, ErrorCode::ExtensionCrashed, "{error:?}");
+    assert_eq!(error.code, ErrorCode::ExtensionCrashed, "{words}: {error:?}");
     let cause = error.cause.as_ref().expect("a cause");
     assert_eq!(cause.code, ErrorCode::ProtocolViolation, "{error:?}");
     assert!(cause.message.contains(words), "{words:?} is not in {error:?}");
@@ -145,7 +145,7 @@ async fn a_worker_that_keeps_to_the_contract_is_believed() {
 async fn what_is_no_hello_fails_the_load() {
     let crashed = ErrorCode::ExtensionCrashed;
     let cases: [(Vec<u8>, ErrorCode, &str); 9] = [
-        (vec![0xff; 64], crashed, "it sent a frame of 4294967295 bytes"),
+        (vec![0xff; 64], crashed, "a frame of 4294967295 bytes"),
         (
             frame(Kind::Hello, 0, b"\xc1"),
             ErrorCode::ProtocolViolation,
@@ -182,7 +182,7 @@ async fn whoever_breaks_the_contract_is_ended_and_nobody_else() {
         flood.extend(frame(Kind::StreamData, 1, &[0xc0; 20 << 10]));
     }
     let cases: [(&str, Vec<u8>, &str); 13] = [
-        ("call", vec![0xff; 32], "it sent a frame of"),
+        ("call", vec![0xff; 32], "a frame of"),
         (
             "call",
             vec![4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xc1, 0, 0, 0],

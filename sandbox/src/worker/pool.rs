@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::server::{End, Server};
-use crate::frame::Reader;
+use crate::frame::{Next, Reader};
 
 /// The threads that may run guests at once. A call beyond them is refused rather than queued: the
 /// threads may all be waiting for it.
@@ -22,7 +22,7 @@ const MOST: usize = 480;
 const STACK: usize = 8 << 20;
 
 /// How often is looked whether a call has had its share.
-const TICK: Duration = Duration::from_micros(200);
+const TICK: Duration = Duration::from_millis(1);
 
 /// The processor time that a call gets before the next one begins.
 const SHARE: Duration = Duration::from_micros(500);
@@ -31,7 +31,7 @@ const SHARE: Duration = Duration::from_micros(500);
 const PATIENCE: Duration = Duration::from_millis(20);
 
 /// Ticks without a call after which nobody looks until there is one.
-const QUIET: u32 = 25;
+const QUIET: u32 = 10;
 
 thread_local! {
     /// The pool that this thread leads while it runs a call, and the turn in which it does.
@@ -118,9 +118,9 @@ impl Pool {
         self.leader.store(rustix::thread::gettid().as_raw_nonzero().get(), Ordering::Relaxed);
         loop {
             let frame = match self.reader.lock().next() {
-                Ok(Some(frame)) => frame,
+                Ok(Next::Frame(frame)) => frame,
                 // What the host sends is whole; what is not ends with it.
-                Ok(None) | Err(_) => {
+                Ok(Next::End | Next::Nothing) | Err(_) => {
                     self.server.host.end(End::Lost);
                     return false;
                 }

@@ -18,7 +18,7 @@ use super::pool::Pool;
 use super::server::{End, Server};
 use super::uplink::Host;
 use crate::confine::{self, Plan, Report};
-use crate::frame::{Frame, Reader};
+use crate::frame::{Frame, Next, Reader};
 use crate::jail;
 use crate::job::{Greeting, Hello as _, Job};
 use crate::streams::Wire as _;
@@ -39,9 +39,9 @@ pub(super) fn serve(engines: &[Engine]) -> io::Result<()> {
     let socket = Arc::new(connection()?);
     let mut reader = Reader::new(Arc::clone(&socket), JOB);
     let hello = match reader.next() {
-        Ok(Some(frame)) if frame.envelope.kind == Kind::Hello => frame.envelope,
-        Ok(None) => return Ok(()),
-        Ok(Some(_)) => return Err(io::Error::other("the host does not begin with a hello")),
+        Ok(Next::Frame(frame)) if frame.envelope.kind == Kind::Hello => frame.envelope,
+        Ok(Next::End | Next::Nothing) => return Ok(()),
+        Ok(Next::Frame(_)) => return Err(io::Error::other("the host does not begin with a hello")),
         Err(broken) => return Err(io::Error::other(broken.to_string())),
     };
     let (events, ended) = mpsc::channel();
