@@ -1,16 +1,23 @@
 //! Messages on the socket between a host and a worker: a prefix, then a frame of the contract.
 
-use std::io::{self, IoSlice};
-use std::os::fd::OwnedFd;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::ops::Range;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Buf as _, BufMut as _};
 use quadriga_abi::{Bytes, Envelope, Error, FrameError, Kind};
-use rustix::buffer::spare_capacity;
+use rustix::cmsg_space;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, sendmsg};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
+};
+
+use crate::shared::{Borrower, Lender, Lent};
 
 /// Bytes before each frame: its length, its flags and its parent, little-endian.
 const PREFIX: usize = 16;
@@ -21,14 +28,18 @@ const HEADER: usize = 16 << 10;
 /// How much is read at once.
 const CHUNK: usize = 64 << 10;
 
-/// Up to here the rest of a frame is read together with what follows it.
-const SMALL: usize = 16 << 10;
+/// How many files are taken before their frames are looked at.
+const FILES: usize = 16;
 
 /// A stream comes with the call.
 pub(crate) const INPUT: u32 = 1;
 
 /// The items of the call are wanted while it runs.
 pub(crate) const OUTPUT: u32 = 2;
+
+/// The payload lies in shared memory, and is a reference to it. Never seen outside of here and of
+/// who sends.
+pub(crate) const LENT: u32 = 4;
 
 /// The ids of calls that guests make have this bit, those of calls to them have not.
 pub(crate) const FROM_GUEST: u64 = 1 << 63;
@@ -52,6 +63,8 @@ pub(crate) enum Broken {
     TooLarge { length: usize, most: usize },
     #[error("a frame that cannot be read: {0}")]
     Malformed(#[from] FrameError),
+    #[error("a payload in shared memory that cannot be had: {0}")]
+    Shared(String),
     #[error("the connection ended within a frame")]
     CutOff,
 }
@@ -84,17 +97,49 @@ impl Frame {
     }
 }
 
+/// A frame ready to be written.
+pub(crate) struct Packed {
+    pub(crate) head: Vec<u8>,
+    pub(crate) payload: Bytes,
+    /// Goes with its first byte.
+    pub(crate) file: Option<Arc<OwnedFd>>,
+}
+
+impl Frame {
+    /// Lays a large payload down, and encodes the rest.
+    pub(crate) fn pack(&self, lender: &Lender) -> Packed {
+        let Some(Lent { reference, file }) = lender.lend(&self.envelope.payload) else {
+            return Packed { head: self.head(), payload: self.envelope.payload.clone(), file: None };
+        };
+        let envelope = Envelope { payload: reference, ..self.envelope.clone() };
+        let lent = Self { envelope, flags: self.flags | LENT, parent: self.parent };
+        Packed { head: lent.head(), payload: lent.envelope.payload, file }
+    }
+}
+
 impl From<Envelope> for Frame {
     fn from(envelope: Envelope) -> Self {
         Self { envelope, flags: 0, parent: 0 }
     }
 }
 
-/// Writes what the socket takes of two pieces, and says how much that was.
-pub(crate) fn write(socket: &OwnedFd, head: &[u8], payload: &[u8], flags: SendFlags) -> io::Result<usize> {
-    let pieces = [IoSlice::new(head), IoSlice::new(payload)];
+/// Writes what the socket takes of two pieces, and says how much that was. A file goes with the first
+/// byte.
+pub(crate) fn write(
+    socket: &OwnedFd,
+    pieces: [&[u8]; 2],
+    file: Option<BorrowedFd<'_>>,
+    flags: SendFlags,
+) -> io::Result<usize> {
+    let pieces = pieces.map(IoSlice::new);
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let files = file.map(|file| [file]);
+    if let Some(files) = &files {
+        control.push(SendAncillaryMessage::ScmRights(files));
+    }
     loop {
-        match sendmsg(socket, &pieces, &mut SendAncillaryBuffer::default(), flags | SendFlags::NOSIGNAL) {
+        match sendmsg(socket, &pieces, &mut control, flags | SendFlags::NOSIGNAL) {
             Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
             Ok(written) => return Ok(written),
@@ -105,11 +150,13 @@ pub(crate) fn write(socket: &OwnedFd, head: &[u8], payload: &[u8], flags: SendFl
 /// Reads frames, and nothing of one that is too large.
 pub(crate) struct Reader {
     socket: Arc<OwnedFd>,
-    /// What was read and not yet taken: from `taken` on. Never grows.
-    buffer: Vec<u8>,
-    taken: usize,
+    buffer: Box<[u8]>,
+    /// What of the buffer was read and not yet taken.
+    unread: Range<usize>,
     /// The frame whose prefix has been taken, as far as it is there.
     begun: Option<(Prefix, Vec<u8>)>,
+    /// Where large payloads are.
+    borrower: Borrower,
     /// The most bytes that a payload may have.
     pub(crate) most: usize,
 }
@@ -132,7 +179,8 @@ struct Prefix {
 
 impl Reader {
     pub(crate) fn new(socket: Arc<OwnedFd>, most: usize) -> Self {
-        Self { socket, buffer: Vec::with_capacity(CHUNK), taken: 0, begun: None, most }
+        let buffer = vec![0; CHUNK].into_boxed_slice();
+        Self { socket, buffer, unread: 0..0, begun: None, borrower: Borrower::default(), most }
     }
 
     /// Waits for the next frame.
@@ -160,7 +208,7 @@ impl Reader {
             }
             wait(&self.socket).map_err(io::Error::from)?;
             match self.fill(flags) {
-                Ok(0) if self.begun.is_none() && self.buffer.len() == self.taken => return Ok(Next::End),
+                Ok(0) if self.begun.is_none() && self.unread.is_empty() => return Ok(Next::End),
                 Ok(0) => return Err(Broken::CutOff),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Next::Nothing),
@@ -173,64 +221,61 @@ impl Reader {
     fn whole(&mut self) -> Result<Option<Frame>, Broken> {
         let (prefix, mut bytes) = match self.begun.take() {
             Some(begun) => begun,
-            None if self.buffer.len() - self.taken < PREFIX => return Ok(None),
+            None if self.unread.len() < PREFIX => return Ok(None),
             None => {
                 let prefix = self.prefix()?;
                 (prefix, Vec::with_capacity(prefix.length))
             }
         };
-        let there = &self.buffer[self.taken..];
-        let there = &there[..there.len().min(prefix.length.saturating_sub(bytes.len()))];
-        bytes.extend_from_slice(there);
-        self.taken += there.len();
+        let there = self.unread.len().min(prefix.length - bytes.len());
+        bytes.extend_from_slice(&self.buffer[self.unread.start..][..there]);
+        self.unread.start += there;
         if bytes.len() < prefix.length {
             self.begun = Some((prefix, bytes));
             return Ok(None);
         }
-        // An allocation may be larger than was asked for, and then takes some of what follows.
-        if bytes.len() > prefix.length {
-            self.buffer.clear();
-            self.taken = 0;
-            self.buffer.extend_from_slice(&bytes[prefix.length..]);
-            bytes.truncate(prefix.length);
+        let mut envelope = Envelope::decode(bytes.into())?;
+        if prefix.flags & LENT != 0 {
+            envelope.payload = self.borrower.take(&envelope.payload, self.most).map_err(Broken::Shared)?;
         }
-        let envelope = Envelope::decode(bytes.into())?;
-        Ok(Some(Frame { envelope, flags: prefix.flags, parent: prefix.parent }))
+        Ok(Some(Frame { envelope, flags: prefix.flags & !LENT, parent: prefix.parent }))
     }
 
     fn prefix(&mut self) -> Result<Prefix, Broken> {
-        let mut bytes = &self.buffer[self.taken..];
+        let mut bytes = &self.buffer[self.unread.clone()];
         let length = bytes.get_u32_le() as usize;
         let most = self.most.saturating_add(HEADER);
         if length > most {
             return Err(Broken::TooLarge { length, most });
         }
-        self.taken += PREFIX;
+        self.unread.start += PREFIX;
         Ok(Prefix { length, flags: bytes.get_u32_le(), parent: bytes.get_u64_le() })
     }
 
-    /// Reads some more, and says how much: a large frame to where it stays, so that it is copied once.
+    /// Reads some more, and says how much.
     fn fill(&mut self, flags: RecvFlags) -> io::Result<usize> {
-        self.buffer.drain(..self.taken);
-        self.taken = 0;
-        match &mut self.begun {
-            Some((prefix, bytes)) if prefix.length - bytes.len() > SMALL => {
-                receive(&self.socket, bytes, flags)
+        self.buffer.copy_within(self.unread.clone(), 0);
+        self.unread = 0..self.unread.len();
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(FILES))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let read = loop {
+            let mut room = [IoSliceMut::new(&mut self.buffer[self.unread.end..])];
+            match recvmsg(&self.socket, &mut room, &mut control, flags | RecvFlags::CMSG_CLOEXEC) {
+                Err(Errno::INTR) => {}
+                Err(Errno::CONNRESET) => return Ok(0),
+                Err(error) => return Err(error.into()),
+                Ok(received) => break received.bytes,
             }
-            _ => receive(&self.socket, &mut self.buffer, flags),
+        };
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(files) = message {
+                self.borrower.files.extend(files);
+            }
         }
-    }
-}
-
-/// Reads into the room that is left.
-fn receive(socket: &OwnedFd, bytes: &mut Vec<u8>, flags: RecvFlags) -> io::Result<usize> {
-    loop {
-        match recv(socket, spare_capacity(bytes), flags) {
-            Err(Errno::INTR) => {}
-            Err(Errno::CONNRESET) => return Ok(0),
-            Err(error) => return Err(error.into()),
-            Ok((read, _)) => return Ok(read),
-        }
+        // Nobody sends more than one with a frame.
+        self.borrower.files.truncate(FILES);
+        self.unread.end += read;
+        Ok(read)
     }
 }
 

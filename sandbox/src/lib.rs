@@ -15,6 +15,7 @@ mod nursery;
 mod output;
 mod program;
 mod runtime;
+mod shared;
 mod streams;
 pub mod worker;
 

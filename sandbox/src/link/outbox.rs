@@ -1,7 +1,7 @@
 //! What waits to be sent. Nobody who sends ever waits, because the worker may be waiting for them.
 
 use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use bytes::Buf as _;
@@ -10,19 +10,21 @@ use quadriga_abi::Bytes;
 use rustix::net::SendFlags;
 use tokio::runtime::Handle;
 
-use crate::frame::{Frame, write};
+use crate::frame::{Frame, Packed, write};
+use crate::shared::Lender;
 
 /// How many bytes may wait on top of one message: a worker that does not read is broken.
 const BACKLOG: usize = 256 << 20;
 
 pub(super) struct Outbox {
     socket: Arc<OwnedFd>,
+    lender: Lender,
     queue: Arc<Mutex<Queue>>,
 }
 
 #[derive(Default)]
 struct Queue {
-    pieces: VecDeque<Bytes>,
+    pieces: VecDeque<(Bytes, Option<Arc<OwnedFd>>)>,
     size: usize,
     /// A thread is there that sends them.
     flushing: bool,
@@ -37,29 +39,33 @@ pub(super) enum Failed {
 
 impl Outbox {
     pub(super) fn new(socket: Arc<OwnedFd>) -> Self {
-        Self { socket, queue: Arc::default() }
+        Self { socket, lender: Lender::default(), queue: Arc::default() }
     }
 
     /// Sends a frame, or what the socket takes of it: the rest is left to a thread.
     pub(super) fn send(&self, frame: &Frame, handle: &Handle) -> Result<(), Failed> {
-        let (head, payload) = (frame.head(), &frame.envelope.payload);
+        let Packed { head, payload, mut file } = frame.pack(&self.lender);
         let mut queue = self.queue.lock();
         if queue.size > BACKLOG {
             return Err(Failed::Backlog);
         }
         let mut written = 0;
         if queue.pieces.is_empty() {
-            written = match write(&self.socket, &head, payload, SendFlags::DONTWAIT) {
+            let with = file.as_deref().map(AsFd::as_fd);
+            written = match write(&self.socket, [&head, &payload], with, SendFlags::DONTWAIT) {
                 Ok(written) => written,
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => 0,
                 Err(_) => return Err(Failed::Connection),
             };
         }
+        if written > 0 {
+            file = None;
+        }
         let mut head = Bytes::from(head);
         let rest = written.saturating_sub(head.len());
         head.advance(written.min(head.len()));
-        queue.push(head);
-        queue.push(payload.slice(rest..));
+        queue.push(head, file);
+        queue.push(payload.slice(rest..), None);
         if !queue.pieces.is_empty() && !queue.flushing {
             queue.flushing = true;
             let (socket, queue) = (Arc::clone(&self.socket), Arc::clone(&self.queue));
@@ -70,10 +76,10 @@ impl Outbox {
 }
 
 impl Queue {
-    fn push(&mut self, piece: Bytes) {
+    fn push(&mut self, piece: Bytes, file: Option<Arc<OwnedFd>>) {
         if !piece.is_empty() {
             self.size += piece.len();
-            self.pieces.push_back(piece);
+            self.pieces.push_back((piece, file));
         }
     }
 }
@@ -81,7 +87,7 @@ impl Queue {
 /// Sends all that waits. Ends early with the connection, which ends with the worker.
 fn flush(socket: &OwnedFd, queue: &Mutex<Queue>) {
     loop {
-        let Some(piece) = ({
+        let Some((piece, mut file)) = ({
             let mut queue = queue.lock();
             queue.flushing = !queue.pieces.is_empty();
             queue.pieces.front().cloned()
@@ -90,8 +96,12 @@ fn flush(socket: &OwnedFd, queue: &Mutex<Queue>) {
         };
         let mut rest = &piece[..];
         while !rest.is_empty() {
-            match write(socket, rest, &[], SendFlags::empty()) {
-                Ok(written) => rest = &rest[written..],
+            let with = file.as_deref().map(AsFd::as_fd);
+            match write(socket, [rest, &[]], with, SendFlags::empty()) {
+                Ok(written) => {
+                    rest = &rest[written..];
+                    file = None;
+                }
                 Err(_) => return,
             }
         }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak, mpsc};
@@ -20,12 +20,14 @@ use tokio::sync::oneshot;
 use super::pool;
 use super::server::End;
 use crate::frame::{FROM_GUEST, Frame, INPUT, OUTPUT, write};
+use crate::shared::Lender;
 use crate::streams::{Sink, Streams, Wire};
 
 /// The connection to the host.
 pub(super) struct Host {
     this: Weak<Self>,
     socket: Arc<OwnedFd>,
+    lender: Lender,
     /// Held while a frame is written. The host always reads, so nobody waits for long.
     writing: Mutex<()>,
     /// The calls of the guest that have no answer yet.
@@ -54,6 +56,7 @@ impl Host {
         Arc::new_cyclic(|this| Self {
             this: this.clone(),
             socket,
+            lender: Lender::default(),
             writing: Mutex::new(()),
             asked: Mutex::default(),
             next: AtomicU64::new(FROM_GUEST | 1),
@@ -117,11 +120,12 @@ impl Host {
 
 impl Wire for Host {
     fn send(&self, frame: &Frame) {
-        let head = frame.head();
-        let (mut head, mut payload) = (&head[..], &frame.envelope.payload[..]);
+        let packed = frame.pack(&self.lender);
+        let (mut head, mut payload) = (&packed.head[..], &packed.payload[..]);
+        let mut file = packed.file.as_deref().map(AsFd::as_fd);
         let _one = self.writing.lock();
         while !(head.is_empty() && payload.is_empty()) {
-            let Ok(written) = write(&self.socket, head, payload, SendFlags::empty()) else {
+            let Ok(written) = write(&self.socket, [head, payload], file.take(), SendFlags::empty()) else {
                 return self.end(End::Lost);
             };
             let of_head = written.min(head.len());
