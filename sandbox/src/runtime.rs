@@ -25,6 +25,9 @@ const GRACE: Duration = Duration::from_millis(750);
 /// How long a worker may take to go when it is asked to.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
+/// How long the end of a worker may take to be noticed.
+const NOTICE: Duration = Duration::from_millis(100);
+
 /// The most bytes of a message where the dispatcher does not say it.
 const MESSAGE: u64 = 128 << 20;
 
@@ -112,6 +115,8 @@ async fn start(program: Option<&Path>, jail: Jail, unit: &Unit, bridge: &Bridge)
     // Before it is told what to do, so that all it ever starts is in there.
     if let Some(cgroup) = &jail.cgroup
         && let Err(error) = cgroup.add(child.pid)
+        // How one ended that is gone already is told where its end is seen.
+        && child.wait(NOTICE).is_none()
     {
         child.kill();
         return Err(jail::unavailable(&error));

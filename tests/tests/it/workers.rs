@@ -68,6 +68,7 @@ async fn a_worker_that_is_killed_fails_its_calls_at_once_and_nothing_else() {
             assert_eq!(error.extension.as_deref(), Some(id.as_str()));
         }
         assert!(killed.elapsed() < Duration::from_secs(1), "{:?}", killed.elapsed());
+        wait_until("the word of it", || host.status(&id).unwrap().state != State::Running);
         let error = host.invoke::<Value>(&id, "count", &(3,)).await.unwrap_err();
         assert_eq!(error.code, ErrorCode::ExtensionStopped, "{error:?}");
         assert!(error.message.contains("SIGKILL"), "{error:?}");
