@@ -70,13 +70,15 @@ impl Link {
     pub(super) fn read(self: Arc<Self>) {
         let _ = self.reading.thread.set(thread::current());
         let violation = loop {
-            let next = self.reading.reader.lock().next();
-            match next {
+            // Held until the frame is seen to, so that nobody sees to the next one before.
+            let mut reader = self.reading.reader.lock();
+            match reader.next() {
                 Ok(Next::Frame(frame)) => {
                     let answer = matches!(frame.envelope.kind, Kind::Reply | Kind::Error);
                     if let Err(violation) = self.take(frame) {
                         break Some(violation);
                     }
+                    drop(reader);
                     if answer && self.calls.lock().is_empty() {
                         self.reading.pause();
                     }
