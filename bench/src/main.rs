@@ -1,5 +1,6 @@
 //! What Quadriga adds to each engine: the same echo of 100 bytes, through the dispatcher and
-//! through the bare engine, in turn, in one run. Machines are shared and noisy, so read the ratios.
+//! through the bare engine, in turn, in one run; and a call to a worker process against the same bytes
+//! through a bare socket. Machines are shared and noisy, so read the ratios.
 //!
 //! `cargo xtask bench` builds the guests and runs this. A name such as `wasm` runs that alone;
 //! `--json` prints the figures as JSON.
@@ -8,9 +9,12 @@
 
 mod hop;
 mod measure;
+#[cfg(target_os = "linux")]
+mod worker;
 
 use std::path::PathBuf;
 use std::pin::pin;
+use std::process::ExitCode;
 
 use anyhow::{Context, Error, Result};
 use futures_util::FutureExt;
@@ -23,7 +27,15 @@ use crate::measure::{Pair, compare};
 /// Calls in flight on one JavaScript isolate in the second of its figures.
 const IN_FLIGHT: usize = 64;
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
+    #[cfg(target_os = "linux")]
+    match std::env::args().collect::<Vec<_>>().as_slice() {
+        [_, role] if role == "worker" => return Ok(quadriga::worker_main()),
+        [_, role, size] if role == worker::ECHO => {
+            return worker::echo(size).map(|()| ExitCode::SUCCESS);
+        }
+        _ => {}
+    }
     let policy = Policy { minimum_isolation: Isolation::None, ..Policy::default() };
     let host = quadriga::builder().policy(policy).build()?;
     let guests = std::env::var_os("QUADRIGA_GUESTS").map_or_else(|| "target/guests".into(), PathBuf::from);
@@ -84,14 +96,29 @@ fn main() -> Result<()> {
         });
     }
 
+    #[cfg(target_os = "linux")]
+    for (name, size) in [("process, 64 B", 64), ("process, 1 MiB", 1 << 20)] {
+        if wanted(name) {
+            let (host, mut bare) = (worker::host(&guests)?, worker::Echo::start(size)?);
+            let payload = worker::arguments(size)?;
+            figures.push(Pair {
+                name,
+                target: "≤ 1.5×",
+                met: |bare, ours| ours <= 1.5 * bare,
+                ..compare(|| bare.there_and_back(), || call_and_wait(&host, "relay.native", &payload))
+            });
+            quadriga::block_on(host.shutdown());
+        }
+    }
+
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     if std::env::args().any(|argument| argument == "--json") {
         println!("{}", measure::json(&figures, cores));
-        return Ok(());
+        return Ok(ExitCode::SUCCESS);
     }
     println!("{}", measure::table(&figures));
     println!("Echo of 100 bytes on a warm extension; {cores} cores; medians of batches taken in turn.");
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// A list of one argument: 100 bytes.

@@ -57,6 +57,7 @@ fn lie(place: usize) -> Vec<u8> {
 struct Stage {
     folder: TempDir,
     host: Dispatcher,
+    kept: Arc<Mutex<Option<Arc<dyn Instance>>>>,
 }
 
 impl Stage {
@@ -74,13 +75,17 @@ impl Stage {
         fs::write(folder.path().join("worker.rest"), rest).unwrap();
         fs::write(folder.path().join("main"), "").unwrap();
         let mock = MockRuntime::new().echo("echo");
+        let kept = Arc::default();
         let host = Dispatcher::builder()
-            .runtime(ProcessRuntime::new(&mock, Isolation::Process, ExecMemory::Libraries, Some(program)))
+            .runtime(Kept(
+                ProcessRuntime::new(&mock, Isolation::Process, ExecMemory::Libraries, Some(program)),
+                Arc::clone(&kept),
+            ))
             .runtime(mock)
             .policy(Policy { load_timeout: Duration::from_secs(10), ..Policy::default() })
             .build()
             .unwrap();
-        let stage = Self { folder, host };
+        let stage = Self { folder, host, kept };
         let loaded = stage.load("a.worker", &format!("isolation = 'process'\n{request}")).await;
         stage.load("a.other", "").await.unwrap();
         (stage, loaded)
@@ -118,6 +123,27 @@ impl Stage {
         assert_eq!(self.host.status("a.other").unwrap().state, State::Running);
         assert_eq!(&self.call("a.other", "echo").await.unwrap()[..], b"\x90");
         self.host.shutdown().await;
+    }
+}
+
+/// Keeps the instance that another runtime has loaded.
+struct Kept(ProcessRuntime, Arc<Mutex<Option<Arc<dyn Instance>>>>);
+
+impl Runtime for Kept {
+    fn kind(&self) -> RuntimeKind {
+        self.0.kind()
+    }
+
+    fn support(&self) -> Support {
+        self.0.support()
+    }
+
+    fn load(&self, unit: Unit, bridge: Bridge) -> BoxFuture<'_, Result<Arc<dyn Instance>, Error>> {
+        Box::pin(async move {
+            let instance = self.0.load(unit, bridge).await?;
+            *self.1.lock() = Some(Arc::clone(&instance));
+            Ok(instance)
+        })
     }
 }
 
@@ -256,5 +282,22 @@ async fn calls_of_a_worker_go_through_its_grant() {
     loaded.unwrap();
     stage.perform("call").await.unwrap();
     assert_eq!(stage.host.status("a.other").unwrap().metrics.calls, 0);
+    stage.is_well().await;
+}
+
+#[tokio::test]
+async fn who_asks_is_told_that_a_worker_has_ended_and_why() {
+    let (stage, loaded) = Stage::new(&hello(), &[0xff; 32]).await;
+    loaded.unwrap();
+    let instance = stage.kept.lock().clone().unwrap();
+    let mut ended = instance.ended().unwrap();
+    let soon = tokio::time::timeout(Duration::from_millis(50), &mut ended).await;
+    assert!(soon.is_err(), "it has ended: {soon:?}");
+    let error = stage.perform("call").await.unwrap_err();
+    let why = tokio::time::timeout(Duration::from_secs(10), ended).await.unwrap();
+    assert_ended(&why, "a frame of");
+    assert_eq!(why.message, error.message, "what calls fail with");
+    // Also who asks late.
+    assert_eq!(instance.ended().unwrap().await, why);
     stage.is_well().await;
 }
