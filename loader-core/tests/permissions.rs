@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -412,4 +412,47 @@ async fn a_load_that_cannot_follow_a_revocation_fails() {
     );
     host.reload("a.x").await.unwrap();
     assert!(host.permissions("a.x").unwrap().env.is_empty());
+}
+
+/// Threads call all the time; what begins after the host has been answered must be denied.
+#[test]
+fn no_call_slips_through_after_a_change() {
+    let host = host(asking(), Policy::default());
+    let (_a, _b) = quadriga_core::block_on(async {
+        let a = load(&host, "a.a", "[permissions]\ncall = ['a.b/*']", Grant::Requested).await;
+        (a, load(&host, "a.b", "", Grant::Nothing).await)
+    });
+    // Odd while nothing may pass.
+    let (phase, stop) = (AtomicU32::new(0), AtomicBool::new(false));
+    let (phase, stop, host) = (&phase, &stop, &host);
+    std::thread::scope(|threads| {
+        for _ in 0..4 {
+            threads.spawn(move || {
+                while !stop.load(Ordering::SeqCst) {
+                    let before = phase.load(Ordering::SeqCst);
+                    let passed = quadriga_core::block_on(ask(host, "a.a", "a.b")).is_ok();
+                    let is_shut = !before.is_multiple_of(2) && before == phase.load(Ordering::SeqCst);
+                    assert!(!(is_shut && passed), "a call slipped through");
+                }
+            });
+        }
+        for round in 0..50 {
+            std::thread::sleep(Duration::from_micros(200));
+            match round % 3 {
+                0 => drop(host.revoke("a.a", &calls(&["a.b/*"])).unwrap()),
+                1 => host.block("a.a", "*").unwrap(),
+                _ => host.quarantine("a.b", "a test").unwrap(),
+            }
+            phase.fetch_add(1, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_micros(200));
+            phase.fetch_add(1, Ordering::SeqCst);
+            match round % 3 {
+                0 => drop(host.grant("a.a", &calls(&["a.b/*"])).unwrap()),
+                1 => host.allow("a.a", "*").unwrap(),
+                _ => quadriga_core::block_on(host.resume("a.b")).unwrap(),
+            }
+        }
+        stop.store(true, Ordering::SeqCst);
+    });
+    assert!(host.communication()[0].calls > 0);
 }
