@@ -118,9 +118,10 @@ impl Admitted {
     }
 
     /// Has the call counted between the two extensions.
-    pub(crate) fn count(&mut self, link: &Arc<Link>, sent: usize) {
+    pub(crate) fn counted(mut self, link: &Arc<Link>, sent: usize) -> Self {
         link.begin(self.ticket.started, sent);
         self.ticket.link = Some(Arc::clone(link));
+        self
     }
 
     /// Whether the method's result is a stream.
@@ -251,26 +252,24 @@ impl Core {
         options: CallOptions,
     ) -> Outcome {
         let sent = arguments.len();
-        match self.admit_or_find(to, method, arguments, options) {
-            Ok(mut admitted) if admitted.may_be_repeated() => {
-                admitted.count(link, sent);
-                Outcome::Pending(self.repeatable(admitted, false))
+        let admitted = match self.admit_or_find(to, method, arguments, options) {
+            Ok(admitted) => admitted,
+            Err(error) => return error.into(),
+        };
+        if admitted.may_be_repeated() {
+            return Outcome::Pending(self.repeatable(admitted.counted(link, sent), false));
+        }
+        link.begin(admitted.ticket.started, sent);
+        match admitted.run() {
+            // A call that has finished needs no reference to the link.
+            Started::Ready(result) => {
+                link.finish(&result);
+                Outcome::Ready(result)
             }
-            Ok(admitted) => {
-                link.begin(admitted.ticket.started, sent);
-                match admitted.run() {
-                    // A call that has finished needs no reference to the link.
-                    Started::Ready(result) => {
-                        link.finish(&result);
-                        Outcome::Ready(result)
-                    }
-                    Started::InFlight(mut call) => {
-                        call.ticket.link = Some(Arc::clone(link));
-                        Outcome::Pending(Box::pin(call))
-                    }
-                }
+            Started::InFlight(mut call) => {
+                call.ticket.link = Some(Arc::clone(link));
+                Outcome::Pending(Box::pin(call))
             }
-            Err(error) => error.into(),
         }
     }
 
@@ -285,8 +284,8 @@ impl Core {
     ) -> BoxFuture<'static, Result<Bytes, Error>> {
         let sent = arguments.len();
         match self.admit_or_find(to, method, arguments, options) {
-            Ok(mut admitted) => {
-                admitted.count(link, sent);
+            Ok(admitted) => {
+                let admitted = admitted.counted(link, sent);
                 if admitted.may_be_repeated() {
                     self.repeatable(admitted, true)
                 } else {
@@ -311,10 +310,10 @@ impl Core {
         options.output = output;
         let sent = arguments.len();
         let admitted = match way {
-            Some((link, to)) => self.admit_or_find(to, method, arguments, options).map(|mut admitted| {
-                admitted.count(link, sent);
-                admitted
-            }),
+            Some((link, to)) => {
+                let admitted = self.admit_or_find(to, method, arguments, options);
+                admitted.map(|admitted| admitted.counted(link, sent))
+            }
             None => self.admit(extension, method, arguments, options),
         };
         match admitted {

@@ -98,11 +98,12 @@ impl Spare {
         let Envelope { source, depth, deadline, trace, payload, .. } = envelope;
         let options = CallOptions { deadline, trace, source, depth, parent, ..CallOptions::default() };
         let sent = payload.len();
-        let mut admitted = core.admit(target.extension.as_str(), &target.method, payload, options)?;
-        if let Some(link) = link {
-            admitted.count(&link, sent);
-        }
-        core.detach(admitted).await
+        let admitted = core.admit(target.extension.as_str(), &target.method, payload, options)?;
+        core.detach(match link {
+            Some(link) => admitted.counted(&link, sent),
+            None => admitted,
+        })
+        .await
     }
 
     /// Waits until another generation takes calls; `false` once there will be none.
