@@ -290,7 +290,7 @@ impl Core {
         let started = Tick::now();
         let (slot, before) = match slot.gate.enter() {
             Some(before) => (slot, before),
-            None => self.enter(slot.id.as_str())?,
+            None => self.enter_barred(slot)?,
         };
         self.admit_to(slot, before, started, method, arguments, options)
     }
@@ -367,16 +367,23 @@ impl Core {
         Ok(Admitted { call: Call { method: place, envelope, streams, span }, ticket })
     }
 
-    /// Finds the route and passes its gate; follows a reload that happens in between.
+    /// Finds the route and passes its gate.
     fn enter(&self, extension: &str) -> Result<(Arc<Slot>, u32), Error> {
+        let slot = self.route(extension)?;
+        match slot.gate.enter() {
+            Some(before) => Ok((slot, before)),
+            None => self.enter_barred(slot),
+        }
+    }
+
+    /// The same where something bars the gate; follows a reload that happens in between.
+    #[cold]
+    fn enter_barred(&self, mut slot: Arc<Slot>) -> Result<(Arc<Slot>, u32), Error> {
         loop {
-            let slot = self.route(extension)?;
-            if let Some(before) = slot.gate.enter() {
-                return Ok((slot, before));
-            }
-            if self.is_current(&slot) {
-                let before = slot.pass()?;
-                return Ok((slot, before));
+            match slot.pass() {
+                Ok(before) => return Ok((slot, before)),
+                Err(error) if self.is_current(&slot) => return Err(error),
+                Err(_) => slot = self.route(slot.id.as_str())?,
             }
         }
     }
