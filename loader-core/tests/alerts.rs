@@ -84,10 +84,14 @@ async fn series_are_bounded_and_off_by_default() {
     let monitor = Monitor { interval: Some(Duration::from_millis(1)), history: 5, rules: Vec::new() };
     let watched = host(runtime(&memory), Policy { monitor, ..Policy::default() });
     let _x = load(&watched, "a.x", "", Grant::Nothing).await;
-    let newest =
-        || watched.activity("a.x").unwrap().series.last().map(|last| last.uptime).unwrap_or_default();
-    until(|| async { newest() > Duration::from_millis(30) }).await;
-    assert_eq!(watched.activity("a.x").unwrap().series.len(), 5);
+    // Until the sample that each generation begins with has been pushed out, and a while longer.
+    for _ in 0..10 {
+        let series = || watched.activity("a.x").unwrap().series;
+        let last = series().last().map(|last| last.uptime);
+        until(|| async { series().last().map(|last| last.uptime) > last }).await;
+        until(|| async { series()[0].uptime > Duration::ZERO }).await;
+        assert_eq!(series().len(), 5);
+    }
     let silent = host(runtime(&memory), Policy::default());
     let _y = load(&silent, "a.y", "", Grant::Nothing).await;
     tokio::time::sleep(Duration::from_millis(20)).await;
