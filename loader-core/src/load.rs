@@ -78,7 +78,7 @@ impl Core {
         failed: Option<u64>,
     ) -> Result<(), Error> {
         let old = self.route(extension)?;
-        let _reserved = self.reserve(&old.id)?;
+        let reserved = self.reserve(&old.id)?;
         let old = self.route(extension)?;
         if failed.is_some_and(|generation| generation != old.generation) {
             return Ok(());
@@ -102,6 +102,10 @@ impl Core {
             return Err(error);
         }
         if self.replace(&new, failed.is_some()) {
+            if old.ended.load(Ordering::Relaxed) {
+                // There is nothing to wait for that an operator would have to wait for too.
+                drop(reserved);
+            }
             self.retire(old).await;
         } else {
             new.instance.shutdown().await;
