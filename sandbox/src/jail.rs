@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 use std::{env, fs, io};
 
-use quadriga_abi::limits::{ByteSize, Limit};
+use parking_lot::Mutex;
+use quadriga_abi::limits::{ByteSize, Limit, Limits};
 use quadriga_abi::permission::{FsMode, FsPermission};
 use quadriga_abi::{Error, ErrorCode, Isolation};
 use quadriga_core::Unit;
@@ -55,6 +56,8 @@ pub(crate) static CGROUPS: LazyLock<bool> = LazyLock::new(|| {
 pub(crate) struct Jail {
     pub(crate) plan: Plan,
     pub(crate) cgroup: Option<Arc<Cgroup>>,
+    /// What the cgroup is set to.
+    limits: Mutex<CgroupLimits>,
     /// Removed with all that the extension left there.
     _scratch: TempDir,
 }
@@ -76,7 +79,32 @@ impl Jail {
         plan.exec_memory = exec_memory;
         plan.memfd = true;
         plan.limits.open_files = unit.limits.open_files.map(u64::from);
-        Ok(Self { plan, cgroup: cgroup(unit)?, _scratch: scratch })
+        let limits = CgroupLimits::default().with(&unit.limits);
+        let cgroup = cgroup(unit, &limits)?;
+        Ok(Self { plan, cgroup, limits: Mutex::new(limits), _scratch: scratch })
+    }
+
+    /// Changes limits while the worker runs: all that are `Some`, or none.
+    pub(crate) fn limit(&self, limits: &Limits) -> Result<(), Error> {
+        let fixed = |(limit, _): &(Limit, _)| !CGROUP.contains(limit);
+        if let Some((_, name)) = limits.declared().find(fixed) {
+            let message = format!("{name} is set when the worker starts, and not again");
+            return Err(
+                Error::new(ErrorCode::Unsupported, message).with_hint("change the manifest, and reload")
+            );
+        }
+        let Some(cgroup) = &self.cgroup else {
+            return Err(Error::new(ErrorCode::Unsupported, "there is no cgroup for the worker"));
+        };
+        let mut held = self.limits.lock();
+        let wanted = held.with(limits);
+        if let Err(error) = cgroup.set_limits(&wanted) {
+            // Some may have been set: back to what was.
+            let _ = cgroup.set_limits(&held);
+            return Err(Error::new(ErrorCode::Unsupported, format!("the limits cannot be changed: {error}")));
+        }
+        *held = wanted;
+        Ok(())
     }
 }
 
@@ -105,16 +133,22 @@ fn grant(unit: &Unit, asked: &FsPermission) -> Result<Grant, Error> {
 
 /// What bounds the processes of the worker together. Without limits for it, it is there to count
 /// and to freeze, where it can be had.
-fn cgroup(unit: &Unit) -> Result<Option<Arc<Cgroup>>, Error> {
-    let limits = CgroupLimits {
-        memory: unit.limits.memory.map(|ByteSize(most)| most.saturating_add(ENGINE)),
-        cpu_share: unit.limits.cpu_share,
-        processes: unit.limits.processes.map(u64::from),
-    };
-    match Cgroup::create(unit.manifest.extension.id.as_str(), &limits) {
+fn cgroup(unit: &Unit, limits: &CgroupLimits) -> Result<Option<Arc<Cgroup>>, Error> {
+    match Cgroup::create(unit.manifest.extension.id.as_str(), limits) {
         Ok(cgroup) => Ok(Some(Arc::new(cgroup))),
-        Err(_) if limits == CgroupLimits::default() => Ok(None),
+        Err(_) if *limits == CgroupLimits::default() => Ok(None),
         Err(error) => Err(unavailable(&error)),
+    }
+}
+
+impl CgroupLimits {
+    /// These limits, with those of a manifest that are declared in their place.
+    fn with(self, limits: &Limits) -> Self {
+        Self {
+            memory: limits.memory.map(|ByteSize(most)| most.saturating_add(ENGINE)).or(self.memory),
+            cpu_share: limits.cpu_share.or(self.cpu_share),
+            processes: limits.processes.map(u64::from).or(self.processes),
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use quadriga_abi::limits::{ByteSize, Limit};
+use quadriga_abi::limits::{ByteSize, Limit, Limits};
 use quadriga_abi::permission::Permissions;
 use quadriga_abi::{Description, Error, ErrorCode, Isolation, Kind, RuntimeKind};
 use quadriga_core::{BoxFuture, Bridge, Call, Instance, Layer, Outcome, Runtime, Support, Unit, Usage};
@@ -198,6 +198,11 @@ impl Instance for ProcessInstance {
             note: status.note.clone(),
         };
         self.report.layers.iter().map(layer).collect()
+    }
+
+    /// What its cgroup holds it to can change; what its process was told at its start cannot.
+    fn set_limits(&self, limits: &Limits) -> Result<(), Error> {
+        self.worker.jail.limit(limits)
     }
 
     /// What is around a worker can be neither widened nor narrowed while it runs. One that holds

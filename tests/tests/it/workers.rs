@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use quadriga::abi::limits::Limits;
 use quadriga::abi::{Bytes, Error, ErrorCode, Isolation, Value};
 use quadriga::{CallOptions, Dispatcher, LoadOptions, Policy, Recovery, State, Supervision};
 use quadriga_tests::{granted, guest, host, with};
@@ -102,6 +103,50 @@ async fn a_worker_that_ended_is_started_again() {
         assert_eq!((status.restarts, status.isolation), (1, Isolation::Process));
         assert!(status.last_error.unwrap().error.message.contains("SIGKILL"));
     }
+}
+
+/// Memory is taken from a worker, or given, while it runs; what is fixed at its start is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_of_a_worker_change_while_it_runs() {
+    let host = host();
+    let package = with(&guest("hostile", "python"), "[limits]\nmemory = '512MiB'");
+    host.load(package.path(), in_worker()).await.unwrap();
+    let limits = |text: &str| -> Limits { serde_json::from_str(text).unwrap() };
+    let grow: String = host.invoke("hostile.python", "grow_heap", &(200,)).await.unwrap();
+    assert_eq!(grow, "done: 200 MiB");
+    let error = host.set_limits("hostile.python", &limits(r#"{"open-files": 64}"#)).unwrap_err();
+    assert_eq!(error.code, ErrorCode::Unsupported, "{error:?}");
+    host.set_limits("hostile.python", &limits(r#"{"memory": "64MiB"}"#)).unwrap();
+    let error = host.invoke::<String>("hostile.python", "grow_heap", &(200,)).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::MemoryLimit, "{error:?}");
+}
+
+/// A path that was granted is used, and no longer once it is revoked.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_path_of_a_worker_can_be_revoked() {
+    let host = host();
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("note"), "a note").unwrap();
+    let path = folder.path().display();
+    let request = format!("[permissions]\nfs = [{{ path = '{path}', mode = 'ro' }}]");
+    let package = with(&guest("hostile", "python"), &request);
+    let options = LoadOptions { isolation: Some(Isolation::Process), ..granted() };
+    host.load(package.path(), options).await.unwrap();
+    let note = format!("{path}/note");
+    let text: String = host.invoke("hostile.python", "read_file", &(&note,)).await.unwrap();
+    assert_eq!(text, "done: a note");
+    let text: String = host.invoke("hostile.python", "write_file", &(&note,)).await.unwrap();
+    assert!(text.starts_with("denied"), "{text}");
+    let first = worker_of(&host, "hostile.python");
+    let all = host.permissions("hostile.python").unwrap();
+    let effect = host.revoke("hostile.python", &all).unwrap();
+    assert_eq!(effect, quadriga::Effect::Now);
+    wait_until("the next worker", || {
+        let status = host.status("hostile.python").unwrap();
+        status.state == State::Running && status.usage.process.is_some_and(|pid| pid != first)
+    });
+    let text: String = host.invoke("hostile.python", "read_file", &(&note,)).await.unwrap();
+    assert!(text.starts_with("denied"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
