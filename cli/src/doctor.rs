@@ -27,6 +27,9 @@ struct Row {
     isolation: Vec<Isolation>,
     limits: Vec<String>,
     permissions: Vec<&'static str>,
+    /// The same at its strongest isolation; empty if it has but one.
+    limits_isolated: Vec<String>,
+    permissions_isolated: Vec<&'static str>,
 }
 
 #[derive(Deserialize)]
@@ -83,7 +86,11 @@ fn build(output: Output) -> Result<()> {
             continue;
         }
         match rows.last_mut().filter(|row| row.runtime == kind) {
-            Some(row) => row.isolation.push(support.isolation),
+            Some(row) => {
+                row.isolation.push(support.isolation);
+                row.limits_isolated = support.limits.iter().map(limit).collect();
+                row.permissions_isolated = support.permissions.to_vec();
+            }
             None => rows.push(Row {
                 runtime: kind,
                 present: true,
@@ -91,6 +98,8 @@ fn build(output: Output) -> Result<()> {
                 isolation: vec![support.isolation],
                 limits: support.limits.iter().map(limit).collect(),
                 permissions: support.permissions.to_vec(),
+                limits_isolated: Vec::new(),
+                permissions_isolated: Vec::new(),
             }),
         }
     }
@@ -98,7 +107,17 @@ fn build(output: Output) -> Result<()> {
         if rows.iter().all(|row| row.runtime != kind) {
             let (runtime, isolation) = (kind.to_owned(), Vec::new());
             let (limits, permissions) = (Vec::new(), Vec::new());
-            rows.push(Row { runtime, present: false, engine: None, isolation, limits, permissions });
+            let (limits_isolated, permissions_isolated) = (Vec::new(), Vec::new());
+            rows.push(Row {
+                runtime,
+                present: false,
+                engine: None,
+                isolation,
+                limits,
+                permissions,
+                limits_isolated,
+                permissions_isolated,
+            });
         }
     }
     let version = env!("CARGO_PKG_VERSION");
@@ -127,6 +146,10 @@ fn build(output: Output) -> Result<()> {
     text.push_str(
         "\nEvery runtime also keeps load-timeout, message-size, queue-depth and call-depth, and mediates call.\n",
     );
+    if let Some(row) = rows.iter().find(|row| !row.limits_isolated.is_empty()) {
+        let (limits, permissions) = (row.limits_isolated.join(", "), row.permissions_isolated.join(", "));
+        writeln!(text, "In a worker process every runtime keeps {limits}, and mediates {permissions}.")?;
+    }
     match &worker {
         Ok(path) => writeln!(text, "Worker processes run {path}.")?,
         Err(why) => writeln!(text, "No worker processes: {why}.")?,
