@@ -103,8 +103,12 @@ fn main() -> Result<ExitCode> {
             let payload = worker::arguments(size)?;
             figures.push(Pair {
                 name,
-                target: "≤ 1.5×",
-                met: |bare, ours| ours <= 1.5 * bare,
+                target: if size == 64 { "≤ 1.5×" } else { "≤ 0.6×" },
+                met: if size == 64 {
+                    |bare, ours| ours <= 1.5 * bare
+                } else {
+                    |bare, ours| ours <= 0.6 * bare
+                },
                 ..compare(|| bare.there_and_back(), || call_and_wait(&host, "relay.native", &payload))
             });
             quadriga::block_on(host.shutdown());

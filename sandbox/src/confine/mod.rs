@@ -56,11 +56,12 @@
 //! The worker, first thing in `main`:
 //!
 //! ```no_run
-//! # fn receive() -> quadriga_sandbox::confine::Plan { unimplemented!() }
-//! match quadriga_sandbox::confine::enter(&receive()) {
+//! let plan = serde_json::from_reader(std::io::stdin())?;
+//! match quadriga_sandbox::confine::enter(&plan) {
 //!     Ok(report) => assert!(report.layers.len() > 10), // goes to the supervisor
 //!     Err(error) => std::process::exit(1),             // after `error.code()` and its text did
 //! }
+//! # Ok::<(), serde_json::Error>(())
 //! ```
 
 mod caps;
