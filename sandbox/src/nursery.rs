@@ -41,12 +41,6 @@ struct Order {
     started: oneshot::Sender<Started>,
 }
 
-/// What the C library's allocator keeps for the next message rather than give it back, which costs
-/// a page fault for every 4 KiB when it comes: blocks of up to 8 MiB, 16 MiB of them for each of its
-/// arenas. Wiped with the rest of the environment when the worker is confined.
-const MEMORY: [(&str, &str); 2] =
-    [("MALLOC_MMAP_THRESHOLD_", "8388608"), ("MALLOC_TRIM_THRESHOLD_", "16777216")];
-
 /// The way to the thread.
 struct Nursery {
     orders: Sender<Order>,
@@ -54,14 +48,13 @@ struct Nursery {
 }
 
 /// Starts a worker: no file but `theirs` as its standard input and two pipes, and no environment
-/// but `PATH`, by which an interpreter finds its standard library, and [`MEMORY`].
+/// but `PATH`, by which an interpreter finds its standard library.
 pub(crate) async fn start(program: &Path, theirs: OwnedFd, ours: Arc<OwnedFd>) -> Started {
     let nursery = nursery()?;
     let mut command = Command::new(program);
     command
         .arg("worker")
         .env_clear()
-        .envs(MEMORY)
         .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
         .current_dir("/");
     command.stdin(theirs).stdout(Stdio::piped()).stderr(Stdio::piped());
