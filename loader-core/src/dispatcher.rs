@@ -93,6 +93,9 @@ impl Builder {
             .worker_threads(2)
             .max_blocking_threads(DETACHED_CALLS + 32)
             .thread_name("quadriga")
+            // What a thread keeps for `arc-swap` is made under the lock of the system's loader, which
+            // a library may hold for as long as it likes: so before anything is loaded.
+            .on_thread_start(|| drop(ArcSwap::from_pointee(()).load()))
             .enable_all()
             .build()?;
         let handle = executor.handle().clone();
