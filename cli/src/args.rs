@@ -11,6 +11,8 @@ use quadriga::abi::Isolation;
 use quadriga::abi::limits::Span;
 use serde_json::Value as Json;
 
+use crate::report::{LimitArg, limit};
+
 /// Extensions in JavaScript, Python, WebAssembly and native Rust, behind one dispatcher.
 #[derive(Debug, Parser)]
 #[command(name = "quadriga", version, propagate_version = true, arg_required_else_help = true)]
@@ -35,6 +37,7 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     Bindgen(BindgenArgs),
     Call(CallArgs),
+    Exec(ExecArgs),
     Demo(DemoArgs),
     Doctor(DoctorArgs),
     /// Print the JSON Schema of quadriga.toml, for editors
@@ -159,8 +162,66 @@ pub(crate) struct CallArgs {
     #[arg(long, value_name = "KEY=JSON", value_parser = setting)]
     pub(crate) config: Vec<(String, Json)>,
 
+    /// Lower a limit of all that is loaded, such as memory=64MiB; may be repeated
+    #[arg(long = "limit", value_name = "NAME=VALUE", value_parser = limit)]
+    pub(crate) limits: Vec<LimitArg>,
+
+    /// Say what was decided about the extension, what it used and what held it
+    #[arg(long)]
+    pub(crate) report: bool,
+
     #[command(flatten)]
     pub(crate) host: HostArgs,
+}
+
+/// Run a loose piece of source code once
+///
+/// It may do nothing beside computing unless it is let, has ten seconds and 256 MiB, and runs behind
+/// a barrier: in an engine of its own (JavaScript, TypeScript), or in a process of its own (Python).
+/// Nothing of it stays.
+///
+/// What it comes to: in JavaScript and TypeScript the default export, in Python what the function
+/// `main` returns or, without one, the value of the last expression. A function gets the parameters.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  echo '6 * 7' | quadriga exec --language python
+  echo 'export default (a, b) => a + b' | quadriga exec --language js --param 2 --param 3
+  quadriga exec --language ts --isolation process sum.ts
+  quadriga exec --language python --timeout 500ms --limit memory=64MiB work.py
+  quadriga exec --language python --permission 'env=[\"LANG\"]' --report work.py")]
+pub(crate) struct ExecArgs {
+    /// The language: javascript, typescript or python
+    #[arg(long)]
+    pub(crate) language: String,
+
+    /// The file with the source; - or nothing for the standard input
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub(crate) file: Option<PathBuf>,
+
+    /// A parameter; may be repeated
+    #[arg(long = "param", value_name = "JSON", value_parser = json, allow_negative_numbers = true)]
+    pub(crate) params: Vec<Json>,
+
+    /// The weakest isolation to accept: none, in-process, process, container or vm
+    #[arg(long, value_name = "LEVEL", default_value = "in-process")]
+    pub(crate) isolation: Isolation,
+
+    /// End it after this time, such as 500ms, 5s or 2min
+    #[arg(long, value_parser = span, default_value = "10s")]
+    pub(crate) timeout: Duration,
+
+    /// Set a limit, such as memory=64MiB, or take one away with memory=none; may be repeated
+    #[arg(long = "limit", value_name = "NAME=VALUE", value_parser = limit)]
+    pub(crate) limits: Vec<LimitArg>,
+
+    /// Let it do something, as in [permissions] of a manifest; may be repeated
+    #[arg(long = "permission", value_name = "KEY=JSON", value_parser = setting)]
+    pub(crate) permissions: Vec<(String, Json)>,
+
+    /// Say what was decided about it, what it used and what held it
+    #[arg(long)]
+    pub(crate) report: bool,
 }
 
 /// Where extensions run.

@@ -10,13 +10,15 @@ use crate::args::CallArgs;
 use crate::failure::Failure;
 use crate::host;
 use crate::output::{Output, duration, millis};
+use crate::report::{self, Report};
 
 /// How much longer than the timeout a guest may take that cannot be interrupted.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// Loads an extension and calls one of its methods.
 pub(crate) fn run(args: CallArgs, output: Output) -> Result<ExitCode> {
-    let dispatcher = host::start(args.host.isolation, host::LOAD_TIMEOUT)?;
+    let limits = report::limits(&args.limits)?;
+    let dispatcher = host::start_with(args.host.isolation, host::LOAD_TIMEOUT, limits)?;
     host::run(async move {
         let grant = args.grant.into();
         let others = LoadOptions { grant, ..LoadOptions::default() };
@@ -36,22 +38,30 @@ pub(crate) fn run(args: CallArgs, output: Output) -> Result<ExitCode> {
         if output.verbose > 0 {
             output.note(&format!("called {} in {}", args.method, duration(elapsed)));
         }
+        let report = args.report.then(|| Report::of(&dispatcher, id.as_str())).transpose()?;
         if output.json {
             let (key, value) = match &result {
                 Ok(result) => ("result", result.clone()),
                 Err(error) => ("error", serde_json::to_value(Failure::from(error))?),
             };
-            output.value(&json!({
+            let mut object = json!({
                 key: value,
                 "extension": id,
                 "runtime": status.runtime,
                 "isolation": status.isolation,
                 "ms": millis(elapsed),
-            }))?;
+            });
+            if let Some(report) = &report {
+                object["report"] = serde_json::to_value(report)?;
+            }
+            output.value(&object)?;
             if result.is_err() {
                 return Ok(ExitCode::FAILURE);
             }
         } else {
+            if let Some(report) = &report {
+                output.note(&report.text());
+            }
             output.value(&result?)?;
         }
         dispatcher.shutdown().await;
@@ -60,7 +70,7 @@ pub(crate) fn run(args: CallArgs, output: Output) -> Result<ExitCode> {
 }
 
 /// A JSON array is the list of arguments, any other value the only one.
-fn encode(arguments: Option<Json>) -> Result<Bytes, Error> {
+pub(crate) fn encode(arguments: Option<Json>) -> Result<Bytes, Error> {
     let arguments = match arguments {
         None => Vec::new(),
         Some(Json::Array(arguments)) => arguments,

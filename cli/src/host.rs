@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use quadriga::abi::limits::Limits;
 use quadriga::abi::{ExtensionId, Isolation};
 use quadriga::{Dispatcher, LoadOptions, Policy};
 
@@ -16,7 +17,16 @@ pub(crate) const LOAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Starts the engines. To be called on the main thread, as V8 demands.
 pub(crate) fn start(minimum_isolation: Isolation, load_timeout: Duration) -> Result<Dispatcher> {
-    let policy = Policy { minimum_isolation, load_timeout, ..Policy::default() };
+    start_with(minimum_isolation, load_timeout, Limits::default())
+}
+
+/// The same, with ceilings for the limits of all that is loaded.
+pub(crate) fn start_with(
+    minimum_isolation: Isolation,
+    load_timeout: Duration,
+    limits: Limits,
+) -> Result<Dispatcher> {
+    let policy = Policy { minimum_isolation, load_timeout, limits, ..Policy::default() };
     quadriga::builder().policy(policy).build().context("the dispatcher could not start its threads")
 }
 

@@ -7,11 +7,13 @@ mod completions;
 mod contract;
 mod demo;
 mod doctor;
+mod exec;
 mod failure;
 mod host;
 mod inspect;
 mod log;
 mod output;
+mod report;
 mod schema;
 
 use std::process::ExitCode;
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(args, output),
         Command::Bindgen(args) => bindgen::run(args, output),
         Command::Call(args) => call::run(args, output),
+        Command::Exec(args) => exec::run(args, output),
         Command::Demo(args) => demo::run(args, output),
         Command::Doctor(args) => doctor::run(&args, output),
         Command::Schema => schema::run(output),

@@ -14,12 +14,12 @@ pub use quadriga_core::{
     Monitor, Reason, Recovery, Rule, Sample, Subject, Supervision, Tally, Trigger, Verdict,
 };
 pub use quadriga_core::{
-    BoxFuture, Bridge, Call, CallContext, Instance, Layer, LogLevel, MockRuntime, Outcome, Runtime, Support,
-    Unit, Usage,
+    BoxFuture, Bridge, Call, CallContext, Instance, Language, Layer, LogLevel, MockRuntime, Outcome, Runtime,
+    Support, Unit, Usage,
 };
 pub use quadriga_core::{
-    Builder, CallOptions, Dispatcher, Feed, Grant, Input, Items, LoadOptions, Metrics, Policy, Provided,
-    State, Status, abi,
+    Builder, CallOptions, Dispatcher, Executed, Feed, Grant, Input, Items, LoadOptions, Metrics, Policy,
+    Provided, Snippet, State, Status, abi,
 };
 
 /// What this machine and user can confine workers with, tried in child processes: to be called

@@ -188,7 +188,7 @@ impl Core {
         self.watch(slot);
     }
 
-    async fn retire(&self, slot: Arc<Slot>) {
+    pub(crate) async fn retire(&self, slot: Arc<Slot>) {
         slot.gate.drain(self.policy.drain_timeout).await;
         if tokio::time::timeout(GRACE + GRACE, slot.instance.shutdown()).await.is_err() {
             tracing::warn!(extension = slot.id.as_str(), "did not shut down in time");
@@ -196,7 +196,7 @@ impl Core {
     }
 
     /// Checks a manifest against this host, loads its entry, and checks what came of it.
-    async fn instantiate(
+    pub(crate) async fn instantiate(
         self: &Arc<Self>,
         root: PathBuf,
         manifest: Arc<Manifest>,

@@ -8,7 +8,7 @@ use quadriga_abi::permission::Permissions;
 use quadriga_abi::{Description, Error, ErrorCode, Isolation, Method, RuntimeKind};
 use tokio::sync::watch;
 
-use crate::{BoxFuture, Bridge, Call, Instance, Outcome, Runtime, Support, Unit, Usage};
+use crate::{BoxFuture, Bridge, Call, Instance, Language, Outcome, Runtime, Support, Unit, Usage};
 
 type Behaviour = Arc<dyn Fn(&Bridge, Call) -> Outcome + Send + Sync>;
 type Condition = Arc<dyn Fn() -> bool + Send + Sync>;
@@ -28,6 +28,7 @@ pub struct MockRuntime {
     blocks: bool,
     limits: &'static [Limit],
     permissions: &'static [&'static str],
+    languages: &'static [Language],
     memory: Option<Arc<AtomicU64>>,
     on_load: OnLoad,
     on_interrupt: OnInterrupt,
@@ -53,6 +54,7 @@ impl MockRuntime {
             blocks: true,
             limits: &[Limit::CallTimeout],
             permissions: &[],
+            languages: &[],
             memory: None,
             on_load: Arc::new(|_| Ok(())),
             on_interrupt: Arc::new(|_| ()),
@@ -99,6 +101,12 @@ impl MockRuntime {
     /// The permissions that it mediates, by their names in the manifest.
     pub fn mediates(mut self, permissions: &'static [&'static str]) -> Self {
         self.permissions = permissions;
+        self
+    }
+
+    /// The languages that it runs as they are.
+    pub fn languages(mut self, languages: &'static [Language]) -> Self {
+        self.languages = languages;
         self
     }
 
@@ -160,6 +168,10 @@ impl Runtime for MockRuntime {
     fn support(&self) -> Support {
         let (limits, permissions) = (self.limits, self.permissions);
         Support { isolation: Isolation::InProcess, limits, permissions }
+    }
+
+    fn languages(&self) -> &'static [Language] {
+        self.languages
     }
 
     fn load(&self, unit: Unit, bridge: Bridge) -> BoxFuture<'_, Result<Arc<dyn Instance>, Error>> {

@@ -7,7 +7,7 @@ use quadriga_abi::manifest::Manifest;
 use quadriga_abi::permission::Permissions;
 use quadriga_abi::{Error, Isolation, RuntimeKind};
 
-use crate::{BoxFuture, Bridge, Instance};
+use crate::{BoxFuture, Bridge, Instance, Language};
 
 /// An engine that can run extensions of one kind.
 ///
@@ -25,6 +25,12 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// What this runtime can keep to. The dispatcher refuses what goes beyond before it loads.
     fn support(&self) -> Support;
+
+    /// The languages that it runs as they are written, for
+    /// [`Dispatcher::execute`](crate::Dispatcher::execute). None where source is compiled first.
+    fn languages(&self) -> &'static [Language] {
+        &[]
+    }
 
     /// Loads one extension and runs its top-level code, until it can take calls.
     ///

@@ -1,6 +1,6 @@
 use quadriga_abi::Isolation;
 use quadriga_abi::limits::{Limit, Limits};
-use quadriga_core::Support;
+use quadriga_core::{Language, Support};
 
 /// The name and version of what reads the extensions, for their descriptions.
 pub(crate) const SDK: &str = concat!("quadriga-runtime-js ", env!("CARGO_PKG_VERSION"));
@@ -21,6 +21,21 @@ pub(crate) const SUPPORT: Support = Support {
     limits: &[Limit::Memory, Limit::CallTimeout],
     permissions: &[],
 };
+
+/// A language that differs from the others in how its files are read alone.
+macro_rules! language {
+    ($name:literal, $suffix:literal) => {
+        Language {
+            names: &[$name, $suffix],
+            file: concat!("snippet.", $suffix),
+            entry: "main.js",
+            wrapper: concat!("const SOURCE = \"./snippet.", $suffix, "\";\n", include_str!("js/snippet.js")),
+        }
+    };
+}
+
+/// What loose pieces of source come to is in the comment of their wrapper.
+pub(crate) const LANGUAGES: [Language; 2] = [language!("javascript", "js"), language!("typescript", "ts")];
 
 /// How many bytes an extension may use: for its heap, and again for its array buffers.
 pub(crate) fn memory(limits: &Limits) -> usize {

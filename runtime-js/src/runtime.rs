@@ -1,7 +1,7 @@
 use std::sync::{Arc, Mutex};
 
 use quadriga_abi::{Description, Error, RuntimeKind};
-use quadriga_core::{BoxFuture, Bridge, Instance, Runtime, Support, Unit};
+use quadriga_core::{BoxFuture, Bridge, Instance, Language, Runtime, Support, Unit};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::instance::{JsInstance, Line};
@@ -35,6 +35,10 @@ impl Runtime for JsRuntime {
 
     fn support(&self) -> Support {
         config::SUPPORT
+    }
+
+    fn languages(&self) -> &'static [Language] {
+        &config::LANGUAGES
     }
 
     fn load(&self, unit: Unit, bridge: Bridge) -> BoxFuture<'_, Result<Arc<dyn Instance>, Error>> {

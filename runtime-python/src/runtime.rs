@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 use quadriga_abi::{Description, Error, ErrorCode, Isolation, Method, Parameter, RuntimeKind};
-use quadriga_core::{BoxFuture, Bridge, CallContext, Instance, Runtime, Support, Unit};
+use quadriga_core::{BoxFuture, Bridge, CallContext, Instance, Language, Runtime, Support, Unit};
 use tokio::runtime::Handle;
 
 use crate::config::{Engine, engine, version};
@@ -20,6 +20,14 @@ use crate::thread;
 
 /// How long a load that is out of time may take to end.
 const GRACE: Duration = Duration::from_millis(500);
+
+/// What a loose piece of source comes to is in the comment of its wrapper.
+const LANGUAGES: [Language; 1] = [Language {
+    names: &["python", "py"],
+    file: "snippet.py",
+    entry: "main.py",
+    wrapper: include_str!("python/snippet.py"),
+}];
 
 /// Runs Python extensions in the host's own interpreter.
 #[derive(Debug, Default)]
@@ -56,6 +64,10 @@ impl Runtime for PythonRuntime {
 
     fn support(&self) -> Support {
         Support { isolation: Isolation::None, limits: ENFORCED, permissions: &[] }
+    }
+
+    fn languages(&self) -> &'static [Language] {
+        &LANGUAGES
     }
 
     fn load(&self, unit: Unit, bridge: Bridge) -> BoxFuture<'_, Result<Arc<dyn Instance>, Error>> {

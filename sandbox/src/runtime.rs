@@ -7,7 +7,9 @@ use parking_lot::Mutex;
 use quadriga_abi::limits::{ByteSize, Limit, Limits};
 use quadriga_abi::permission::Permissions;
 use quadriga_abi::{Description, Error, ErrorCode, Isolation, Kind, RuntimeKind};
-use quadriga_core::{BoxFuture, Bridge, Call, Instance, Layer, Outcome, Runtime, Support, Unit, Usage};
+use quadriga_core::{
+    BoxFuture, Bridge, Call, Instance, Language, Layer, Outcome, Runtime, Support, Unit, Usage,
+};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use crate::confine::{ExecMemory, LayerStatus, Report};
@@ -37,6 +39,7 @@ pub struct ProcessRuntime {
     kind: RuntimeKind,
     engine: String,
     support: Support,
+    languages: &'static [Language],
     exec_memory: ExecMemory,
     program: Option<PathBuf>,
 }
@@ -59,7 +62,8 @@ impl ProcessRuntime {
         let limits = union([inner.limits, &jail::PROCESS, held]);
         let permissions = union([inner.permissions, &jail::PERMISSIONS]);
         let support = Support { isolation, limits, permissions };
-        Self { kind: runtime.kind(), engine: runtime.engine(), support, exec_memory, program }
+        let (kind, engine, languages) = (runtime.kind(), runtime.engine(), runtime.languages());
+        Self { kind, engine, support, languages, exec_memory, program }
     }
 }
 
@@ -74,6 +78,10 @@ impl Runtime for ProcessRuntime {
 
     fn support(&self) -> Support {
         self.support
+    }
+
+    fn languages(&self) -> &'static [Language] {
+        self.languages
     }
 
     fn load(&self, unit: Unit, bridge: Bridge) -> BoxFuture<'_, Result<Arc<dyn Instance>, Error>> {

@@ -23,6 +23,13 @@ mod python;
 mod readme;
 #[cfg(all(feature = "native", feature = "wasm"))]
 mod rust_async;
+#[cfg(all(
+    feature = "process",
+    any(feature = "v8", feature = "quickjs"),
+    feature = "python",
+    target_os = "linux"
+))]
+mod snippets;
 #[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
 mod spans;
 #[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
