@@ -178,7 +178,7 @@ impl Ticket {
             Some(streams) => streams.close(result),
             None => result,
         };
-        let result = self.slot.finish(self.started, result);
+        let result = self.slot.finish(self.started, self.method, result);
         if let Some(link) = &self.link {
             link.finish(&result);
         }

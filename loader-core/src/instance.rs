@@ -10,6 +10,7 @@ use serde::Serialize;
 use tracing::Span;
 use tracing::span::Id;
 
+use crate::Pause;
 use crate::stream::Streams;
 
 /// A boxed future that can move between threads.
@@ -65,6 +66,33 @@ pub trait Instance: Send + Sync + 'static {
     /// `unsupported` unless a runtime says otherwise.
     fn set_limits(&self, _limits: &Limits) -> Result<(), Error> {
         Err(Error::new(ErrorCode::Unsupported, "the runtime sets limits when it loads, and not again"))
+    }
+
+    /// Has it stand still until [`Instance::resume`], and says how far it does. Calls in flight do
+    /// not go on, and are not given up: one that is interrupted meanwhile may answer when it goes
+    /// on. By then no call comes in. Waits no longer than a moment. May come twice.
+    ///
+    /// # Errors
+    /// `unsupported` unless a runtime says otherwise: then it goes on with what it does.
+    fn pause(&self) -> Result<Pause, Error> {
+        Err(Error::new(ErrorCode::Unsupported, "the runtime keeps out new calls, and no more"))
+    }
+
+    /// Has it go on.
+    ///
+    /// # Errors
+    /// If that fails; it then still stands still.
+    fn resume(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Resolves when it has shown that it is alive: at once, where nothing can be told of it beside
+    /// that it is there. Whoever asks gives up after a while.
+    ///
+    /// # Errors
+    /// Why it is not.
+    fn ping(&self) -> BoxFuture<'static, Result<(), Error>> {
+        Box::pin(std::future::ready(Ok(())))
     }
 
     /// Resolves when it has ended by itself, with the reason; calls in flight have then been given

@@ -2,7 +2,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use quadriga_abi::limits::{ByteSize, Limits, Span};
@@ -18,7 +18,7 @@ use crate::route::{Gate, Slot, Source, Watcher, suggest};
 use crate::ward::{Reach, Ward};
 use crate::{Bridge, Grant, Instance, Provided, State, Supervision, Support, Unit};
 
-/// How long an instance may take to shut down, and a runtime to report a load that is over time.
+/// How long a runtime may take to report a load that is over time.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// What a host says about one load.
@@ -97,7 +97,12 @@ impl Core {
         }
         let ward = Arc::clone(&old.reach.ward);
         let new = self.instantiate(root, manifest, source.options.clone(), ward).await?;
+        // One that stands still is asked for its state all the same.
+        let paused = old.go_on(&mut lock(&old.pause));
         if let Err(error) = self.succeed(&old, &new).await {
+            if paused {
+                old.stand_still(&mut lock(&old.pause));
+            }
             new.instance.shutdown().await;
             return Err(error);
         }
@@ -189,10 +194,10 @@ impl Core {
     }
 
     pub(crate) async fn retire(&self, slot: Arc<Slot>) {
+        // What stands still could not end.
+        slot.go_on(&mut lock(&slot.pause));
         slot.gate.drain(self.policy.drain_timeout).await;
-        if tokio::time::timeout(GRACE + GRACE, slot.instance.shutdown()).await.is_err() {
-            tracing::warn!(extension = slot.id.as_str(), "did not shut down in time");
-        }
+        slot.shut_down().await;
     }
 
     /// Checks a manifest against this host, loads its entry, and checks what came of it.
@@ -301,6 +306,8 @@ impl Core {
             given_up: Arc::clone(&self.given_up),
             reach,
             ended: AtomicBool::new(false),
+            shut: AtomicBool::new(false),
+            pause: Mutex::default(),
             watcher: Watcher::default(),
         }))
     }

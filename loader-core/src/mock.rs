@@ -8,13 +8,14 @@ use quadriga_abi::permission::Permissions;
 use quadriga_abi::{Description, Error, ErrorCode, Isolation, Method, RuntimeKind};
 use tokio::sync::watch;
 
-use crate::{BoxFuture, Bridge, Call, Instance, Language, Outcome, Runtime, Support, Unit, Usage};
+use crate::{BoxFuture, Bridge, Call, Instance, Language, Outcome, Pause, Runtime, Support, Unit, Usage};
 
 type Behaviour = Arc<dyn Fn(&Bridge, Call) -> Outcome + Send + Sync>;
 type Condition = Arc<dyn Fn() -> bool + Send + Sync>;
 type OnLoad = Arc<dyn Fn(&Unit) -> Result<(), Error> + Send + Sync>;
 type OnInterrupt = Arc<dyn Fn(u64) + Send + Sync>;
 type OnPermissions = Arc<dyn Fn(&Permissions) -> bool + Send + Sync>;
+type OnPause = Arc<dyn Fn(bool) -> Result<Pause, Error> + Send + Sync>;
 type OnLimits = Arc<dyn Fn(&Limits) -> Result<(), Error> + Send + Sync>;
 
 /// A runtime of kind `mock` whose guests are Rust closures: for tests of hosts and of the
@@ -34,6 +35,7 @@ pub struct MockRuntime {
     on_interrupt: OnInterrupt,
     on_permissions: OnPermissions,
     on_limits: Option<OnLimits>,
+    on_pause: Option<OnPause>,
 }
 
 struct MockInstance {
@@ -60,6 +62,7 @@ impl MockRuntime {
             on_interrupt: Arc::new(|_| ()),
             on_permissions: Arc::new(|_| true),
             on_limits: None,
+            on_pause: None,
         }
     }
 
@@ -126,6 +129,12 @@ impl MockRuntime {
     /// Takes changes of limits, which are refused if this is not called.
     pub fn on_limits(mut self, hook: impl Fn(&Limits) -> Result<(), Error> + Send + Sync + 'static) -> Self {
         self.on_limits = Some(Arc::new(hook));
+        self
+    }
+
+    /// Takes pauses (true) and their ends, which are refused if this is not called.
+    pub fn on_pause(mut self, hook: impl Fn(bool) -> Result<Pause, Error> + Send + Sync + 'static) -> Self {
+        self.on_pause = Some(Arc::new(hook));
         self
     }
 
@@ -238,6 +247,17 @@ impl Instance for MockInstance {
             Some(hook) => hook(limits),
             None => Err(Error::new(ErrorCode::Unsupported, "this mock takes no limits")),
         }
+    }
+
+    fn pause(&self) -> Result<Pause, Error> {
+        match &self.runtime.on_pause {
+            Some(hook) => hook(true),
+            None => Err(Error::new(ErrorCode::Unsupported, "this mock goes on")),
+        }
+    }
+
+    fn resume(&self) -> Result<(), Error> {
+        self.runtime.on_pause.as_ref().map_or(Ok(()), |hook| hook(false).map(drop))
     }
 
     fn ended(&self) -> Option<BoxFuture<'static, Error>> {

@@ -2,7 +2,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use foldhash::fast::RandomState;
@@ -17,10 +17,11 @@ use tokio::task::AbortHandle;
 
 use crate::contract::{Checks, Needs};
 use crate::detached::GivenUp;
+use crate::dispatcher::lock;
 use crate::limits::Caps;
 use crate::metrics::{Counters, Tick};
 use crate::ward::{Counter, Failure, Reach, Sample};
-use crate::{Instance, Layer, LoadOptions, Metrics, Support, Usage};
+use crate::{Instance, Layer, LoadOptions, Metrics, Pause, Support, Usage};
 
 /// Where calls go, by extension. Replaced as a whole; readers never wait.
 pub(crate) type Routes = HashMap<ExtensionId, Arc<Slot>, RandomState>;
@@ -53,6 +54,10 @@ pub(crate) struct Slot {
     pub(crate) reach: Arc<Reach>,
     /// Whether the instance ended without having been asked to.
     pub(crate) ended: AtomicBool,
+    /// Whether it was shut down.
+    pub(crate) shut: AtomicBool,
+    /// How far it stands still, while it is paused.
+    pub(crate) pause: Mutex<Option<Pause>>,
     pub(crate) watcher: Watcher,
 }
 
@@ -100,6 +105,8 @@ pub enum State {
     Failed,
     /// Its instance ended, and it is not started again.
     Disabled,
+    /// Its host ended its instance; it can be started.
+    Stopped,
     /// It takes no calls and may do nothing until it is resumed or reloaded.
     Quarantined,
 }
@@ -123,6 +130,10 @@ pub struct Status {
     pub since: SystemTime,
     /// Why, unless it is running.
     pub reason: Option<String>,
+    /// How far it stands still, if it is paused.
+    pub pause: Option<Pause>,
+    /// How long its instance has been there.
+    pub uptime: Duration,
     /// How often it was started again after its instance had ended.
     pub restarts: u32,
     /// What went wrong last, since it was loaded.
@@ -158,7 +169,12 @@ impl Slot {
     }
 
     /// Counts a finished call, and says in which extension an error happened, whatever the guest says.
-    pub(crate) fn finish(&self, started: Tick, result: Result<Bytes, Error>) -> Result<Bytes, Error> {
+    pub(crate) fn finish(
+        &self,
+        started: Tick,
+        method: usize,
+        result: Result<Bytes, Error>,
+    ) -> Result<Bytes, Error> {
         let result = match result {
             Ok(reply) if reply.len() as u64 > self.caps.message_size() => {
                 Err(self.too_large("result", reply.len()))
@@ -168,7 +184,8 @@ impl Slot {
         self.counters.record(started, result.is_err());
         result.map_err(|mut error| {
             error.extension = Some(self.id.as_str().to_owned());
-            self.reach.ward.standing.note(&error);
+            let method = self.instance.describe().methods.get(method).map(|method| method.name.as_str());
+            self.reach.ward.standing.note(&error, method);
             error
         })
     }
@@ -208,7 +225,7 @@ impl Slot {
             let (state, reason, end) =
                 standing.with(|standing| (standing.state, standing.reason.clone(), standing.last_end()));
             let error = self.refusal(state, reason.as_deref());
-            match end.filter(|_| self.ended.load(Ordering::Relaxed)) {
+            match end.filter(|_| state != State::Stopped && self.ended.load(Ordering::Relaxed)) {
                 Some(end) => error.with_cause(end),
                 None => error,
             }
@@ -216,7 +233,7 @@ impl Slot {
     }
 
     pub(crate) fn sample(&self) -> Sample {
-        let (usage, meter) = (self.instance.usage(), &self.reach.meter);
+        let (usage, meter) = (self.usage(), &self.reach.meter);
         Sample {
             at: SystemTime::now(),
             generation: self.generation,
@@ -247,13 +264,15 @@ impl Slot {
             state: if self.gate.is_closed() { State::Draining } else { state },
             since,
             reason,
+            pause: *lock(&self.pause),
+            uptime: self.uptime(),
             restarts,
             last_error,
             generation: self.generation,
             load_time: self.load_time,
             methods: self.instance.describe().methods.clone(),
             metrics: self.counters.read(self.gate.inside()),
-            usage: self.instance.usage(),
+            usage: self.usage(),
             layers: self.instance.layers(),
         }
     }
@@ -284,7 +303,7 @@ impl Gate {
     }
 
     pub(crate) fn leave(&self) {
-        if self.inside.fetch_sub(1, Ordering::SeqCst) == 1 && self.is_closed() {
+        if self.inside.fetch_sub(1, Ordering::SeqCst) == 1 && self.bars.load(Ordering::SeqCst) != 0 {
             self.left.notify_waiters();
         }
     }
@@ -300,6 +319,11 @@ impl Gate {
     /// Lets nobody in any more, and waits until everybody has left or the time is up.
     pub(crate) async fn drain(&self, timeout: Duration) {
         self.bar(CLOSED);
+        self.empty(timeout).await;
+    }
+
+    /// Waits until everybody has left or the time is up, where nobody gets in.
+    pub(crate) async fn empty(&self, timeout: Duration) {
         let empty = async {
             loop {
                 let left = self.left.notified();

@@ -1,16 +1,16 @@
 //! What becomes of an extension whose instance ends, and what an operator does about one that
 //! misbehaves.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use quadriga_abi::{Error, ErrorCode};
 
-use crate::dispatcher::Core;
+use crate::dispatcher::{Core, lock};
 use crate::route::{HELD, Slot, THROTTLED};
 use crate::ward::{Effect, Failure, Next, Reason};
-use crate::{Dispatcher, State};
+use crate::{Dispatcher, Pause, State};
 
 /// How long to wait before looking again at an extension that somebody else is loading.
 const AGAIN: Duration = Duration::from_millis(20);
@@ -69,14 +69,20 @@ impl Supervision {
 }
 
 impl Dispatcher {
-    /// Takes no more calls for an extension; those in flight go on. To [`Dispatcher::resume`].
+    /// Takes no more calls for an extension and has it stand still, as far as its runtime can: how
+    /// far is returned, and is in its [`Status`](crate::Status). To [`Dispatcher::resume`].
+    ///
+    /// What stands still is not ended: calls in flight go on with it when it is resumed. One whose
+    /// deadline passes meanwhile gets `deadline_exceeded`.
     ///
     /// # Errors
-    /// If no such extension is loaded, or it is in quarantine.
-    pub fn pause(&self, extension: &str) -> Result<(), Error> {
+    /// If no such extension is loaded, it is in quarantine, or its instance has been stopped.
+    pub fn pause(&self, extension: &str) -> Result<Pause, Error> {
         let slot = self.core.route(extension)?;
         let reason = "its host paused it".to_owned();
-        slot.hold(State::Paused, reason, Reason::Operator, |state| state != State::Quarantined)
+        let fits = |state| !matches!(state, State::Quarantined | State::Stopped);
+        slot.hold(State::Paused, reason, Reason::Operator, fits)?;
+        Ok(lock(&slot.pause).unwrap_or(Pause::Gate))
     }
 
     /// Lets an extension take so many calls per second, and as many at once; the others are
@@ -100,7 +106,7 @@ impl Dispatcher {
         slot.hold(State::Quarantined, reason.to_owned(), Reason::Operator, |_| true)
     }
 
-    /// Lets an extension that was paused, throttled, disabled or put in quarantine take calls
+    /// Lets an extension that was paused, throttled, stopped, disabled or put in quarantine take calls
     /// again, with what it is granted. If its instance has ended, starts it again as it was loaded.
     /// Earlier failures no longer count.
     ///
@@ -137,6 +143,7 @@ impl Slot {
         fits: impl FnOnce(State) -> bool,
     ) -> Result<(), Error> {
         let ward = &self.reach.ward;
+        let mut pause = lock(&self.pause);
         let refused = ward.standing.with(|standing| {
             if !fits(standing.state) {
                 return Some((standing.state, standing.reason.clone()));
@@ -148,6 +155,9 @@ impl Slot {
         if let Some((state, reason)) = refused {
             return Err(self.refusal(state, reason.as_deref()));
         }
+        if state == State::Paused {
+            self.stand_still(&mut pause);
+        }
         let mut reason = reason;
         if state == State::Quarantined && self.reach.quarantine(true) != Effect::Now {
             reason.push_str(" (its runtime cannot take back what it handed out: calls in flight keep that)");
@@ -156,6 +166,7 @@ impl Slot {
         let verb = match state {
             State::Quarantined => "be put in quarantine",
             State::Disabled => "be disabled",
+            State::Stopped => "be stopped",
             _ => "be paused",
         };
         ward.log.managed(&self.id, format!("{verb}: {reason}"), by);
@@ -183,6 +194,8 @@ impl Slot {
 
     /// Takes calls again.
     fn release(&self) {
+        let mut pause = lock(&self.pause);
+        self.go_on(&mut pause);
         // What the runtime cannot give back before a reload is less than is allowed.
         let _ = self.reach.quarantine(false);
         self.reach.ward.standing.with(|standing| {
@@ -213,6 +226,7 @@ impl Slot {
             State::Failed => {
                 (ErrorCode::ExtensionStopped, format!("{id} ended: {reason}"), "it is being started again")
             }
+            State::Stopped => (ErrorCode::ExtensionStopped, format!("{id} is stopped: {reason}"), "start it"),
             State::Disabled => {
                 (ErrorCode::ExtensionStopped, format!("{id} is disabled: {reason}"), "resume or reload it")
             }
@@ -240,7 +254,10 @@ impl Core {
 
     /// Decides what to do about an instance that ended.
     fn ended(self: &Arc<Self>, slot: &Arc<Slot>, error: Error) {
-        slot.ended.store(true, Relaxed);
+        if slot.ended.swap(true, SeqCst) {
+            // It was stopped.
+            return;
+        }
         if !self.is_current(slot) {
             // It was being replaced anyway.
             return;

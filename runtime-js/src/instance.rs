@@ -2,8 +2,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use quadriga_abi::Description;
-use quadriga_core::{BoxFuture, Call, Instance, Outcome, Usage};
+use quadriga_abi::{Description, Error};
+use quadriga_core::{BoxFuture, Call, Instance, Outcome, Pause, Usage};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::isolate::Command;
@@ -35,6 +35,11 @@ impl Line {
                 let _ = thread.join();
             }
         }
+    }
+
+    fn park(&self, parked: bool) {
+        self.shared.parked.store(parked, Ordering::Release);
+        let _ = self.commands.send(Command::Wake);
     }
 
     fn stop(&self) {
@@ -81,6 +86,23 @@ impl Instance for JsInstance {
         let alive = self.line.shared.death.get().is_none();
         let memory = Some(if alive { memory } else { 0 });
         Usage { memory, instances: u32::from(alive), ..Usage::default() }
+    }
+
+    fn pause(&self) -> Result<Pause, Error> {
+        self.line.park(true);
+        Ok(Pause::Parked)
+    }
+
+    fn resume(&self) -> Result<(), Error> {
+        self.line.park(false);
+        Ok(())
+    }
+
+    fn ping(&self) -> BoxFuture<'static, Result<(), Error>> {
+        let (alive, answer) = oneshot::channel();
+        let _ = self.line.commands.send(Command::Ping(alive));
+        let shared = Arc::clone(&self.line.shared);
+        Box::pin(async move { answer.await.map_err(|_| shared.gone()) })
     }
 
     fn shutdown(&self) -> BoxFuture<'_, ()> {

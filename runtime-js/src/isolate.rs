@@ -1,5 +1,6 @@
 //! The thread of one isolate: it owns the engine and runs everything that enters it.
 
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use deno_core::{JsRuntime as Engine, PollEventLoopOptions, RuntimeOptions, v8};
 use quadriga_abi::msgpack::{Depth, Reader};
 use quadriga_abi::{Bytes, Error, ErrorCode};
 use quadriga_core::{Bridge, Call, CallContext, LogLevel, Unit};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::buffers::{self, Budget};
 use crate::methods::Export;
@@ -37,7 +38,9 @@ pub(crate) enum Command {
     Call(Call, Reply),
     /// The call is over for its caller.
     Interrupt(u64),
-    /// Looks whether it must stop.
+    /// Answers that it is alive.
+    Ping(oneshot::Sender<()>),
+    /// Looks whether it must stop, or stand still.
     Wake,
 }
 
@@ -47,6 +50,8 @@ pub(crate) struct Isolate {
     pub(crate) state: Rc<State>,
     pub(crate) commands: mpsc::UnboundedReceiver<Command>,
     pub(crate) exports: Vec<Export>,
+    /// What came while it stood still.
+    held: VecDeque<Command>,
     measured: Instant,
 }
 
@@ -80,13 +85,23 @@ impl Isolate {
         let _ = state.pending_ops.set(engine.op_state().borrow().external_ops_tracker.clone());
         limits::install(&mut engine, &state);
         let _ = shared.handle.set(engine.v8_isolate().thread_safe_handle());
-        Ok(Self { engine, state, commands, exports: Vec::new(), measured: Instant::now() })
+        Ok(Self {
+            engine,
+            state,
+            commands,
+            exports: Vec::new(),
+            held: VecDeque::new(),
+            measured: Instant::now(),
+        })
     }
 
     /// Serves until told to stop.
     pub(crate) async fn serve(&mut self) -> Done {
         std::future::poll_fn(|cx| {
-            let done = match self.linger(cx) {
+            if self.state.shared.parked.load(Ordering::Acquire) {
+                return self.stand_still(cx);
+            }
+            let done = match self.catch_up(cx) {
                 ControlFlow::Break(done) => Poll::Ready(done),
                 ControlFlow::Continue(()) => self.turn(cx),
             };
@@ -94,6 +109,29 @@ impl Isolate {
             done
         })
         .await
+    }
+
+    /// Leaves everything as it is, unless it must stop: nothing of the guest runs.
+    fn stand_still(&mut self, cx: &mut Context<'_>) -> Poll<Done> {
+        while let Poll::Ready(command) = self.commands.poll_recv(cx) {
+            match command {
+                Some(Command::Wake) => {}
+                Some(command) => self.held.push_back(command),
+                None => return Poll::Ready(Done::Stopped),
+            }
+        }
+        if !self.state.shared.parked.load(Ordering::Acquire) {
+            cx.waker().wake_by_ref();
+        }
+        self.recover().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// Does what was asked for while it stood still, and what comes.
+    fn catch_up(&mut self, cx: &mut Context<'_>) -> ControlFlow<Done> {
+        while let Some(command) = self.held.pop_front() {
+            self.obey(command)?;
+        }
+        self.linger(cx)
     }
 
     /// Takes calls and replies as long as they keep coming: the next one is often on its way when
@@ -175,6 +213,8 @@ impl Isolate {
                 self.state.interrupts.update(|n| n + 1);
                 self.give_up(call);
             }
+            // Who asked may have given up.
+            Command::Ping(alive) => drop(alive.send(())),
             Command::Wake => {}
         }
         self.go_on()

@@ -61,6 +61,8 @@ pub(crate) struct Shared {
     pub(crate) handle: OnceLock<v8::IsolateHandle>,
     /// Set once the isolate must end, whatever it is doing.
     pub(crate) stop: AtomicBool,
+    /// Set while it stands still.
+    pub(crate) parked: AtomicBool,
     /// Why the isolate is gone, if it is not because of `stop`.
     pub(crate) death: OnceLock<Error>,
     /// How many calls were to be ended.

@@ -1,6 +1,7 @@
 //! The host's end of the connection to a worker.
 
 mod answer;
+mod freeze;
 mod host_call;
 mod outbox;
 mod read;
@@ -53,6 +54,10 @@ pub(crate) struct Link {
     over: watch::Sender<Option<Error>>,
     /// The host has asked it to end.
     dismissed: AtomicBool,
+    /// It stands still.
+    frozen: watch::Sender<bool>,
+    /// Who waits for a sign of life.
+    pings: Mutex<HashMap<u64, oneshot::Sender<()>>>,
 }
 
 /// The hello of a worker, or why there is none.
@@ -93,6 +98,8 @@ impl Link {
             fate: OnceLock::new(),
             over: watch::Sender::new(None),
             dismissed: AtomicBool::new(false),
+            frozen: watch::Sender::new(false),
+            pings: Mutex::default(),
         });
         let reading = Arc::clone(&link);
         std::thread::Builder::new().name(name).spawn(move || reading.read()).map_err(|error| {
@@ -141,9 +148,19 @@ impl Link {
             return;
         }
         self.send(&Frame::new(Kind::Cancel, id, Bytes::new()));
-        let link = Arc::downgrade(self);
+        let (link, mut frozen) = (Arc::downgrade(self), self.frozen.subscribe());
         self.handle.spawn(async move {
-            tokio::time::sleep(PATIENCE).await;
+            // What stands still cannot answer: its time begins when it goes on.
+            loop {
+                if frozen.wait_for(|frozen| !frozen).await.is_err() {
+                    return;
+                }
+                match tokio::time::timeout(PATIENCE, frozen.wait_for(|frozen| *frozen)).await {
+                    Ok(Ok(_)) => {}
+                    Ok(Err(_)) => return,
+                    Err(_) => break,
+                }
+            }
             if let Some(link) = link.upgrade()
                 && link.calls.lock().contains_key(&id)
             {
@@ -169,7 +186,7 @@ impl Link {
         self.dismissed.store(true, Ordering::Release);
         self.send(&Frame::new(Kind::Shutdown, 0, Bytes::new()));
         if tokio::time::timeout(patience, self.over()).await.is_err() {
-            self.child.kill();
+            self.strike();
             let _ = tokio::time::timeout(patience, self.over()).await;
         }
     }
@@ -177,7 +194,7 @@ impl Link {
     /// Ends the worker at once.
     pub(crate) fn kill(&self) {
         self.dismissed.store(true, Ordering::Release);
-        self.child.kill();
+        self.strike();
     }
 
     /// Waits until the worker is gone, and returns why.
@@ -220,7 +237,7 @@ impl Link {
     /// Ends the worker, for this reason unless there was one already.
     pub(crate) fn end(&self, why: Error) {
         self.die(why);
-        self.child.kill();
+        self.strike();
     }
 
     /// Fails everything that is under way, and all that is to come.
@@ -243,6 +260,7 @@ impl Link {
         for call in std::mem::take(&mut *self.host_calls.lock()).into_values().flatten() {
             call.abort();
         }
+        self.pings.lock().clear();
         self.streams.clear(&why);
     }
 }

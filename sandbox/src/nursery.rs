@@ -147,6 +147,11 @@ impl Child {
         let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
     }
 
+    /// Sends it a signal. Does nothing if it has exited.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let _ = pidfd_send_signal(&self.pidfd, signal);
+    }
+
     /// Waits until it has exited.
     pub(crate) fn wait(&self, patience: Duration) -> Option<ExitStatus> {
         let mut status = self.status.lock();

@@ -8,7 +8,7 @@ use quadriga_abi::limits::{ByteSize, Limit, Limits};
 use quadriga_abi::permission::Permissions;
 use quadriga_abi::{Description, Error, ErrorCode, Isolation, Kind, RuntimeKind};
 use quadriga_core::{
-    BoxFuture, Bridge, Call, Instance, Language, Layer, Outcome, Runtime, Support, Unit, Usage,
+    BoxFuture, Bridge, Call, Instance, Language, Layer, Outcome, Pause, Runtime, Support, Unit, Usage,
 };
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
@@ -226,6 +226,18 @@ impl Instance for ProcessInstance {
         }
         self.worker.link.permit(permissions);
         now.beyond(&held).is_empty()
+    }
+
+    fn pause(&self) -> Result<Pause, Error> {
+        self.worker.link.freeze()
+    }
+
+    fn resume(&self) -> Result<(), Error> {
+        self.worker.link.thaw()
+    }
+
+    fn ping(&self) -> BoxFuture<'static, Result<(), Error>> {
+        self.worker.link.ping()
     }
 
     fn ended(&self) -> Option<BoxFuture<'static, Error>> {

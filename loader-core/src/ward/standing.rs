@@ -23,6 +23,8 @@ pub struct Failure {
     pub error: Error,
     /// Whether it ended the instance, or kept a new one from starting; otherwise a call failed.
     pub fatal: bool,
+    /// The method of the call that failed; `None` for what happened to the instance.
+    pub method: Option<String>,
 }
 
 /// How an extension stands, over all its generations.
@@ -102,11 +104,11 @@ impl Standing {
     }
 
     /// Keeps what went wrong with a call, unless that would have to wait.
-    pub(crate) fn note(&self, error: &Error) {
+    pub(crate) fn note(&self, error: &Error, method: Option<&str>) {
         if error.code != ErrorCode::Cancelled
             && let Ok(mut inner) = self.inner.try_lock()
         {
-            inner.fail(error.clone(), false);
+            inner.fail(error.clone(), false, method.map(str::to_owned));
         }
     }
 
@@ -158,11 +160,11 @@ impl Inner {
         self.set(State::Throttled, Some(reason));
     }
 
-    fn fail(&mut self, error: Error, fatal: bool) {
+    fn fail(&mut self, error: Error, fatal: bool, method: Option<String>) {
         if self.errors.len() == ERRORS {
             self.errors.pop_front();
         }
-        self.errors.push_back(Failure { at: SystemTime::now(), error, fatal });
+        self.errors.push_back(Failure { at: SystemTime::now(), error, fatal, method });
     }
 
     pub(crate) fn last_error(&self) -> Option<Failure> {
@@ -178,7 +180,7 @@ impl Inner {
     pub(crate) fn died(&mut self, error: Error, supervision: &Supervision) -> Next {
         let was_stable = self.state != State::Failed && self.started.elapsed() >= supervision.stable;
         self.in_a_row = if was_stable { 1 } else { self.in_a_row + 1 };
-        self.fail(error, true);
+        self.fail(error, true, None);
         if self.in_a_row > supervision.restarts {
             return Next::GiveUp(self.in_a_row);
         }

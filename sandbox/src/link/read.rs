@@ -90,7 +90,7 @@ impl Link {
         if let Some(violation) = violation {
             self.die(self.broke(&violation));
         }
-        self.child.kill();
+        self.strike();
         let status = self.child.wait(GONE);
         self.die(self.exited(status));
         self.over.send_replace(self.fate.get().cloned());
@@ -152,6 +152,7 @@ impl Link {
                 }
                 Ok(())
             }
+            Kind::Ping => self.answered_ping(id),
             Kind::Log => self.log(id, &frame.envelope.payload),
             // Of a newer contract.
             Kind::Unknown => Ok(()),

@@ -77,6 +77,7 @@ impl Server {
                 let _ = self.host.streams.take(&frame);
             }
             Kind::Permissions => self.permit(&envelope.payload),
+            Kind::Ping => self.show_life(id),
             Kind::Shutdown => self.host.end(End::Dismissed),
             _ => {}
         }
@@ -127,6 +128,19 @@ impl Server {
     pub(super) fn refuse(self: &Arc<Self>, work: &Work) {
         let error = Error::new(ErrorCode::Overloaded, "no thread is free for the call");
         Answer { server: Arc::clone(self), id: work.call.envelope.id, given: false }.give(Err(error));
+    }
+
+    /// Answers that it is alive once its extension has.
+    fn show_life(&self, id: u64) {
+        let (host, instance) = (Arc::clone(&self.host), self.instance().cloned());
+        self.executor.spawn(async move {
+            if let Some(instance) = instance
+                && instance.ping().await.is_err()
+            {
+                return;
+            }
+            host.send(&Frame::new(Kind::Ping, id, Bytes::new()));
+        });
     }
 
     fn permit(&self, permissions: &[u8]) {

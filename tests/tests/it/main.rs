@@ -15,6 +15,13 @@ mod directions;
 mod hostile;
 #[cfg(any(feature = "js-v8", feature = "js-quickjs"))]
 mod js;
+#[cfg(all(
+    feature = "process",
+    any(feature = "v8", feature = "quickjs"),
+    feature = "python",
+    target_os = "linux"
+))]
+mod lifecycle;
 #[cfg(feature = "native")]
 mod native;
 #[cfg(feature = "python")]
