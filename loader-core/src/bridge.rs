@@ -1,6 +1,6 @@
 use std::sync::{Arc, Weak};
 
-use quadriga_abi::permission::Access;
+use quadriga_abi::permission::{Access, AccessKind};
 use quadriga_abi::{Bytes, Error, ErrorCode, ExtensionId};
 use tracing::Level;
 
@@ -69,6 +69,12 @@ pub trait Uplink: Send + Sync + 'static {
     /// # Errors
     /// `permission_denied`.
     fn check(&self, call: u64, access: &Access<'_>) -> Result<(), Error>;
+
+    /// Tells the host of an access that somebody else let pass or not.
+    fn claim(&self, call: u64, access: &Access<'_>, allowed: bool);
+
+    /// Tells the host what was counted. What goes through it, it counts itself.
+    fn report(&self, counter: Counter, amount: u64);
 }
 
 /// The way that a call takes.
@@ -183,10 +189,32 @@ impl Bridge {
 
     /// Counts something on the extension's behalf, which the host's alerts may look at.
     pub fn report(&self, counter: Counter, amount: u64) {
-        // In a worker process there is nobody to report to but its host, which counts itself.
-        if let Host::Here(_, reach) = &self.inner.host {
-            reach.meter.add(counter, amount);
+        match &self.inner.host {
+            Host::Here(_, reach) => reach.meter.add(counter, amount),
+            Host::Elsewhere(uplink) => uplink.report(counter, amount),
         }
+    }
+
+    /// Records an access that the extension tried and that somebody else let pass or not, such as
+    /// the kernel or its worker. It stands as their word beside what the host itself decided.
+    pub fn claim(&self, call: &CallContext, access: &Access<'_>, allowed: bool) {
+        match &self.inner.host {
+            Host::Here(_, reach) => reach.claimed(call.id, access, allowed),
+            Host::Elsewhere(uplink) => uplink.claim(call.id, access, allowed),
+        }
+    }
+
+    /// Counts accesses of a kind like those of [`Bridge::claim`], without a record of each. Only in
+    /// the host's process.
+    pub fn claim_more(&self, kind: AccessKind, allowed: u64, denied: u64) {
+        if let Host::Here(_, reach) = &self.inner.host {
+            reach.claimed_more(kind, allowed, denied);
+        }
+    }
+
+    /// Whether the extension is in a worker process, so that its host is another.
+    pub fn is_remote(&self) -> bool {
+        matches!(self.inner.host, Host::Elsewhere(_))
     }
 
     /// The extension's settings: a MessagePack map.

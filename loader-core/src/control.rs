@@ -63,7 +63,7 @@ impl Dispatcher {
         };
         let (subject, what) = (Subject::Access(access.kind()), access.to_string());
         let (extension, at) = (slot.id.clone(), SystemTime::now());
-        Ok(Decision { number: 0, extension, call: 0, subject, what, at, verdict, reason })
+        Ok(Decision { number: 0, extension, call: 0, subject, what, at, verdict, reason, claimed: false })
     }
 
     /// What was decided about an extension since it was loaded, oldest first.

@@ -76,12 +76,30 @@ impl Core {
             found.iter().for_each(|alert| kept.alert(alert.clone()));
             found
         });
-        for alert in alerts {
-            tracing::warn!(target: "quadriga::audit", extension = slot.id.as_str(), rule = alert.rule, evidence = alert.evidence, "alert");
-            slot.act(&alert);
-            // Nobody may listen.
-            let _ = self.alerts.send(alert);
+        alerts.into_iter().for_each(|alert| self.raise(slot, alert));
+    }
+
+    /// Raises the alerts that the end of an instance leads to.
+    pub(crate) fn alert_of_end(&self, slot: &Slot, how: &str) {
+        for rule in self.policy.monitor.rules.iter().filter(|rule| rule.trigger == Trigger::Ended) {
+            let alert = Alert {
+                extension: slot.id.clone(),
+                rule: rule.name.clone(),
+                evidence: how.to_owned(),
+                samples: Vec::new(),
+                at: SystemTime::now(),
+                action: rule.action,
+            };
+            slot.reach.ward.history.with(|kept| kept.alert(alert.clone()));
+            self.raise(slot, alert);
         }
+    }
+
+    fn raise(&self, slot: &Slot, alert: Alert) {
+        tracing::warn!(target: "quadriga::audit", extension = slot.id.as_str(), rule = alert.rule, evidence = alert.evidence, "alert");
+        slot.act(&alert);
+        // Nobody may listen.
+        let _ = self.alerts.send(alert);
     }
 }
 

@@ -278,6 +278,7 @@ impl Core {
             was_up.then_some(next)
         });
         slot.reach.ward.standing.changed();
+        self.alert_of_end(slot, &what);
         match (supervision.recovery, next) {
             (_, None) => {}
             (Recovery::Disable, _) => self.give_up(slot, State::Disabled, what),

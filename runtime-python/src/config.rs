@@ -38,6 +38,8 @@ pub(crate) struct Engine {
     pub(crate) cancel: Py<PyAny>,
     pub(crate) fits: Py<PyAny>,
     pub(crate) report: Py<PyAny>,
+    /// To be called once, in a worker process.
+    pub(crate) watch_files: Py<PyAny>,
     /// The SDK's `Timestamp`, one for all extensions.
     pub(crate) timestamp: Py<PyAny>,
     /// The value that stands for an object, of `python/objects.py`.
@@ -90,6 +92,9 @@ fn build(py: Python<'_>, interrupter: Interrupter) -> PyResult<Engine> {
     let code = ffi::c_str!(include_str!("python/spaces.py"));
     let spaces = module(code, c"<quadriga>/spaces.py", c"_quadriga_spaces")?;
     spaces.call_method0("install")?;
+    let code = ffi::c_str!(include_str!("python/watch.py"));
+    let watch = module(code, c"<quadriga>/watch.py", c"_quadriga_watch")?;
+    watch.call_method0("install")?;
     let code = ffi::c_str!(include_str!("python/shapes.py"));
     module(code, c"<quadriga>/shapes.py", c"_quadriga_shapes")?;
     let code = ffi::c_str!(include_str!("python/objects.py"));
@@ -129,6 +134,7 @@ fn build(py: Python<'_>, interrupter: Interrupter) -> PyResult<Engine> {
         cancel: get("cancel")?,
         fits: get("fits")?,
         report: get("report")?,
+        watch_files: watch.getattr("watch_files")?.unbind(),
         timestamp: timestamp.getattr("Timestamp")?.unbind(),
         plain: objects.getattr("plain")?.unbind(),
         sdk: sdk.unbind(),

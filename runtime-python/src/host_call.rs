@@ -8,8 +8,9 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyTuple};
 use quadriga_abi::msgpack::{Depth, STREAM, Token, write};
+use quadriga_abi::permission::{Access, FsMode};
 use quadriga_abi::{Bytes, Error, ErrorCode};
-use quadriga_core::{Bridge, CallContext, LogLevel};
+use quadriga_core::{Bridge, CallContext, Counter, LogLevel};
 use tokio::runtime::Handle;
 
 use crate::config;
@@ -168,6 +169,17 @@ impl Host {
 
     fn cancelled(&self, py: Python<'_>) -> bool {
         self.bridge.cancelled(&self.context(py))
+    }
+
+    /// The kernel refused access to a file.
+    fn refused(&self, py: Python<'_>, path: &str, writes: bool) {
+        let mode = if writes { FsMode::ReadWrite } else { FsMode::ReadOnly };
+        self.bridge.claim(&self.context(py), &Access::Fs { path, mode }, false);
+    }
+
+    /// The extension is about to try to start a program.
+    fn tried_to_start(&self) {
+        self.bridge.report(Counter::Spawns, 1);
     }
 
     fn log(&self, py: Python<'_>, level: &str, message: &str) {

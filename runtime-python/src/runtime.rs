@@ -130,6 +130,11 @@ fn load(
         return Err(Error::new(ErrorCode::EntryInvalid, message));
     }
     thread::attach(|py| {
+        // The one extension of a worker process.
+        if bridge.is_remote() {
+            let watched = engine.watch_files.bind(py).call0();
+            watched.map_err(|error| Error::new(ErrorCode::Internal, error.to_string()))?;
+        }
         let host = Py::new(py, Host::new(bridge, number, executor)).map_err(|error| unopened(py, &error))?;
         let space = engine.open_space.bind(py).call1((&extension, root, entry, &host, &engine.sdk));
         let space = space.map_err(|error| unopened(py, &error))?.unbind();

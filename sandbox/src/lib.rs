@@ -6,6 +6,7 @@
 
 #![cfg(target_os = "linux")]
 
+mod claims;
 pub mod confine;
 mod frame;
 mod jail;

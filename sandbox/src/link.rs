@@ -20,6 +20,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tokio::task::AbortHandle;
 
+use crate::claims::Allowance;
 use crate::confine::Cgroup;
 use crate::frame::{Frame, INPUT, Reader};
 use crate::job::Greeting;
@@ -46,6 +47,8 @@ pub(crate) struct Link {
     /// The calls of the extension to others, each with what ends it once it is on its way.
     host_calls: Mutex<HashMap<u64, Option<AbortHandle>>>,
     streams: Streams,
+    /// What it may have recorded of what it says that its guest tried.
+    allowance: Allowance,
     /// Waits for the hello.
     loading: Mutex<Option<oneshot::Sender<Result<Greeting, Error>>>>,
     /// Why it is gone.
@@ -94,6 +97,7 @@ impl Link {
             calls: Mutex::default(),
             host_calls: Mutex::default(),
             streams: Streams::default(),
+            allowance: Allowance::default(),
             loading: Mutex::new(Some(loading)),
             fate: OnceLock::new(),
             over: watch::Sender::new(None),

@@ -71,6 +71,9 @@ pub enum Trigger {
         /// In which time.
         within: Duration,
     },
+    /// Its instance ended by itself: it crashed, broke the contract, or was ended by the kernel. The
+    /// evidence says how, by the signal if it was one.
+    Ended,
     /// It tried so many times to start a program.
     SpawnAttempts {
         /// How many times.
@@ -135,6 +138,7 @@ impl Trigger {
     /// The span of time that it looks at.
     pub(crate) fn within(&self) -> Duration {
         match *self {
+            Self::Ended => Duration::ZERO,
             Self::DenialBurst { within, .. }
             | Self::ErrorRate { within, .. }
             | Self::MemorySawtooth { within, .. }
@@ -149,6 +153,8 @@ impl Trigger {
         let last = series.last()?;
         let span = spans(series, self.within());
         let evidence = match *self {
+            // Raised at the end itself.
+            Self::Ended => None,
             Self::DenialBurst { count, within } => {
                 let denied = last.denied - span.start.denied;
                 (denied >= count).then(|| format!("{denied} accesses were denied within {within:?}"))

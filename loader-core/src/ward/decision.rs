@@ -37,6 +37,9 @@ pub struct Decision {
     pub verdict: Verdict,
     /// Why.
     pub reason: Reason,
+    /// Whether that it was tried, and what came of it, is the word of its worker process, which the
+    /// host cannot check.
+    pub claimed: bool,
 }
 
 /// What a [`Decision`] is about.
@@ -86,6 +89,9 @@ pub enum Reason {
     Alert,
     /// The extension's instance ended.
     Crash,
+    /// Its worker or the kernel decided so, though the host would not have: by permissions of an
+    /// earlier moment, or by what is around the worker.
+    Worker,
 }
 
 /// Which decisions are wanted. The default is all that are kept.
@@ -110,6 +116,14 @@ pub struct Tally {
     pub denied: u64,
 }
 
+/// What was said to something.
+struct Said {
+    subject: Subject,
+    verdict: Verdict,
+    reason: Reason,
+    claimed: bool,
+}
+
 /// Counts all decisions about one extension, and keeps the last of each sort.
 #[derive(Default)]
 pub(crate) struct DecisionLog {
@@ -120,53 +134,70 @@ pub(crate) struct DecisionLog {
 
 impl DecisionLog {
     /// Counts an access that was allowed, and records it if it is one of the sample.
-    pub(crate) fn allowed(&self, extension: &ExtensionId, call: u64, access: &Access<'_>) {
+    pub(crate) fn allowed(
+        &self,
+        extension: &ExtensionId,
+        call: u64,
+        access: &Access<'_>,
+        reason: Reason,
+        claimed: bool,
+    ) {
         let kind = access.kind();
         let before = self.counts[kind as usize][Verdict::Allowed as usize].fetch_add(1, Relaxed);
         if before < FIRST || before.is_multiple_of(STEP) {
-            let what = access.to_string();
-            self.record(extension, call, Subject::Access(kind), what, Verdict::Allowed, Reason::Granted);
+            let said = Said { subject: Subject::Access(kind), verdict: Verdict::Allowed, reason, claimed };
+            self.record(extension, call, access.to_string(), said);
         }
     }
 
     /// Counts and records an access that was denied.
-    pub(crate) fn denied(&self, extension: &ExtensionId, call: u64, access: &Access<'_>, reason: Reason) {
+    pub(crate) fn denied(
+        &self,
+        extension: &ExtensionId,
+        call: u64,
+        access: &Access<'_>,
+        reason: Reason,
+        claimed: bool,
+    ) {
         let kind = access.kind();
         self.counts[kind as usize][Verdict::Denied as usize].fetch_add(1, Relaxed);
         let what = access.to_string();
-        tracing::info!(target: "quadriga::audit", extension = extension.as_str(), call, what, ?reason, "denied");
-        self.record(extension, call, Subject::Access(kind), what, Verdict::Denied, reason);
+        tracing::info!(target: "quadriga::audit", extension = extension.as_str(), call, what, ?reason, claimed, "denied");
+        let said = Said { subject: Subject::Access(kind), verdict: Verdict::Denied, reason, claimed };
+        self.record(extension, call, what, said);
+    }
+
+    /// Counts accesses that are not recorded.
+    pub(crate) fn count(&self, kind: AccessKind, allowed: u64, denied: u64) {
+        let [passed, refused] = &self.counts[kind as usize];
+        passed.fetch_add(allowed, Relaxed);
+        refused.fetch_add(denied, Relaxed);
     }
 
     /// Records what was done to an extension.
     pub(crate) fn managed(&self, extension: &ExtensionId, what: String, reason: Reason) {
         tracing::info!(target: "quadriga::audit", extension = extension.as_str(), what, ?reason, "managed");
-        self.record(extension, 0, Subject::Management, what, Verdict::Allowed, reason);
+        let said = Said { subject: Subject::Management, verdict: Verdict::Allowed, reason, claimed: false };
+        self.record(extension, 0, what, said);
     }
 
     /// Records a first call from one extension to another, which is counted with its pair.
     pub(crate) fn first(&self, extension: &ExtensionId, call: u64, access: &Access<'_>) {
-        let subject = Subject::Access(access.kind());
-        self.record(extension, call, subject, access.to_string(), Verdict::Allowed, Reason::Granted);
+        let (subject, verdict) = (Subject::Access(access.kind()), Verdict::Allowed);
+        let said = Said { subject, verdict, reason: Reason::Granted, claimed: false };
+        self.record(extension, call, access.to_string(), said);
     }
 
-    fn record(
-        &self,
-        extension: &ExtensionId,
-        call: u64,
-        subject: Subject,
-        what: String,
-        verdict: Verdict,
-        reason: Reason,
-    ) {
+    fn record(&self, extension: &ExtensionId, call: u64, what: String, said: Said) {
         let (extension, at) = (extension.clone(), SystemTime::now());
+        let Said { subject, verdict, reason, claimed } = said;
         let mut records = lock(&self.records);
         let number = 1 + self.numbers.fetch_add(1, Relaxed);
         let ring = records.entry((subject, verdict)).or_default();
         if ring.len() == KEPT {
             ring.pop_front();
         }
-        ring.push_back(Decision { number, extension, call, subject, what, at, verdict, reason });
+        ring.push_back(Decision { number, extension, call, subject, what, at, verdict, reason, claimed });
     }
 
     /// The decisions that are kept and pass a filter, in their order.

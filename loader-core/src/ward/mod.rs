@@ -241,10 +241,35 @@ impl Reach {
         }
         match self.verdict(access) {
             Ok(()) => {
-                self.ward.log.allowed(&self.ward.id, call, access);
+                self.ward.log.allowed(&self.ward.id, call, access, Reason::Granted, false);
                 Ok(())
             }
             Err(reason) => Err(self.deny(call, access, reason)),
+        }
+    }
+
+    /// Records what somebody else says to have let pass or not.
+    pub(crate) fn claimed(&self, call: u64, access: &Access<'_>, allowed: bool) {
+        if matches!(access, Access::Subprocess(_)) {
+            self.meter.add(Counter::Spawns, 1);
+        }
+        let (id, log) = (&self.ward.id, &self.ward.log);
+        match (self.verdict(access), allowed) {
+            (Ok(()), true) => log.allowed(id, call, access, Reason::Granted, true),
+            (Err(_), true) => log.allowed(id, call, access, Reason::Worker, true),
+            (verdict, false) => {
+                log.denied(id, call, access, verdict.err().unwrap_or(Reason::Worker), true);
+                self.meter.denied.fetch_add(1, Relaxed);
+            }
+        }
+    }
+
+    /// Counts the same, without a record of each.
+    pub(crate) fn claimed_more(&self, kind: AccessKind, allowed: u64, denied: u64) {
+        self.ward.log.count(kind, allowed, denied);
+        self.meter.denied.fetch_add(denied, Relaxed);
+        if kind == AccessKind::Subprocess {
+            self.meter.add(Counter::Spawns, allowed + denied);
         }
     }
 
@@ -291,7 +316,7 @@ impl Reach {
 
     fn deny(&self, call: u64, access: &Access<'_>, reason: Reason) -> Error {
         let id = &self.ward.id;
-        self.ward.log.denied(id, call, access, reason);
+        self.ward.log.denied(id, call, access, reason, false);
         self.meter.denied.fetch_add(1, Relaxed);
         let hint = match reason {
             Reason::Rule => "a rule of the host blocks calls between the two".to_owned(),

@@ -153,6 +153,9 @@ impl Link {
                 Ok(())
             }
             Kind::Ping => self.answered_ping(id),
+            Kind::Event => {
+                self.allowance.take(&frame.envelope.payload, &self.bridge, |call| self.context(call))
+            }
             Kind::Log => self.log(id, &frame.envelope.payload),
             // Of a newer contract.
             Kind::Unknown => Ok(()),
@@ -221,8 +224,9 @@ fn name(signal: i32) -> &'static str {
         9 => " (SIGKILL)",
         11 => " (SIGSEGV)",
         15 => " (SIGTERM)",
-        24 => " (SIGXCPU)",
-        31 => " (SIGSYS)",
+        24 => " (SIGXCPU: it had used up its processor time)",
+        25 => " (SIGXFSZ: it wrote a file that was too large)",
+        31 => " (SIGSYS: it made a system call that it may not)",
         _ => "",
     }
 }

@@ -201,6 +201,7 @@ impl Answer {
             streams.cut(&Error::new(ErrorCode::Cancelled, "the call is over"));
         }
         host.streams.remove(self.id);
+        host.tell();
         host.send(&Frame::answer(Kind::Reply, self.id, self.server.checked(result)));
     }
 }

@@ -12,13 +12,14 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use quadriga_abi::permission::{Access, Permissions};
 use quadriga_abi::{Bytes, Envelope, Error, ErrorCode, ExtensionId, Kind, Target};
-use quadriga_core::{BoxFuture, CallContext, Feed, Input, Items, LogLevel, Outcome, Uplink};
+use quadriga_core::{BoxFuture, CallContext, Counter, Feed, Input, Items, LogLevel, Outcome, Uplink};
 use rustix::net::SendFlags;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::pool;
 use super::server::End;
+use crate::claims::{GATHER, Gathered};
 use crate::frame::{FROM_GUEST, Frame, INPUT, OUTPUT, write};
 use crate::shared::Lender;
 use crate::streams::{Sink, Streams, Wire};
@@ -41,6 +42,8 @@ pub(super) struct Host {
     /// Set before the extension is loaded.
     pub(super) executor: OnceLock<Handle>,
     events: mpsc::Sender<End>,
+    /// What the guest tried, for the host.
+    gathered: Gathered,
 }
 
 /// A call to the guest.
@@ -65,6 +68,7 @@ impl Host {
             permissions: Mutex::default(),
             executor: OnceLock::new(),
             events,
+            gathered: Gathered::default(),
         })
     }
 
@@ -111,6 +115,29 @@ impl Host {
         }
         self.send(&Frame { envelope, flags, parent });
         Asking { host: self.this.clone(), id, answered, done: false }
+    }
+
+    /// Tells the host what the guest tried, as far as it was not told.
+    pub(super) fn tell(&self) {
+        if let Some(claims) = self.gathered.take() {
+            self.send(&Frame::new(Kind::Event, 0, claims));
+        }
+    }
+
+    /// Has the host told soon. Each answer tells it too.
+    fn tell_later(&self) {
+        if let Some(executor) = self.executor.get()
+            && self.gathered.is_due()
+        {
+            let host = self.this.clone();
+            executor.spawn(async move {
+                tokio::time::sleep(GATHER).await;
+                if let Some(host) = host.upgrade() {
+                    host.gathered.told();
+                    host.tell();
+                }
+            });
+        }
     }
 
     fn id(&self) -> u64 {
@@ -192,12 +219,27 @@ impl Uplink for Host {
     }
 
     /// For the runtime's own sake: it is the layers around this process that hold the extension.
-    fn check(&self, _call: u64, access: &Access<'_>) -> Result<(), Error> {
-        if self.permissions.lock().allows(access) {
+    fn check(&self, call: u64, access: &Access<'_>) -> Result<(), Error> {
+        let allowed = self.permissions.lock().allows(access);
+        self.claim(call, access, allowed);
+        if allowed {
             return Ok(());
         }
         let error = Error::new(ErrorCode::PermissionDenied, format!("the extension may not {access}"));
         Err(error.with_hint(format!("ask for it in the manifest, [permissions] {}", access.request())))
+    }
+
+    fn claim(&self, call: u64, access: &Access<'_>, allowed: bool) {
+        self.gathered.check(call, access, allowed);
+        self.tell_later();
+    }
+
+    fn report(&self, counter: Counter, amount: u64) {
+        // The others the host sees itself.
+        if counter == Counter::Spawns {
+            self.gathered.spawns(amount);
+            self.tell_later();
+        }
     }
 }
 

@@ -45,5 +45,7 @@ mod streams;
 mod versions;
 #[cfg(feature = "wasm")]
 mod wasm;
+#[cfg(all(feature = "process", feature = "python", target_os = "linux"))]
+mod witness;
 #[cfg(all(feature = "process", any(feature = "v8", feature = "quickjs"), target_os = "linux"))]
 mod workers;
