@@ -1,13 +1,14 @@
 //! Takes samples of what is loaded, and looks at them by the policy's rules.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use quadriga_abi::Error;
 use tokio::sync::broadcast;
 
 use crate::dispatcher::Core;
 use crate::route::Slot;
-use crate::ward::{Action, Activity, Alert, Counter, DecisionFilter, Reason};
+use crate::ward::{Action, Activity, Alert, Counter, DecisionFilter, Reason, Trigger};
 use crate::{Dispatcher, State};
 
 impl Dispatcher {

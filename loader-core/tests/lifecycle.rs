@@ -40,7 +40,7 @@ async fn what_was_stopped_is_started_as_it_was_loaded() {
     assert_eq!((status.state, status.usage.instances, status.uptime), (State::Stopped, 0, Duration::ZERO));
     assert_eq!(host.health("a.b").await.unwrap().liveness, Liveness::Ended);
     let error = call(&host, "a.b", "echo").await.unwrap_err();
-    assert_eq!((error.code, error.cause), (ErrorCode::ExtensionStopped, None));
+    assert_eq!((error.code, &error.cause), (ErrorCode::ExtensionStopped, &None));
     assert_eq!(host.pause("a.b").unwrap_err().code, ErrorCode::ExtensionStopped);
     // The manifest is not read again.
     write(dir.path(), "a.b", "[broken");

@@ -65,6 +65,8 @@ pub(crate) enum Broken {
     Malformed(#[from] FrameError),
     #[error("a payload in shared memory that cannot be had: {0}")]
     Shared(String),
+    #[error("{0} files, where {FILES} are the most that wait for their frames")]
+    Files(usize),
     #[error("the connection ended within a frame")]
     CutOff,
 }
@@ -207,7 +209,12 @@ impl Reader {
                 return Ok(Next::Frame(frame));
             }
             wait(&self.socket).map_err(io::Error::from)?;
-            match self.fill(flags) {
+            let read = self.fill(flags);
+            // Nobody sends more than one with a frame, and few at all.
+            if self.borrower.files.len() > FILES {
+                return Err(Broken::Files(self.borrower.files.len()));
+            }
+            match read {
                 Ok(0) if self.begun.is_none() && self.unread.is_empty() => return Ok(Next::End),
                 Ok(0) => return Err(Broken::CutOff),
                 Ok(_) => {}
@@ -256,7 +263,7 @@ impl Reader {
     fn fill(&mut self, flags: RecvFlags) -> io::Result<usize> {
         self.buffer.copy_within(self.unread.clone(), 0);
         self.unread = 0..self.unread.len();
-        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(FILES))];
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(FILES + 1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let read = loop {
             let mut room = [IoSliceMut::new(&mut self.buffer[self.unread.end..])];
@@ -272,11 +279,32 @@ impl Reader {
                 self.borrower.files.extend(files);
             }
         }
-        // Nobody sends more than one with a frame.
-        self.borrower.files.truncate(FILES);
         self.unread.end += read;
         Ok(read)
     }
+}
+
+/// The payloads of the frames in some bytes, up to what is none.
+pub(crate) fn all(words: &[u8], most: usize) -> Vec<Bytes> {
+    let pair = rustix::net::socketpair(
+        rustix::net::AddressFamily::UNIX,
+        rustix::net::SocketType::STREAM,
+        rustix::net::SocketFlags::CLOEXEC,
+        None,
+    );
+    let Ok((ours, theirs)) = pair else { return Vec::new() };
+    let mut reader = Reader::new(Arc::new(theirs), most);
+    let mut payloads = Vec::new();
+    // In pieces that the socket takes without a reader.
+    for piece in words.chunks(CHUNK) {
+        if !write(&ours, [piece, &[]], None, SendFlags::empty()).is_ok_and(|sent| sent == piece.len()) {
+            break;
+        }
+        while let Ok(Next::Frame(frame)) = reader.next_until(Instant::now()) {
+            payloads.push(frame.envelope.payload);
+        }
+    }
+    payloads
 }
 
 #[cfg(test)]

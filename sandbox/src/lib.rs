@@ -29,3 +29,12 @@ pub use runtime::ProcessRuntime;
 pub fn worker_program() -> Result<std::path::PathBuf, quadriga_abi::Error> {
     program::find(None)
 }
+
+/// For the fuzz targets.
+#[doc(hidden)]
+pub mod fuzzing {
+    /// The payloads of the frames that a host reads of what a worker sends.
+    pub fn frames(words: &[u8], most: usize) -> Vec<quadriga_abi::Bytes> {
+        crate::frame::all(words, most)
+    }
+}

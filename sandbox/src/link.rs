@@ -285,3 +285,6 @@ impl Wire for Link {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

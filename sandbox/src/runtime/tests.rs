@@ -301,3 +301,13 @@ async fn who_asks_is_told_that_a_worker_has_ended_and_why() {
     assert_eq!(instance.ended().unwrap().await, why);
     stage.is_well().await;
 }
+
+#[tokio::test]
+async fn a_hello_that_never_ends_fails_the_load_in_time() {
+    let begin = &hello()[..20];
+    let (stage, loaded) = Stage::asking("[limits]\nload-timeout = '300ms'", begin, &[]).await;
+    let error = loaded.unwrap_err();
+    assert_eq!(error.code, ErrorCode::DeadlineExceeded, "{error:?}");
+    assert!(error.message.contains("did not load"), "{error:?}");
+    stage.is_well().await;
+}
