@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use quadriga::abi::manifest::{FILE_NAME, Manifest};
 use quadriga::abi::{Error, ErrorCode};
-use quadriga::{Grant, LoadOptions, Status};
+use quadriga::{Grant, Layer, LoadOptions, Status};
 use serde::Serialize;
 use serde_json::{Value as Json, json};
 
@@ -53,6 +53,7 @@ fn show(dir: &Path, manifest: &Manifest, loaded: Option<&Status>, output: Output
             json!({
                 "runtime": status.runtime,
                 "isolation": status.isolation,
+                "layers": status.layers,
                 "contract": status.contract,
                 "load_ms": millis(status.load_time),
                 "methods": status.methods,
@@ -84,6 +85,7 @@ fn text(manifest: &Manifest, loaded: Option<&Status>) -> Result<String> {
     let facts = [
         ("Runtime", format!("{}, {}", runtime.kind, runtime.entry)),
         ("Isolation", isolation),
+        ("Held by", loaded.map(|status| layers(&status.layers)).unwrap_or_default()),
         ("Contract", loaded.map(|status| status.contract.to_string()).unwrap_or_default()),
         ("Permissions", asked(&manifest.permissions)?),
         ("Limits", asked(&manifest.limits)?),
@@ -103,6 +105,12 @@ fn text(manifest: &Manifest, loaded: Option<&Status>) -> Result<String> {
         None => out.push_str("\nNot loaded: what it exports is not known.\n"),
     }
     Ok(out)
+}
+
+/// The layers that were reached, at least in part.
+fn layers(layers: &[Layer]) -> String {
+    let reached = layers.iter().filter(|layer| matches!(layer.state.as_str(), "reached" | "partly"));
+    reached.map(|layer| layer.name.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 /// The fields of a section of the manifest that are set, by the names they have there.

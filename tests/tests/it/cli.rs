@@ -281,3 +281,36 @@ fn an_interrupt_ends_it_with_130() {
     assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
     assert_eq!(child.wait().unwrap().code(), Some(130));
 }
+
+#[test]
+fn operators_see_what_was_decided_and_what_holds() {
+    let dir = guest("hostile", "python");
+    let dir = text(&dir);
+    let call = ["call", dir, "read_file", "\"/etc/shadow\"", "--isolation", "process", "--report"];
+    let run = quadriga(&[&call[..], &["--json", "--limit", "call-timeout=30s"]].concat());
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    let report = &run.json()["report"];
+    assert_eq!(report["isolation"], "process");
+    assert!(report["layers"].as_array().unwrap().iter().any(|layer| layer["name"] == "seccomp"));
+    assert_eq!(report["decisions"][0]["what"], "read /etc/shadow");
+    assert_eq!((&report["accesses"]["fs"]["denied"], &report["usage"]["denied"]), (&json!(1), &json!(1)));
+    let plain = quadriga(&call);
+    assert!(plain.stderr.contains("denied") && plain.stderr.contains("read /etc/shadow"), "{}", plain.stderr);
+    let js = guest("relay", "js");
+    for (limit, code, words) in [
+        ("call-timeout=1us", 1, "deadline"),
+        ("cpu-share=0.5", 1, "cannot enforce the limit cpu-share"),
+        ("memory", 2, "expected NAME=VALUE"),
+        ("memory=much", 1, "no size"),
+    ] {
+        let run = quadriga(&["call", text(&js), "add", "[1, 2]", "--limit", limit]);
+        assert_eq!(run.code, Some(code), "{limit}: {}", run.stderr);
+        assert!(run.stderr.contains(words), "{limit}: {}", run.stderr);
+    }
+    let inspected = quadriga(&["inspect", dir, "--isolation", "process"]);
+    assert!(
+        inspected.stdout.contains("Held by") && inspected.stdout.contains("landlock"),
+        "{}",
+        inspected.stdout
+    );
+}
