@@ -22,13 +22,16 @@ pub(crate) const SUPPORT: Support = Support {
     permissions: &[],
 };
 
+/// The entry that runs a loose piece of source. No stack shows it.
+pub(crate) const SNIPPET: &str = "quadriga-snippet.js";
+
 /// A language that differs from the others in how its files are read alone.
 macro_rules! language {
     ($name:literal, $suffix:literal) => {
         Language {
             names: &[$name, $suffix],
             file: concat!("snippet.", $suffix),
-            entry: "main.js",
+            entry: SNIPPET,
             wrapper: concat!("const SOURCE = \"./snippet.", $suffix, "\";\n", include_str!("js/snippet.js")),
         }
     };

@@ -3,6 +3,7 @@
 use deno_core::v8;
 use quadriga_abi::{Error, ErrorCode};
 
+use crate::config;
 use crate::convert;
 use crate::modules::PACKAGE;
 use crate::state::State;
@@ -86,7 +87,8 @@ pub(crate) fn to_exception<'s>(scope: &mut v8::PinScope<'s, '_>, error: &Error) 
 
 /// Leaves our own frames out of a stack and names files as the package does.
 pub(crate) fn tidy(stack: &str) -> String {
-    let ours = |line: &&str| !(line.trim_start().starts_with("at ") && line.contains("ext:"));
+    let frame = |line: &str| line.trim_start().starts_with("at ");
+    let ours = |line: &&str| !(frame(line) && (line.contains("ext:") || line.contains(config::SNIPPET)));
     let lines: Vec<&str> = stack.lines().filter(ours).collect();
     lines.join("\n").replace(PACKAGE, "")
 }

@@ -25,7 +25,7 @@ const GRACE: Duration = Duration::from_millis(500);
 const LANGUAGES: [Language; 1] = [Language {
     names: &["python", "py"],
     file: "snippet.py",
-    entry: "main.py",
+    entry: "quadriga_snippet.py",
     wrapper: include_str!("python/snippet.py"),
 }];
 

@@ -59,6 +59,8 @@ pub(crate) struct Link {
     dismissed: AtomicBool,
     /// It stands still.
     frozen: watch::Sender<bool>,
+    /// By its cgroup.
+    in_freezer: AtomicBool,
     /// Who waits for a sign of life.
     pings: Mutex<HashMap<u64, oneshot::Sender<()>>>,
 }
@@ -103,6 +105,7 @@ impl Link {
             over: watch::Sender::new(None),
             dismissed: AtomicBool::new(false),
             frozen: watch::Sender::new(false),
+            in_freezer: AtomicBool::new(false),
             pings: Mutex::default(),
         });
         let reading = Arc::clone(&link);

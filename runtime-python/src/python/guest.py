@@ -217,7 +217,9 @@ def _frame(space, frame):
 
 
 def _inside(space, path):
-    return bool(path) and path.startswith(space.root + os.sep)
+    """Whether it is a file of the author's: not the one that runs a loose piece of source."""
+    inside = bool(path) and path.startswith(space.root + os.sep)
+    return inside and not path.endswith(os.sep + "quadriga_snippet.py")
 
 
 class Lines(io.TextIOBase):

@@ -30,7 +30,14 @@ impl Link {
         self.frozen.send_replace(true);
         if let Some(cgroup) = &self.cgroup {
             match cgroup.freeze() {
-                Ok(()) => return Ok(Pause::Frozen),
+                Ok(()) => {
+                    self.in_freezer.store(true, Ordering::SeqCst);
+                    if self.is_over() || self.dismissed.load(Ordering::SeqCst) {
+                        // It was to be ended meanwhile, and has to see that.
+                        self.strike();
+                    }
+                    return Ok(Pause::Frozen);
+                }
                 Err(error) => {
                     tracing::debug!(extension = self.bridge.extension().as_str(), %error, "no freezer");
                     // It may have got half of the way.
@@ -39,9 +46,7 @@ impl Link {
             }
         }
         self.child.signal(Signal::STOP);
-        for pid in self.below(Signal::STOP) {
-            tracing::trace!(pid, "stopped");
-        }
+        self.below(Signal::STOP);
         Ok(Pause::Stopped)
     }
 
@@ -50,14 +55,18 @@ impl Link {
         if !*self.frozen.borrow() || self.is_over() {
             return Ok(());
         }
-        if let Some(cgroup) = &self.cgroup {
-            cgroup.thaw().map_err(|error| {
-                Error::new(ErrorCode::Internal, format!("the worker cannot be thawed: {error}"))
-            })?;
+        match &self.cgroup {
+            Some(cgroup) if self.in_freezer.load(Ordering::Acquire) => {
+                cgroup.thaw().map_err(|error| {
+                    Error::new(ErrorCode::Internal, format!("the worker cannot be thawed: {error}"))
+                })?;
+                self.in_freezer.store(false, Ordering::Release);
+            }
+            _ => {
+                self.below(Signal::CONT);
+                self.child.signal(Signal::CONT);
+            }
         }
-        // Whatever it was stopped by.
-        self.below(Signal::CONT);
-        self.child.signal(Signal::CONT);
         self.frozen.send_replace(false);
         Ok(())
     }
@@ -66,16 +75,17 @@ impl Link {
     /// no signal before it is thawed.
     pub(super) fn strike(&self) {
         self.child.kill();
-        if self.frozen.send_replace(false)
+        if self.in_freezer.swap(false, Ordering::SeqCst)
             && let Some(cgroup) = &self.cgroup
         {
             let _ = cgroup.thaw();
         }
+        self.frozen.send_replace(false);
     }
 
     /// Sends a signal to all that the worker started and that came from that, until there are none
     /// that have not got it. Whoever is stopped reaps nobody, so that no number is given to others.
-    fn below(&self, signal: Signal) -> HashSet<i32> {
+    fn below(&self, signal: Signal) {
         let mut seen = HashSet::new();
         for _ in 0..ROUNDS {
             let before = seen.len();
@@ -94,7 +104,6 @@ impl Link {
                 break;
             }
         }
-        seen
     }
 
     /// Asks for a sign of life.
@@ -131,7 +140,7 @@ impl Link {
 }
 
 /// The children of a process, of all its threads.
-fn children(pid: i32) -> Vec<i32> {
+pub(super) fn children(pid: i32) -> Vec<i32> {
     let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
     let lists =
         threads.flatten().filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());

@@ -2,6 +2,8 @@
 //! but it is the test that writes, so that it can send files too.
 
 use std::fs::File;
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
 use std::os::fd::AsFd as _;
 use std::sync::atomic::AtomicU64;
 use std::time::Instant;
@@ -15,8 +17,7 @@ use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketFlags, SocketType,
     sendmsg, shutdown, socketpair,
 };
-use std::io::IoSlice;
-use std::mem::MaybeUninit;
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::*;
 use crate::claims::Gathered;
@@ -84,13 +85,13 @@ struct Worker {
 }
 
 impl Worker {
-    async fn start() -> Self {
+    async fn start(script: &str) -> Self {
         let pair =
             || socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
         let ((ours, socket), (nothing, _)) = (pair(), pair());
         let folder = tempfile::tempdir().unwrap();
         let program = folder.path().join("sleeper");
-        std::fs::write(&program, "#!/bin/sh\nexec sleep 60\n").unwrap();
+        std::fs::write(&program, script).unwrap();
         std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let ours = Arc::new(ours);
         let (child, pipes) = nursery::start(&program, nothing, Arc::clone(&ours)).await.unwrap();
@@ -102,7 +103,11 @@ impl Worker {
 
     /// One that is loaded and has a call with this id under way.
     async fn busy(call: u64) -> (Self, Outcome) {
-        let mut worker = Self::start().await;
+        Self::busy_with(call, "#!/bin/sh\nexec sleep 60\n").await
+    }
+
+    async fn busy_with(call: u64, script: &str) -> (Self, Outcome) {
+        let mut worker = Self::start(script).await;
         worker.say(&hello());
         worker.loaded.take().unwrap().await.unwrap().unwrap();
         let answer =
@@ -291,6 +296,43 @@ async fn files_that_are_not_what_they_should_be_end_the_worker() {
         worker.send(&words, &files);
         assert_names(&worker.end().await, expected);
     }
+}
+
+/// Without a freezer, by signals: the worker and what it started.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_no_cgroup_is_stopped_by_signals() {
+    let state = |pid: i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next())
+    };
+    let (worker, answer) = Worker::busy_with(1, "#!/bin/sh\nsleep 60 &\nexec sleep 60\n").await;
+    let pid = worker.link.pid() as i32;
+    let until = Instant::now() + SOON;
+    let below = loop {
+        assert!(Instant::now() < until, "it started nothing");
+        if let [child] = freeze::children(pid)[..] {
+            break child;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    };
+    assert_eq!(worker.link.freeze().unwrap(), quadriga_core::Pause::Stopped);
+    let stopped = || [pid, below].map(state) == [Some('T'); 2];
+    while !stopped() {
+        assert!(Instant::now() < until, "{:?}", [pid, below].map(state));
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    // Its time to end a call does not begin before it goes on.
+    worker.link.interrupt(1);
+    tokio::time::sleep(PATIENCE + Duration::from_millis(300)).await;
+    assert!(!worker.link.is_over());
+    worker.link.thaw().unwrap();
+    while stopped() {
+        assert!(Instant::now() < until);
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert_names(&worker.end().await, "a call went on for 2 s after it had to end");
+    assert_names(&answer.result().await.unwrap_err(), "a call went on for 2 s");
+    let _ = kill_process(Pid::from_raw(below).unwrap(), Signal::KILL);
 }
 
 /// Files come with every frame, and none of these needs one.

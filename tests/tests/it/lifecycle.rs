@@ -56,11 +56,14 @@ fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// The processor time of a process, in ticks of the kernel.
+/// The processor time of a process and all below it, in ticks of the kernel.
 fn used(pid: u32) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
+    let own =
+        fields.get(11..13).into_iter().flatten().map(|ticks| ticks.parse::<u64>().unwrap()).sum::<u64>();
+    let below = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    own + below.split_whitespace().map(|pid| used(pid.parse().unwrap())).sum::<u64>()
 }
 
 fn signal(pid: u32, name: &str) {
