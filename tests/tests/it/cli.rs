@@ -299,7 +299,7 @@ fn operators_see_what_was_decided_and_what_holds() {
     let js = guest("relay", "js");
     for (limit, code, words) in [
         ("call-timeout=1us", 1, "deadline"),
-        ("cpu-share=0.5", 1, "cannot enforce the limit cpu-share"),
+        ("memry=1KiB", 1, "unknown field `memry`"),
         ("memory", 2, "expected NAME=VALUE"),
         ("memory=much", 1, "no size"),
     ] {
