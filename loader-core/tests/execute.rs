@@ -1,5 +1,7 @@
 //! Loose pieces of source code, with a runtime that needs no engine.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
