@@ -1,5 +1,7 @@
 //! How operators stop, start and pause what is loaded, and see how it does.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::sync::atomic::{AtomicU32, Ordering};
