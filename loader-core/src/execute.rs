@@ -39,11 +39,11 @@ pub struct Language {
 ///
 /// ```
 /// use quadriga_core::Snippet;
-/// let snippet = Snippet::new("python", "6 * 7");
+/// let snippet = Snippet::new("the-name-of-a-language", "6 * 7");
 /// ```
 #[derive(Debug, Clone)]
 pub struct Snippet {
-    /// A name of its language, such as `python`: see [`Dispatcher::languages`].
+    /// A name of its language: see [`Dispatcher::languages`].
     pub language: String,
     /// The source. What it comes to is up to its runtime: docs/hosts.md says it for ours.
     pub source: String,
