@@ -185,6 +185,11 @@ impl Reader {
         Self { socket, buffer, unread: 0..0, begun: None, borrower: Borrower::default(), most }
     }
 
+    /// Reads large payloads where they lie: only for who trusts the other side.
+    pub(crate) fn trusting(socket: Arc<OwnedFd>, most: usize) -> Self {
+        Self { borrower: Borrower::trusting(), ..Self::new(socket, most) }
+    }
+
     /// Waits for the next frame.
     pub(crate) fn next(&mut self) -> Result<Next, Broken> {
         self.read(RecvFlags::empty(), |_| Ok(()))

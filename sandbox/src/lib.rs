@@ -12,6 +12,7 @@ mod frame;
 mod jail;
 mod job;
 mod link;
+mod loan;
 mod nursery;
 mod output;
 mod program;

@@ -1,9 +1,9 @@
 //! Large payloads: they lie in memory that both processes have open as a file, and a frame says
-//! where. The sender owns it and uses it again; its size is sealed. The receiver copies a payload
-//! before it looks at it, because the sender could change it meanwhile.
+//! where. The sender owns it and uses it again; its size is sealed. A host copies a payload before it
+//! looks at it, because the worker could change it meanwhile; a worker reads it where it is.
 //!
-//! Both sides read and write it with calls to the kernel rather than map it: whatever the other
-//! side does, that ends in an error and not in a signal.
+//! A host reads and writes it with calls to the kernel rather than map it: whatever the worker does,
+//! that ends in an error and not in a signal.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -16,6 +16,8 @@ use quadriga_abi::Bytes;
 use rustix::buffer::spare_capacity;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate, memfd_create};
 use rustix::io::{Errno, pread, pwrite};
+
+use crate::loan::Mapping;
 
 /// What is smaller goes through the socket.
 const LARGE: usize = 16 << 10;
@@ -99,13 +101,27 @@ impl Lender {
 /// The regions of the other side.
 #[derive(Default)]
 pub(crate) struct Borrower {
-    regions: HashMap<u32, (OwnedFd, u64)>,
+    regions: HashMap<u32, (Foreign, u64)>,
+    /// The other side is trusted: payloads are read where they lie.
+    trusts: bool,
     /// Files that came with frames which have not been looked at.
     pub(crate) files: VecDeque<OwnedFd>,
 }
 
+/// A region of the other side.
+enum Foreign {
+    Copied(OwnedFd),
+    Read(Arc<Mapping>),
+}
+
 impl Borrower {
-    /// Copies the payload for which a reference stands, and gives its place back.
+    /// For payloads of a side that is trusted.
+    pub(crate) fn trusting() -> Self {
+        Self { trusts: true, ..Self::default() }
+    }
+
+    /// The payload for which a reference stands. Its place is given back once it was copied or, where
+    /// it is read in place, dropped.
     ///
     /// # Errors
     /// Says what is wrong with it.
@@ -117,23 +133,17 @@ impl Borrower {
         if !self.regions.contains_key(&number) {
             self.open(number)?;
         }
-        let (file, size) = self.regions.get(&number).ok_or("a region that nobody knows")?;
+        let (region, size) = self.regions.get(&number).ok_or("a region that nobody knows")?;
         if length > most as u64 || START.saturating_add(length) > *size {
             return Err(format!("{length} bytes in a region of {size}"));
         }
         let length = length as usize;
-        let failed = |error: Errno| format!("a region that cannot be read: {error}");
-        let mut bytes = Vec::with_capacity(length);
-        while bytes.len() < length {
-            let at = START + bytes.len() as u64;
-            if pread(file, spare_capacity(&mut bytes), at).map_err(failed)? == 0 {
-                return Err("a region that is shorter than it was".to_owned());
+        match region {
+            Foreign::Copied(file) => copy(file, length),
+            Foreign::Read(mapping) => {
+                mapping.payload(START as usize, length).ok_or_else(|| "a place beyond its region".to_owned())
             }
         }
-        // An allocation may be larger than was asked for.
-        bytes.truncate(length);
-        pwrite(file, &[0], 0).map_err(failed)?;
-        Ok(bytes.into())
     }
 
     /// Takes a region that came with the frame.
@@ -147,7 +157,29 @@ impl Borrower {
             return Err("a file that is no sealed memory".to_owned());
         }
         let size = fstat(&file).map_err(|error| io::Error::from(error).to_string())?.st_size;
-        self.regions.insert(number, (file, size.unsigned_abs()));
+        let size = size.unsigned_abs();
+        let failed = |error: Errno| format!("a region that cannot be mapped: {error}");
+        let region = match self.trusts {
+            true => Foreign::Read(Arc::new(Mapping::new(file, size as usize).map_err(failed)?)),
+            false => Foreign::Copied(file),
+        };
+        self.regions.insert(number, (region, size));
         Ok(())
     }
+}
+
+/// Copies the payload of a region, and gives its place back.
+fn copy(file: &OwnedFd, length: usize) -> Result<Bytes, String> {
+    let failed = |error: Errno| format!("a region that cannot be read: {error}");
+    let mut bytes = Vec::with_capacity(length);
+    while bytes.len() < length {
+        let at = START + bytes.len() as u64;
+        if pread(file, spare_capacity(&mut bytes), at).map_err(failed)? == 0 {
+            return Err("a region that is shorter than it was".to_owned());
+        }
+    }
+    // An allocation may be larger than was asked for.
+    bytes.truncate(length);
+    pwrite(file, &[0], 0).map_err(failed)?;
+    Ok(bytes.into())
 }

@@ -124,6 +124,31 @@ fn large_payloads_lie_in_memory_that_is_used_again() {
     sender.join().unwrap();
 }
 
+#[test]
+fn a_payload_that_is_read_in_place_keeps_its_place() {
+    let (ours, theirs) =
+        socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+    let mut reader = Reader::trusting(Arc::new(theirs), 1 << 20);
+    let lender = Lender::default();
+    let mut pass = |byte: u8| {
+        let packed = Frame::new(Kind::Call, 1, vec![byte; 20_000]).pack(&lender);
+        send_packed(&ours, &packed);
+        let Next::Frame(frame) = reader.next().unwrap() else { panic!("no frame") };
+        (packed.payload, frame.envelope.payload)
+    };
+    let (first, held) = pass(1);
+    let part = held.slice(10..20);
+    let (second, other) = pass(2);
+    assert_ne!(first, second, "another place, as the first is taken");
+    assert!(held.iter().all(|byte| *byte == 1) && other.iter().all(|byte| *byte == 2));
+    drop(held);
+    assert_ne!(pass(3).0, first, "a part of it is still held");
+    drop(part);
+    assert_eq!(pass(4).0, first, "free again");
+    drop(reader);
+    assert!(other.iter().all(|byte| *byte == 2), "the mapping lives as long as what is read of it");
+}
+
 fn send_all(socket: &OwnedFd, packed: &Packed) {
     let file = packed.file.as_deref().map(std::os::fd::AsFd::as_fd);
     let bytes = [&packed.head[..], &packed.payload].concat();

@@ -37,7 +37,7 @@ const THREADS: usize = 2;
 
 pub(super) fn serve(engines: &[Engine]) -> io::Result<()> {
     let socket = Arc::new(connection()?);
-    let mut reader = Reader::new(Arc::clone(&socket), JOB);
+    let mut reader = Reader::trusting(Arc::clone(&socket), JOB);
     let hello = match reader.next() {
         Ok(Next::Frame(frame)) if frame.envelope.kind == Kind::Hello => frame.envelope,
         Ok(Next::End | Next::Nothing) => return Ok(()),
