@@ -62,6 +62,8 @@ pub enum Kind {
     Log,
     /// What the extension may do from now on.
     Permissions,
+    /// What the extension may use up from now on.
+    Limits,
     /// Asks for a sign of life.
     Ping,
     /// Asks to finish and go.

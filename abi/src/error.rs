@@ -14,6 +14,8 @@ pub enum ErrorCode {
     CallDepthExceeded,
     /// The caller gave up.
     Cancelled,
+    /// The call used more processor time than its limit allows.
+    CpuLimit,
     /// The call or load took longer than it was given.
     DeadlineExceeded,
     /// The manifest's entry is missing or cannot be read as what it should be.
@@ -76,6 +78,7 @@ impl ErrorCode {
             Self::AlreadyLoaded => "already_loaded",
             Self::CallDepthExceeded => "call_depth_exceeded",
             Self::Cancelled => "cancelled",
+            Self::CpuLimit => "cpu_limit",
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::EntryInvalid => "entry_invalid",
             Self::ExtensionError => "extension_error",

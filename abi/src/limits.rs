@@ -117,22 +117,60 @@ impl Limits {
 
     /// The limits that are declared, with their names in the manifest.
     pub fn declared(&self) -> impl Iterator<Item = (Limit, &'static str)> {
-        [
-            (Limit::Memory, "memory", self.memory.is_some()),
-            (Limit::CpuShare, "cpu-share", self.cpu_share.is_some()),
-            (Limit::CpuTime, "cpu-time", self.cpu_time.is_some()),
-            (Limit::CallTimeout, "call-timeout", self.call_timeout.is_some()),
-            (Limit::LoadTimeout, "load-timeout", self.load_timeout.is_some()),
-            (Limit::OpenFiles, "open-files", self.open_files.is_some()),
-            (Limit::Processes, "processes", self.processes.is_some()),
-            (Limit::Disk, "disk", self.disk.is_some()),
-            (Limit::OutputRate, "output-rate", self.output_rate.is_some()),
-            (Limit::MessageSize, "message-size", self.message_size.is_some()),
-            (Limit::QueueDepth, "queue-depth", self.queue_depth.is_some()),
-            (Limit::CallDepth, "call-depth", self.call_depth.is_some()),
-        ]
-        .into_iter()
-        .filter_map(|(limit, name, declared)| declared.then_some((limit, name)))
+        Limit::ALL.into_iter().filter(|limit| self.declares(*limit)).map(|limit| (limit, limit.name()))
+    }
+
+    fn declares(&self, limit: Limit) -> bool {
+        match limit {
+            Limit::Memory => self.memory.is_some(),
+            Limit::CpuShare => self.cpu_share.is_some(),
+            Limit::CpuTime => self.cpu_time.is_some(),
+            Limit::CallTimeout => self.call_timeout.is_some(),
+            Limit::LoadTimeout => self.load_timeout.is_some(),
+            Limit::OpenFiles => self.open_files.is_some(),
+            Limit::Processes => self.processes.is_some(),
+            Limit::Disk => self.disk.is_some(),
+            Limit::OutputRate => self.output_rate.is_some(),
+            Limit::MessageSize => self.message_size.is_some(),
+            Limit::QueueDepth => self.queue_depth.is_some(),
+            Limit::CallDepth => self.call_depth.is_some(),
+        }
+    }
+}
+
+impl Limit {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::Memory,
+        Self::CpuShare,
+        Self::CpuTime,
+        Self::CallTimeout,
+        Self::LoadTimeout,
+        Self::OpenFiles,
+        Self::Processes,
+        Self::Disk,
+        Self::OutputRate,
+        Self::MessageSize,
+        Self::QueueDepth,
+        Self::CallDepth,
+    ];
+
+    /// Its name in the manifest, such as `call-timeout`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::CpuShare => "cpu-share",
+            Self::CpuTime => "cpu-time",
+            Self::CallTimeout => "call-timeout",
+            Self::LoadTimeout => "load-timeout",
+            Self::OpenFiles => "open-files",
+            Self::Processes => "processes",
+            Self::Disk => "disk",
+            Self::OutputRate => "output-rate",
+            Self::MessageSize => "message-size",
+            Self::QueueDepth => "queue-depth",
+            Self::CallDepth => "call-depth",
+        }
     }
 }
 
@@ -212,7 +250,38 @@ impl From<Span> for String {
 
 #[cfg(test)]
 mod tests {
-    use super::{ByteSize, Span};
+    use std::time::Duration;
+
+    use super::{ByteSize, Limit, Limits, Span};
+
+    #[test]
+    fn the_list_of_all_limits_has_each_field_by_its_name() {
+        let all = Limits {
+            memory: Some(ByteSize(1)),
+            cpu_share: Some(1.0),
+            cpu_time: Some(Span(Duration::ZERO)),
+            call_timeout: Some(Span(Duration::ZERO)),
+            load_timeout: Some(Span(Duration::ZERO)),
+            open_files: Some(1),
+            processes: Some(1),
+            disk: Some(ByteSize(1)),
+            output_rate: Some(ByteSize(1)),
+            message_size: Some(ByteSize(1)),
+            queue_depth: Some(1),
+            call_depth: Some(1),
+        };
+        let fields = serde_json::to_value(&all).unwrap();
+        let fields = fields.as_object().unwrap();
+        assert_eq!(fields.len(), Limit::ALL.len());
+        assert_eq!(all.declared().count(), Limit::ALL.len());
+        for limit in Limit::ALL {
+            assert!(fields.contains_key(limit.name()), "{limit:?}");
+            let only = all.only(|wanted| wanted == limit);
+            assert_eq!(only.declared().collect::<Vec<_>>(), [(limit, limit.name())]);
+            assert_eq!(only.at_most(&Limits::default()), only);
+            assert_eq!(Limits::default().overlaid(&only), only);
+        }
+    }
 
     #[test]
     fn sizes_and_spans_read_back() {
