@@ -11,8 +11,8 @@ pub use quadriga_core::block_on;
 /// What a host sees of what is loaded, and how it watches over it.
 pub use quadriga_core::{
     Action, Activity, Alert, AlertRule, Communication, Counter, Decision, DecisionFilter, Effect, Failure,
-    Health, Liveness, Monitor, Pause, Reason, Recovery, Rule, Sample, Subject, Supervision, Tally, Trigger,
-    Verdict,
+    Health, Liveness, Monitor, Pause, Reason, Recovery, Rule, Sample, Subject, Supervision, Tally,
+    TotalMemory, Trigger, Verdict,
 };
 pub use quadriga_core::{
     BoxFuture, Bridge, Call, CallContext, Instance, Language, Layer, LogLevel, MockRuntime, Outcome, Runtime,

@@ -1,5 +1,6 @@
 use std::sync::{Arc, Weak};
 
+use quadriga_abi::limits::ByteSize;
 use quadriga_abi::permission::{Access, AccessKind};
 use quadriga_abi::{Bytes, Error, ErrorCode, ExtensionId};
 use tracing::Level;
@@ -7,7 +8,7 @@ use tracing::Level;
 use crate::call::CallOptions;
 use crate::dispatcher::Core;
 use crate::route::Slot;
-use crate::ward::{Counter, Link, Reach};
+use crate::ward::{Counter, Link, Passage, Reach};
 use crate::{BoxFuture, CallContext, Input, Items, Outcome};
 
 /// The host as one extension sees it: what its runtime calls on its behalf. Cheap to clone.
@@ -166,12 +167,34 @@ impl Bridge {
         }
     }
 
-    /// Writes a line to the host's log.
+    /// Writes a line to the host's log. What goes beyond the extension's output rate is dropped and
+    /// counted, and the log says so once.
     pub fn log(&self, parent: &CallContext, level: LogLevel, message: &str) {
-        if let Host::Elsewhere(uplink) = &self.inner.host {
-            return uplink.log(parent, level, message);
-        }
+        let reach = match &self.inner.host {
+            Host::Here(_, reach) => reach,
+            Host::Elsewhere(uplink) => return uplink.log(parent, level, message),
+        };
         self.report(Counter::LogLines, 1);
+        match reach.spout.pass(message.len()) {
+            Passage::Passes => {}
+            Passage::PassesAfter(lost) => {
+                let lost = format!("{} lines of output were dropped: {} bytes", lost.lines, lost.bytes);
+                self.write(parent, LogLevel::Warn, &lost);
+            }
+            Passage::Dropped { first } => {
+                self.report(Counter::OutputDropped, message.len() as u64);
+                if let Some(rate) = first {
+                    let rate = ByteSize(rate);
+                    let over = format!("it prints more than its {rate} per second: the rest is dropped");
+                    self.write(parent, LogLevel::Warn, &over);
+                }
+                return;
+            }
+        }
+        self.write(parent, level, message);
+    }
+
+    fn write(&self, parent: &CallContext, level: LogLevel, message: &str) {
         let (extension, call, span) = (self.inner.extension.as_str(), parent.id, parent.span.id());
         macro_rules! write {
             ($level:expr) => {

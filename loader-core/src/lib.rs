@@ -4,6 +4,7 @@
 mod bridge;
 mod call;
 mod choice;
+mod clock;
 mod contract;
 mod control;
 mod detached;
@@ -25,11 +26,13 @@ mod runtime;
 mod state;
 mod stream;
 mod supervise;
+mod total;
 mod wait;
 mod ward;
 
 pub use bridge::{Bridge, LogLevel, Uplink};
 pub use call::CallOptions;
+pub use clock::ThreadClock;
 pub use dispatcher::{Builder, Dispatcher};
 pub use execute::{Executed, Language, Snippet};
 pub use instance::{BoxFuture, Call, CallContext, Instance, Layer, Outcome, SpanRef, Usage};
@@ -45,6 +48,7 @@ pub use route::{State, Status};
 pub use runtime::{Runtime, Support, Unit};
 pub use stream::{Emit, Feed, ITEM_OVERHEAD, Input, Output, Streams, Taken, Tap, WINDOW};
 pub use supervise::{Recovery, Supervision};
+pub use total::TotalMemory;
 pub use wait::block_on;
 pub use ward::{
     Action, Activity, Alert, AlertRule, Communication, Counter, Decision, DecisionFilter, Effect, Failure,

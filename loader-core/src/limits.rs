@@ -12,6 +12,10 @@ use crate::{Dispatcher, Policy, Support};
 /// The limits that the dispatcher enforces for every runtime.
 const OURS: [Limit; 4] = [Limit::LoadTimeout, Limit::MessageSize, Limit::QueueDepth, Limit::CallDepth];
 
+/// Those that the dispatcher sees to where the runtime makes that possible: it can interrupt calls,
+/// and everything that is printed goes through [`Bridge::log`](crate::Bridge::log).
+const SHARED: [Limit; 2] = [Limit::CallTimeout, Limit::OutputRate];
+
 /// What the dispatcher compares calls with. Each change holds for the next call.
 pub(crate) struct Caps {
     message_size: AtomicU64,
@@ -89,7 +93,8 @@ pub(crate) fn unenforced(limits: &Limits, support: &Support) -> Option<&'static 
 impl Dispatcher {
     /// Changes the limits that are `Some` while the extension runs, each lowered to the policy's
     /// ceiling. Message size, queue depth, call depth and call timeout hold for the next call, the
-    /// load timeout for the next load; others the runtime changes at once. A reload keeps them.
+    /// load timeout for the next load, the output rate at once; others the runtime changes. A reload
+    /// keeps them.
     ///
     /// # Errors
     /// `unsupported` if the runtime cannot enforce one of them, or cannot change it while it runs:
@@ -110,11 +115,16 @@ impl Dispatcher {
         }
         let is_set = |limit| limits.declared().any(|(set, _)| set == limit);
         let lowered = limits.at_most(&core.policy.limits).only(is_set);
-        let theirs = lowered.only(|limit| !OURS.contains(&limit) && limit != Limit::CallTimeout);
+        let before = slot.limits.overlaid(&slot.reach.ward.limits()).memory;
+        if before.is_some_and(|before| limits.memory > Some(before)) {
+            core.check_total(None, None)?;
+        }
+        let theirs = lowered.only(|limit| !OURS.contains(&limit) && !SHARED.contains(&limit));
         if theirs.declared().next().is_some() {
             slot.instance.set_limits(&theirs).map_err(|error| error.in_extension(extension))?;
         }
         slot.caps.set(&lowered);
+        slot.reach.limit_output(&lowered);
         slot.reach.ward.set_limits(&lowered);
         let names: Vec<&str> = lowered.declared().map(|(_, name)| name).collect();
         let what = format!("be limited anew: {}", names.join(", "));

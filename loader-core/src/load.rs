@@ -210,9 +210,11 @@ impl Core {
     ) -> Result<Arc<Slot>, Error> {
         let started = Instant::now();
         let id = manifest.extension.id.clone();
+        self.check_total(Some(&id), None)?;
         let levels = self.levels(&manifest)?;
         let mut limits = manifest.limits.overlaid(&ward.limits()).at_most(&self.policy.limits);
         let reach = self.reach(&ward, Some(root.clone()), manifest.permissions.clone());
+        reach.limit_output(&limits);
         let permissions = Permissions::clone(&reach.permissions());
         self.check_host(&manifest)?;
         let runtime = self.choose(levels, &manifest, options.isolation, &limits, &permissions)?;
@@ -235,13 +237,22 @@ impl Core {
             deadline,
         };
         let loading = tokio::time::timeout_at((deadline + GRACE).into(), runtime.load(unit, bridge));
-        let instance = loading.await.unwrap_or_else(|_| {
+        let late = || {
             let message = format!("{id} did not load within {} ms", timeout.as_millis());
             Err(Error::new(ErrorCode::DeadlineExceeded, message).with_hint("raise [limits] load-timeout"))
-        });
+        };
+        let instance = match loading.await.unwrap_or_else(|_| late()) {
+            // The same whether or not the runtime could be interrupted.
+            Ok(loaded) if Instant::now() > deadline => {
+                loaded.shutdown().await;
+                late()
+            }
+            loaded => loaded,
+        };
         let instance = instance.map_err(|error| error.in_extension(id.as_str()))?;
         let support = runtime.support();
-        let attached = reach.attach(&instance, support.isolation, &permissions);
+        let attached = self.check_total(Some(&id), Some(&*instance));
+        let attached = attached.and_then(|()| reach.attach(&instance, support.isolation, &permissions));
         let checked =
             attached.and_then(|()| check_description(&manifest, instance.describe())).and_then(|()| {
                 let version = manifest.extension.version.0.clone();

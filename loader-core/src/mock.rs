@@ -15,6 +15,7 @@ type Condition = Arc<dyn Fn() -> bool + Send + Sync>;
 type OnLoad = Arc<dyn Fn(&Unit) -> Result<(), Error> + Send + Sync>;
 type OnInterrupt = Arc<dyn Fn(u64) + Send + Sync>;
 type OnPermissions = Arc<dyn Fn(&Permissions) -> bool + Send + Sync>;
+type Memory = Arc<dyn Fn(&str) -> u64 + Send + Sync>;
 type OnPause = Arc<dyn Fn(bool) -> Result<Pause, Error> + Send + Sync>;
 type OnLimits = Arc<dyn Fn(&Limits) -> Result<(), Error> + Send + Sync>;
 
@@ -30,7 +31,7 @@ pub struct MockRuntime {
     limits: &'static [Limit],
     permissions: &'static [&'static str],
     languages: &'static [Language],
-    memory: Option<Arc<AtomicU64>>,
+    memory: Option<Memory>,
     on_load: OnLoad,
     on_interrupt: OnInterrupt,
     on_permissions: OnPermissions,
@@ -114,8 +115,13 @@ impl MockRuntime {
     }
 
     /// The bytes of memory that every guest says it uses.
-    pub fn memory(mut self, bytes: Arc<AtomicU64>) -> Self {
-        self.memory = Some(bytes);
+    pub fn memory(self, bytes: Arc<AtomicU64>) -> Self {
+        self.memory_by(move |_| bytes.load(Ordering::Relaxed))
+    }
+
+    /// The same by the id of the guest.
+    pub fn memory_by(mut self, bytes: impl Fn(&str) -> u64 + Send + Sync + 'static) -> Self {
+        self.memory = Some(Arc::new(bytes));
         self
     }
 
@@ -234,7 +240,7 @@ impl Instance for MockInstance {
     }
 
     fn usage(&self) -> Usage {
-        let memory = self.runtime.memory.as_ref().map(|bytes| bytes.load(Ordering::Relaxed));
+        let memory = self.runtime.memory.as_ref().map(|bytes| bytes(self.bridge.extension().as_str()));
         Usage { memory, instances: 1, ..Usage::default() }
     }
 

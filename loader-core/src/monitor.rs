@@ -25,6 +25,7 @@ impl Dispatcher {
         Ok(Activity {
             accesses: ward.tallies(),
             log_lines: slot.reach.meter.read(Counter::LogLines),
+            output_dropped: slot.reach.meter.read(Counter::OutputDropped),
             recent: ward.log.read(&DecisionFilter::default()),
             series,
             alerts,
@@ -41,7 +42,7 @@ impl Dispatcher {
 impl Core {
     /// Takes samples from now on, if the policy wants any.
     pub(crate) fn monitor(self: &Arc<Self>) {
-        let Some(interval) = self.policy.monitor.every() else { return };
+        let Some(interval) = self.policy.samples_every() else { return };
         let core = Arc::downgrade(self);
         self.executor().spawn(async move {
             loop {
@@ -50,6 +51,7 @@ impl Core {
                 for slot in core.routes.load().values().filter(|slot| slot.source.is_some()) {
                     core.look(slot);
                 }
+                core.look_at_total();
             }
         });
     }
@@ -59,7 +61,7 @@ impl Core {
         let (sample, monitor) = (slot.sample(), &self.policy.monitor);
         let alerts = slot.reach.ward.history.with(|kept| {
             kept.push(sample, monitor.history);
-            let found: Vec<Alert> = monitor
+            monitor
                 .rules
                 .iter()
                 .enumerate()
@@ -73,9 +75,7 @@ impl Core {
                         action: rule.action,
                     })
                 })
-                .collect();
-            found.iter().for_each(|alert| kept.alert(alert.clone()));
-            found
+                .collect::<Vec<Alert>>()
         });
         alerts.into_iter().for_each(|alert| self.raise(slot, alert));
     }
@@ -91,13 +91,14 @@ impl Core {
                 at: SystemTime::now(),
                 action: rule.action,
             };
-            slot.reach.ward.history.with(|kept| kept.alert(alert.clone()));
             self.raise(slot, alert);
         }
     }
 
-    fn raise(&self, slot: &Slot, alert: Alert) {
+    /// Keeps an alert, tells of it and does what it asks for.
+    pub(crate) fn raise(&self, slot: &Slot, alert: Alert) {
         tracing::warn!(target: "quadriga::audit", extension = slot.id.as_str(), rule = alert.rule, evidence = alert.evidence, "alert");
+        slot.reach.ward.history.with(|kept| kept.alert(alert.clone()));
         slot.act(&alert);
         // Nobody may listen.
         let _ = self.alerts.send(alert);

@@ -5,7 +5,7 @@ use quadriga_abi::limits::Limits;
 use quadriga_abi::manifest::Check;
 use quadriga_abi::permission::Permissions;
 
-use crate::{Monitor, Supervision, Support};
+use crate::{Monitor, Supervision, Support, TotalMemory};
 
 /// What a host demands of every extension.
 #[derive(Debug, Clone)]
@@ -34,6 +34,8 @@ pub struct Policy {
     pub supervision: Supervision,
     /// What is watched in extensions while they run.
     pub monitor: Monitor,
+    /// How much memory all extensions may use together; `None` for no such limit.
+    pub total_memory: Option<TotalMemory>,
 }
 
 /// What a host grants one extension.
@@ -62,7 +64,15 @@ impl Default for Policy {
             drain_timeout: Duration::from_secs(10),
             supervision: Supervision::default(),
             monitor: Monitor::default(),
+            total_memory: None,
         }
+    }
+}
+
+impl Policy {
+    /// How often samples of what is loaded are taken, if at all.
+    pub(crate) fn samples_every(&self) -> Option<Duration> {
+        self.monitor.every().or(self.total_memory.map(|_| Duration::from_secs(1)))
     }
 }
 

@@ -47,7 +47,8 @@ pub struct Support {
     /// How far it keeps an extension from the host.
     pub isolation: Isolation,
     /// The limits it enforces, beside those that the dispatcher does itself: load-timeout,
-    /// message-size, queue-depth and call-depth.
+    /// message-size, queue-depth and call-depth. With `call-timeout` it says that it can interrupt
+    /// calls, and with `output-rate` that all that is printed goes through [`Bridge::log`].
     pub limits: &'static [Limit],
     /// The permissions it mediates, by their names in the manifest, beside `call`.
     pub permissions: &'static [&'static str],

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use quadriga_abi::permission::AccessKind;
 use serde::Serialize;
@@ -14,6 +14,10 @@ use crate::dispatcher::lock;
 
 /// How many alerts are kept of each extension.
 const ALERTS: usize = 32;
+
+/// How often an alert is raised about the memory of all extensions, at most, if one goes on to use
+/// too much of it.
+const TELL_TOTAL: Duration = Duration::from_secs(60);
 
 /// Something that a runtime counts on behalf of an extension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -26,8 +30,10 @@ pub enum Counter {
     /// Attempts to start a program or a process, allowed or not, beside those for which
     /// [`Bridge::check`](crate::Bridge::check) was asked.
     Spawns,
-    /// Lines that it wrote to the log.
+    /// Lines that it wrote to the log, those that were dropped among them.
     LogLines,
+    /// Bytes of lines that were dropped, because they went beyond its output rate.
+    OutputDropped,
 }
 
 /// What an extension did since it was loaded, as far as it is kept.
@@ -35,8 +41,10 @@ pub enum Counter {
 pub struct Activity {
     /// How often it tried each kind of access.
     pub accesses: BTreeMap<AccessKind, Tally>,
-    /// Lines that it wrote to the log.
+    /// Lines that it wrote to the log, those that were dropped among them.
     pub log_lines: u64,
+    /// Bytes of lines that were dropped, because they went beyond its output rate.
+    pub output_dropped: u64,
     /// What was decided about it last: see [`Dispatcher::decisions`](crate::Dispatcher::decisions).
     pub recent: Vec<Decision>,
     /// What it did and used over time, oldest first: empty unless the policy's
@@ -79,7 +87,7 @@ pub struct Sample {
 /// Counts for one generation what its runtime reports, and what it was denied.
 #[derive(Default)]
 pub(crate) struct Meter {
-    counters: [AtomicU64; 4],
+    counters: [AtomicU64; 5],
     pub(crate) denied: AtomicU64,
 }
 
@@ -93,6 +101,8 @@ pub(crate) struct Kept {
     pub(crate) alerts: VecDeque<Alert>,
     /// When each rule led to an alert last: generation and uptime.
     fired: Vec<Option<(u64, Duration)>>,
+    /// When it was told last that it uses too much of the memory of all.
+    told_total: Option<Instant>,
 }
 
 impl Meter {
@@ -108,6 +118,11 @@ impl Meter {
 impl History {
     pub(crate) fn with<T>(&self, look: impl FnOnce(&mut Kept) -> T) -> T {
         look(&mut lock(&self.0))
+    }
+
+    /// The memory of the last sample.
+    pub(crate) fn memory(&self) -> Option<u64> {
+        self.with(|kept| kept.series.back().and_then(|sample| sample.memory))
     }
 }
 
@@ -141,6 +156,16 @@ impl Kept {
         let samples = samples.to_vec();
         self.fired[rule] = Some((last.generation, last.uptime));
         Some((evidence, samples))
+    }
+
+    /// Whether another alert may be raised about the memory of all extensions. There would be one
+    /// for each sample otherwise.
+    pub(crate) fn may_tell_total(&mut self) -> bool {
+        let may = self.told_total.is_none_or(|told| told.elapsed() >= TELL_TOTAL);
+        if may {
+            self.told_total = Some(Instant::now());
+        }
+        may
     }
 
     pub(crate) fn alert(&mut self, alert: Alert) {

@@ -5,6 +5,7 @@ mod activity;
 mod alert;
 mod decision;
 mod link;
+mod spout;
 mod standing;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -22,10 +23,11 @@ pub use decision::{Decision, DecisionFilter, Reason, Subject, Tally, Verdict};
 use foldhash::fast::RandomState;
 pub use link::{Communication, Rule};
 pub(crate) use link::{Link, Rules};
-use quadriga_abi::limits::Limits;
+use quadriga_abi::limits::{ByteSize, Limits};
 use quadriga_abi::permission::{Access, AccessKind, Permissions, normal};
 use quadriga_abi::{Error, ErrorCode, ExtensionId, Isolation};
 use serde::Serialize;
+pub(crate) use spout::{Passage, Spout};
 pub use standing::Failure;
 pub(crate) use standing::{Next, Standing};
 
@@ -65,6 +67,7 @@ pub(crate) struct Reach {
     most: Option<Permissions>,
     rules: Arc<Rules>,
     pub(crate) meter: Meter,
+    pub(crate) spout: Spout,
     /// While it is set, nothing is allowed.
     quarantined: AtomicBool,
     /// Replaced as a whole, by who holds the ward's lock.
@@ -122,6 +125,7 @@ impl Ward {
             most,
             rules,
             meter: Meter::default(),
+            spout: Spout::default(),
             quarantined: AtomicBool::new(false),
             view,
             instance: OnceLock::new(),
@@ -329,6 +333,13 @@ impl Reach {
             }
         };
         Error::new(ErrorCode::PermissionDenied, format!("{id} may not {access}")).with_hint(hint)
+    }
+
+    /// How much it may print from now on, if that is declared.
+    pub(crate) fn limit_output(&self, limits: &Limits) {
+        if let Some(ByteSize(rate)) = limits.output_rate {
+            self.spout.set(rate);
+        }
     }
 
     /// What it may do at this moment.
