@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use quadriga_abi::limits::Limit;
 use quadriga_abi::{Error, ErrorCode};
+use quadriga_core::ThreadClock;
 use wasmtime::component::Linker;
 use wasmtime::{
     Cache, CacheConfig, Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig,
@@ -11,6 +13,12 @@ use wasmtime::{
 
 use crate::guest::Guest;
 use crate::{host_call, wasi};
+
+/// What this runtime keeps to. Each tick a guest steps aside, and the time that it used is looked at.
+pub(crate) const LIMITS: &[Limit] = match ThreadClock::EXISTS {
+    true => &[Limit::CallTimeout, Limit::CpuTime, Limit::Memory, Limit::OutputRate],
+    false => &[Limit::CallTimeout, Limit::Memory, Limit::OutputRate],
+};
 
 /// How often a running guest is asked whether it should go on, and makes way for other work.
 pub(crate) const TICK: Duration = Duration::from_millis(5);

@@ -21,6 +21,10 @@ impl From<Stop> for Error {
             Stop::Deadline => ErrorCode::DeadlineExceeded,
             Stop::Cancelled => ErrorCode::Cancelled,
             Stop::Unloaded => ErrorCode::ExtensionStopped,
+            Stop::Revoked => ErrorCode::PermissionDenied,
+            Stop::CpuTime(_) => {
+                return Self::new(ErrorCode::CpuLimit, stop.to_string()).with_hint("raise [limits] cpu-time");
+            }
         };
         Self::new(code, stop.to_string())
     }

@@ -11,7 +11,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use crate::bindings::Extension;
 use crate::config::GRACE;
 use crate::host_call::Desk;
-use crate::limits::{Share, Watch};
+use crate::limits::{Share, Stop, Watch};
 use crate::output::Output;
 
 /// The data of one store.
@@ -49,7 +49,7 @@ impl Guest {
             let guest = store.data_mut();
             if let Some(stop) = guest.watch.stop() {
                 let since = *guest.stopping.get_or_insert_with(Instant::now);
-                if since.elapsed() >= GRACE {
+                if since.elapsed() >= GRACE || stop == Stop::Revoked {
                     return Err(stop.into());
                 }
             }

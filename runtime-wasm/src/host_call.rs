@@ -3,10 +3,11 @@
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::Poll;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use quadriga_abi::{Bytes, Error};
-use quadriga_core::{LogLevel, Outcome};
+use quadriga_core::{LogLevel, Outcome, ThreadClock};
 use tokio::time::Sleep;
 use wasmtime::component::{HasSelf, Linker, Resource};
 
@@ -79,15 +80,18 @@ impl Desk {
 }
 
 /// Runs `guest`, and makes the calls that it leaves on its desk. When the call must end, what the
-/// guest waits for fails, and a little later the guest is left where it is.
+/// guest waits for fails, and a little later the guest is left where it is. It is left at once when
+/// it has used `most` of processor time; what it calls is not counted.
 pub(crate) async fn serve<T>(
     mut guest: Pin<&mut impl Future<Output = T>>,
     desk: &Desk,
     watch: &Watch,
+    most: Option<Duration>,
 ) -> Result<T, Stop> {
     let mut stopped = pin!(watch.stopped());
     let mut stopping: Option<(Stop, Pin<Box<Sleep>>)> = None;
     let mut nested = None;
+    let mut used = Duration::ZERO;
     poll_fn(|context| {
         loop {
             if let Some(call) = &mut nested {
@@ -98,11 +102,23 @@ pub(crate) async fn serve<T>(
                 }
                 nested = None;
             }
+            let gate = match watch.enter() {
+                Ok(gate) => gate,
+                Err(stop) => return Poll::Ready(Err(stop)),
+            };
             let entered = watch.hub.executor.enter();
+            let before = most.map(|_| ThreadClock::now());
             if let Poll::Ready(done) = guest.as_mut().poll(context) {
                 return Poll::Ready(Ok(done));
             }
             drop(entered);
+            drop(gate);
+            if let (Some(most), Some(before)) = (most, before) {
+                used += ThreadClock::now().saturating_sub(before);
+                if used >= most {
+                    return Poll::Ready(Err(Stop::CpuTime(most)));
+                }
+            }
             let Some(Request { extension, method, arguments }) = desk.request() else { break };
             match watch.hub.bridge.call(&watch.context, &extension, &method, arguments) {
                 Outcome::Ready(reply) => desk.reply(reply),

@@ -2,9 +2,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use quadriga_abi::limits::Limits;
+use quadriga_abi::permission::Permissions;
 use quadriga_abi::{Bytes, Description, Error};
 use quadriga_core::{BoxFuture, Call, Instance, Outcome, Usage};
 
+use crate::limits::NOTHING;
 use crate::pool::Pool;
 
 /// How long a shutdown waits for the calls that it has ended.
@@ -50,6 +53,15 @@ impl Instance for WasmInstance {
         self.pool.usage()
     }
 
+    fn permissions_changed(&self, permissions: &Permissions) -> bool {
+        self.pool.permit(permissions)
+    }
+
+    fn set_limits(&self, limits: &Limits) -> Result<(), Error> {
+        self.pool.limit(limits);
+        Ok(())
+    }
+
     fn shutdown(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
             self.pool.hub.unload();
@@ -67,7 +79,7 @@ impl Instance for WasmInstance {
 
 /// Waits for a place first.
 async fn queued(pool: Arc<Pool>, mut call: Call) -> Result<Bytes, Error> {
-    let watch = pool.watch(call.context());
+    let watch = pool.watch(call.context(), NOTHING);
     let place = tokio::select! {
         place = Arc::clone(&pool.places).acquire_owned() => place,
         stop = watch.stopped() => return Err(stop.into()),

@@ -1,11 +1,11 @@
 //! What ends a guest early: its deadline, its caller, its host, its memory.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use quadriga_core::{Bridge, CallContext};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -13,12 +13,19 @@ use wasmtime::{Engine, ResourceLimiter};
 
 use crate::config::TICK;
 
+/// How long a guest may take to stop that holds what was revoked: it looks at each tick.
+const PATIENCE: Duration = Duration::from_millis(250);
+
 /// Why a call must end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stop {
     Deadline,
     Cancelled,
     Unloaded,
+    /// It used so much processor time.
+    CpuTime(Duration),
+    /// Its instance holds what the extension may not use any more.
+    Revoked,
 }
 
 impl std::fmt::Display for Stop {
@@ -27,6 +34,10 @@ impl std::fmt::Display for Stop {
             Self::Deadline => "the call took longer than it was given",
             Self::Cancelled => "the caller gave up",
             Self::Unloaded => "the extension was unloaded",
+            Self::Revoked => "the host took back what the call was using",
+            Self::CpuTime(most) => {
+                return write!(f, "the call used more than its {most:?} of processor time");
+            }
         })
     }
 }
@@ -39,7 +50,12 @@ impl std::error::Error for Stop {}
 pub(crate) struct Watch {
     pub(crate) hub: Arc<Hub>,
     pub(crate) context: CallContext,
+    /// What the instance was given: see [`Hub::revoke`].
+    pub(crate) given: u64,
 }
+
+/// For [`Watch::given`], of an instance that was given nothing which could be taken back.
+pub(crate) const NOTHING: u64 = u64::MAX;
 
 /// What the calls of one extension share.
 pub(crate) struct Hub {
@@ -48,12 +64,20 @@ pub(crate) struct Hub {
     pub(crate) executor: Handle,
     unloaded: AtomicBool,
     look: Notify,
+    /// Nanoseconds of processor time for a call; [`u64::MAX`] for no limit.
+    cpu_time: AtomicU64,
+    /// Instances that were given something before this number may not run any more.
+    oldest: AtomicU64,
+    /// Held while a guest runs that was given something.
+    gate: RwLock<()>,
 }
 
 impl Watch {
     /// Whether the call must end now.
     pub(crate) fn stop(&self) -> Option<Stop> {
-        if self.context.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+        if self.is_revoked() {
+            Some(Stop::Revoked)
+        } else if self.context.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             Some(Stop::Deadline)
         } else if self.hub.unloaded() {
             Some(Stop::Unloaded)
@@ -62,6 +86,19 @@ impl Watch {
         } else {
             None
         }
+    }
+
+    fn is_revoked(&self) -> bool {
+        self.hub.oldest.load(Ordering::SeqCst) > self.given
+    }
+
+    /// Lets the guest run as long as the result lives, unless what it holds was taken back.
+    pub(crate) fn enter(&self) -> Result<Option<RwLockReadGuard<'_, ()>>, Stop> {
+        if self.given == NOTHING {
+            return Ok(None);
+        }
+        let entered = self.hub.gate.read();
+        if self.is_revoked() { Err(Stop::Revoked) } else { Ok(Some(entered)) }
     }
 
     /// Waits until the call must end. Only looks when [`Hub::look`] is called.
@@ -78,7 +115,33 @@ impl Watch {
 
 impl Hub {
     pub(crate) fn new(bridge: Bridge, executor: Handle) -> Self {
-        Self { bridge, executor, unloaded: AtomicBool::new(false), look: Notify::new() }
+        let (unloaded, cpu_time) = (AtomicBool::new(false), AtomicU64::new(u64::MAX));
+        let (look, oldest, gate) = (Notify::new(), AtomicU64::new(0), RwLock::new(()));
+        Self { bridge, executor, unloaded, look, cpu_time, oldest, gate }
+    }
+
+    /// Ends the calls in all instances that were given something before this number. Whether none
+    /// of them runs any more, for which it waits a little.
+    pub(crate) fn revoke(&self, oldest: u64) -> bool {
+        self.oldest.store(oldest, Ordering::SeqCst);
+        self.look();
+        self.gate.try_write_for(PATIENCE).is_some()
+    }
+
+    /// Whether an instance that was given what it was at this number may go on.
+    pub(crate) fn lets(&self, given: u64) -> bool {
+        self.oldest.load(Ordering::SeqCst) <= given
+    }
+
+    /// Gives each call from the next one on so much processor time.
+    pub(crate) fn set_cpu_time(&self, most: Duration) {
+        self.cpu_time.store(u64::try_from(most.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// The processor time that a call may use, if that is limited.
+    pub(crate) fn cpu_time(&self) -> Option<Duration> {
+        let nanos = self.cpu_time.load(Ordering::Relaxed);
+        (nanos != u64::MAX).then_some(Duration::from_nanos(nanos))
     }
 
     /// Makes the calls that wait look whether they should go on.
@@ -100,14 +163,26 @@ impl Hub {
 /// The memory of all instances of one extension together.
 pub(crate) struct Memory {
     used: AtomicUsize,
-    limit: usize,
+    limit: AtomicUsize,
     pub(crate) instances: AtomicU32,
 }
 
 impl Memory {
-    pub(crate) fn new(limit: Option<u64>) -> Arc<Self> {
-        let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
-        Arc::new(Self { used: AtomicUsize::new(0), limit, instances: AtomicU32::new(0) })
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            used: AtomicUsize::new(0),
+            limit: AtomicUsize::new(usize::MAX),
+            instances: AtomicU32::new(0),
+        })
+    }
+
+    /// What is held stays, but nothing grows beyond this any more.
+    pub(crate) fn set_limit(&self, limit: u64) {
+        self.limit.store(usize::try_from(limit).unwrap_or(usize::MAX), Ordering::Relaxed);
+    }
+
+    fn limit(&self) -> usize {
+        self.limit.load(Ordering::Relaxed)
     }
 
     pub(crate) fn used(&self) -> usize {
@@ -117,7 +192,7 @@ impl Memory {
     fn take(&self, bytes: usize) -> bool {
         self.used
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                used.checked_add(bytes).filter(|sum| *sum <= self.limit)
+                used.checked_add(bytes).filter(|sum| *sum <= self.limit())
             })
             .is_ok()
     }
@@ -139,7 +214,7 @@ impl Share {
     }
 
     pub(crate) fn limit(&self) -> usize {
-        self.memory.limit
+        self.memory.limit()
     }
 
     fn grow(&mut self, bytes: usize) -> bool {

@@ -1,11 +1,14 @@
 //! The instances of one extension.
 
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
-use quadriga_abi::{Bytes, Description, Error, ExtensionId};
+use quadriga_abi::limits::{ByteSize, Limits, Span};
+use quadriga_abi::permission::Permissions;
+use quadriga_abi::{Bytes, Description, Error, ErrorCode, ExtensionId};
 use quadriga_core::{Call, CallContext, Usage};
 use tokio::sync::Semaphore;
 use wasmtime::component::ResourceTable;
@@ -15,7 +18,7 @@ use crate::convert;
 use crate::error::{Scene, ended};
 use crate::guest::{Guest, Live};
 use crate::host_call::{Desk, serve};
-use crate::limits::{Hub, Memory, Share, Ticking, Watch};
+use crate::limits::{Hub, Memory, NOTHING, Share, Ticking, Watch};
 use crate::output::Output;
 use crate::wasi::Grants;
 
@@ -30,7 +33,7 @@ const HANDLES: usize = 4096;
 pub(crate) struct Pool {
     pub(crate) pre: ExtensionPre<Guest>,
     pub(crate) hub: Arc<Hub>,
-    pub(crate) grants: Grants,
+    pub(crate) given: Mutex<Given>,
     pub(crate) memory: Arc<Memory>,
     /// How many instances are kept.
     pub(crate) kept: usize,
@@ -40,30 +43,60 @@ pub(crate) struct Pool {
     pub(crate) _ticking: Arc<Ticking>,
 }
 
+/// What instances are given from now on.
+pub(crate) struct Given {
+    permissions: Permissions,
+    root: PathBuf,
+    grants: Arc<Grants>,
+    /// How often it changed.
+    number: u64,
+}
+
+impl Given {
+    pub(crate) fn new(permissions: &Permissions, root: &Path) -> Result<Self, Error> {
+        let grants = Arc::new(Grants::new(permissions, root)?);
+        Ok(Self { permissions: permissions.clone(), root: root.to_owned(), grants, number: 0 })
+    }
+
+    fn look(&self) -> (Arc<Grants>, u64) {
+        (Arc::clone(&self.grants), if self.grants.is_empty() { NOTHING } else { self.number })
+    }
+}
+
 impl Pool {
     /// Asks a first instance what the extension is, and keeps it.
     pub(crate) async fn describe(self: &Arc<Self>, context: CallContext) -> Result<Description, Error> {
         let desk = Arc::new(Desk::default());
-        let watch = self.watch(context);
+        let (grants, given) = self.given.lock().look();
+        let watch = self.watch(context, given);
         let work = pin!(async {
-            let mut live = self.instantiate(&desk, context).await?;
+            let mut live = self.instantiate(&desk, &watch, &grants).await?;
             let description = live.exports.quadriga_extension_guest().call_describe(&mut live.store).await;
             self.settle(live, description)
         });
-        convert::description(serve(work, &desk, &watch).await??)
+        convert::description(serve(work, &desk, &watch, None).await??)
     }
 
     /// Runs one call in an instance that is free, or in a new one.
     pub(crate) async fn call(&self, call: &mut Call) -> Result<Bytes, Error> {
         let context = call.context();
-        let watch = self.watch(context);
         let idle = self.idle.lock().pop();
+        let (grants, given) = match &idle {
+            // It has what it was given.
+            Some(live) => (None, live.store.data().watch.given),
+            None => {
+                let (grants, given) = self.given.lock().look();
+                (Some(grants), given)
+            }
+        };
+        let watch = self.watch(context, given);
         let desk = idle.as_ref().map_or_else(Arc::default, |live| Arc::clone(&live.store.data().desk));
         let work = pin!(async {
-            let mut live = match idle {
-                Some(live) => live,
+            let mut live = match (idle, &grants) {
+                (Some(live), _) => live,
                 // Boxed: it is large, and rarely there.
-                None => Box::pin(self.instantiate(&desk, context)).await?,
+                (None, Some(grants)) => Box::pin(self.instantiate(&desk, &watch, grants)).await?,
+                (None, None) => return Err(Error::new(ErrorCode::Internal, "there is no instance")),
             };
             live.store.data_mut().begin(context, call.streams.take());
             let guest = live.exports.quadriga_extension_guest();
@@ -71,16 +104,16 @@ impl Pool {
             let reply = self.settle(live, reply)?;
             reply.map(Bytes::from).map_err(convert::error_from_guest)
         });
-        serve(work, &desk, &watch).await?
+        serve(work, &desk, &watch, self.hub.cpu_time()).await?
     }
 
-    async fn instantiate(&self, desk: &Arc<Desk>, context: CallContext) -> Result<Live, Error> {
+    async fn instantiate(&self, desk: &Arc<Desk>, watch: &Watch, grants: &Grants) -> Result<Live, Error> {
         let output = Output::new(&self.hub);
-        output.begin(context);
+        output.begin(watch.context);
         let share = Share::new(Arc::clone(&self.memory));
-        let wasi = self.grants.context(&output).map_err(|error| self.ended(&error, "", None))?;
+        let wasi = grants.context(&output).map_err(|error| self.ended(&error, "", None))?;
         let desk = Arc::clone(desk);
-        let (watch, mut table) = (self.watch(context), ResourceTable::new());
+        let (watch, mut table) = (watch.clone(), ResourceTable::new());
         table.set_max_capacity(HANDLES);
         let guest = Guest { watch, desk, stopping: None, streams: None, share, output, wasi, table };
         let mut store = guest.into_store(self.pre.engine());
@@ -96,12 +129,23 @@ impl Pool {
             Ok(value) => {
                 live.store.data().output.finish();
                 let mut idle = self.idle.lock();
-                if idle.len() < self.kept && !self.hub.unloaded() {
+                let may_stay = self.hub.lets(live.store.data().watch.given) && !self.hub.unloaded();
+                if idle.len() < self.kept && may_stay {
                     idle.push(live);
                 }
                 Ok(value)
             }
             Err(error) => Err(self.trapped(live.store.data(), &error)),
+        }
+    }
+
+    /// Puts the limits into effect that are declared.
+    pub(crate) fn limit(&self, limits: &Limits) {
+        if let Some(Span(most)) = limits.cpu_time {
+            self.hub.set_cpu_time(most);
+        }
+        if let Some(ByteSize(most)) = limits.memory {
+            self.memory.set_limit(most);
         }
     }
 
@@ -118,8 +162,31 @@ impl Pool {
         self.hub.bridge.extension()
     }
 
-    pub(crate) fn watch(&self, context: CallContext) -> Watch {
-        Watch { hub: Arc::clone(&self.hub), context }
+    pub(crate) fn watch(&self, context: CallContext, given: u64) -> Watch {
+        Watch { hub: Arc::clone(&self.hub), context, given }
+    }
+
+    /// Gives instances this from now on. Those that were given more end at once, with the calls that
+    /// run in them. Whether that holds already: an instance that is there is given nothing more.
+    pub(crate) fn permit(&self, permissions: &Permissions) -> bool {
+        let of_the_system = |all: &Permissions| Permissions {
+            fs: all.fs.clone(),
+            env: all.env.clone(),
+            ..Permissions::default()
+        };
+        let mut given = self.given.lock();
+        let (before, now) = (of_the_system(&given.permissions), of_the_system(permissions));
+        let (lost, gained) = (!before.beyond(&now).is_empty(), !now.beyond(&before).is_empty());
+        let Ok(grants) = Grants::new(permissions, &given.root) else { return false };
+        given.grants = Arc::new(grants);
+        given.permissions = permissions.clone();
+        given.number += 1;
+        if !lost {
+            return !gained;
+        }
+        let stopped = self.hub.revoke(given.number);
+        self.idle.lock().retain(|live| self.hub.lets(live.store.data().watch.given));
+        stopped && !gained
     }
 
     pub(crate) fn usage(&self) -> Usage {

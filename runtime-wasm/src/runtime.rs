@@ -1,7 +1,6 @@
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
-use quadriga_abi::limits::Limit;
 use quadriga_abi::{Error, ErrorCode, Isolation, RuntimeKind};
 use quadriga_core::{BoxFuture, Bridge, CallContext, Instance, Runtime, Support, Unit};
 use tokio::runtime::Handle;
@@ -12,8 +11,8 @@ use wasmtime::component::Linker;
 use crate::guest::Guest;
 use crate::instance::WasmInstance;
 use crate::limits::{Clock, Hub, Memory};
-use crate::pool::Pool;
-use crate::wasi::{self, Grants};
+use crate::pool::{Given, Pool};
+use crate::wasi;
 use crate::{config, entry};
 
 /// Runs WebAssembly components.
@@ -46,11 +45,7 @@ impl Runtime for WasmRuntime {
     }
 
     fn support(&self) -> Support {
-        Support {
-            isolation: Isolation::InProcess,
-            limits: &[Limit::CallTimeout, Limit::Memory],
-            permissions: wasi::PERMISSIONS,
-        }
+        Support { isolation: Isolation::InProcess, limits: config::LIMITS, permissions: wasi::PERMISSIONS }
     }
 
     fn load(&self, unit: Unit, bridge: Bridge) -> BoxFuture<'_, Result<Arc<dyn Instance>, Error>> {
@@ -80,14 +75,16 @@ fn compile(shared: &Shared, unit: &Unit, bridge: Bridge) -> Result<Pool, Error> 
     let pre = entry::open(engine, linker, &unit.entry)?;
     let no_thread = |error| Error::new(ErrorCode::Internal, format!("no thread for the clock: {error}"));
     let kept = unit.manifest.runtime.concurrency.map_or(1, |n| usize::from(n.get()));
-    Ok(Pool {
+    let pool = Pool {
         pre,
         hub: Arc::new(Hub::new(bridge, Handle::current())),
-        grants: Grants::new(&unit.permissions, &unit.root)?,
-        memory: Memory::new(unit.limits.memory.map(|size| size.0)),
+        given: Mutex::new(Given::new(&unit.permissions, &unit.root)?),
+        memory: Memory::new(),
         kept,
         places: Arc::new(Semaphore::new(kept)),
         idle: Mutex::default(),
         _ticking: shared.clock.start(engine).map_err(no_thread)?,
-    })
+    };
+    pool.limit(&unit.limits);
+    Ok(pool)
 }

@@ -49,6 +49,11 @@ impl Grants {
         Ok(Self { folders, variables: permissions.env.iter().filter_map(variable).collect() })
     }
 
+    /// Whether there is nothing in it that could be taken back.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.folders.is_empty() && self.variables.is_empty()
+    }
+
     /// What one instance gets.
     pub(crate) fn context(&self, output: &Arc<Output>) -> wasmtime::Result<WasiCtx> {
         let mut builder = WasiCtx::builder();
