@@ -14,18 +14,24 @@ const ALIGN: usize = 16;
 
 /// The array buffers of one isolate, which its heap limit does not count.
 pub(crate) struct Budget {
-    limit: usize,
+    limit: AtomicUsize,
     used: AtomicUsize,
     refused: AtomicBool,
 }
 
 impl Budget {
     pub(crate) fn new(limit: usize) -> Arc<Self> {
+        let limit = AtomicUsize::new(limit);
         Arc::new(Self { limit, used: AtomicUsize::new(0), refused: AtomicBool::new(false) })
     }
 
+    /// What is there stays, but no buffer is added that goes beyond this.
+    pub(crate) fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
+    }
+
     pub(crate) fn limit(&self) -> usize {
-        self.limit
+        self.limit.load(Ordering::Relaxed)
     }
 
     pub(crate) fn used(&self) -> usize {
@@ -38,7 +44,7 @@ impl Budget {
     }
 
     fn take(&self, len: usize) -> bool {
-        let fits = |used: usize| used.checked_add(len).filter(|sum| *sum <= self.limit);
+        let fits = |used: usize| used.checked_add(len).filter(|sum| *sum <= self.limit());
         let taken = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok();
         if !taken {
             self.refused.store(true, Ordering::Relaxed);

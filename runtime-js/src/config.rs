@@ -1,6 +1,6 @@
 use quadriga_abi::Isolation;
 use quadriga_abi::limits::{Limit, Limits};
-use quadriga_core::{Language, Support};
+use quadriga_core::{Language, Support, ThreadClock};
 
 /// The name and version of what reads the extensions, for their descriptions.
 pub(crate) const SDK: &str = concat!("quadriga-runtime-js ", env!("CARGO_PKG_VERSION"));
@@ -10,7 +10,7 @@ pub(crate) const SDK: &str = concat!("quadriga-runtime-js ", env!("CARGO_PKG_VER
 const DEFAULT_MEMORY: usize = 1 << 30;
 
 /// Below this the engine cannot start.
-const LEAST_MEMORY: usize = 8 << 20;
+pub(crate) const LEAST_MEMORY: usize = 8 << 20;
 
 /// The stack of an isolate's thread. The engine stops recursion long before, at about one MiB.
 pub(crate) const STACK: usize = 8 << 20;
@@ -18,7 +18,10 @@ pub(crate) const STACK: usize = 8 << 20;
 /// What this runtime keeps to.
 pub(crate) const SUPPORT: Support = Support {
     isolation: Isolation::InProcess,
-    limits: &[Limit::Memory, Limit::CallTimeout],
+    limits: match ThreadClock::EXISTS {
+        true => &[Limit::Memory, Limit::CpuTime, Limit::CallTimeout, Limit::OutputRate],
+        false => &[Limit::Memory, Limit::CallTimeout, Limit::OutputRate],
+    },
     permissions: &[],
 };
 

@@ -2,13 +2,15 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use quadriga_abi::{Description, Error};
+use quadriga_abi::limits::{ByteSize, Limits, Span};
+use quadriga_abi::{Description, Error, ErrorCode};
 use quadriga_core::{BoxFuture, Call, Instance, Outcome, Pause, Usage};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::cpu::Cpu;
 use crate::isolate::Command;
-use crate::limits;
 use crate::state::Shared;
+use crate::{config, limits};
 
 /// A loaded extension, as other threads see it: a queue of commands to its own thread.
 pub(crate) struct JsInstance {
@@ -64,8 +66,8 @@ impl Instance for JsInstance {
         if self.line.commands.send(Command::Call(call, reply)).is_err() {
             return self.line.shared.gone().into();
         }
-        let shared = Arc::clone(&self.line.shared);
-        Outcome::Pending(Box::pin(async move { answer.await.unwrap_or_else(|_| Err(shared.gone())) }))
+        let waits = Cpu::wait(&self.line.shared);
+        Outcome::Pending(Box::pin(async move { answer.await.unwrap_or_else(|_| Err(waits.gone())) }))
     }
 
     fn blocks(&self) -> bool {
@@ -103,6 +105,25 @@ impl Instance for JsInstance {
         let _ = self.line.commands.send(Command::Ping(alive));
         let shared = Arc::clone(&self.line.shared);
         Box::pin(async move { answer.await.map_err(|_| shared.gone()) })
+    }
+
+    fn set_limits(&self, limits: &Limits) -> Result<(), Error> {
+        if let Some(ByteSize(limit)) = limits.memory {
+            let refused = |message| Err(Error::new(ErrorCode::Unsupported, message));
+            if cfg!(feature = "quickjs") {
+                return refused("QuickJS is given its memory when it starts, and not again".to_owned());
+            }
+            let least = ByteSize(config::LEAST_MEMORY as u64);
+            if limit < least.0 {
+                return refused(format!("memory cannot be less than {least}, which the engine needs"));
+            }
+            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+            let _ = self.line.commands.send(Command::Memory(limit));
+        }
+        if let Some(Span(limit)) = limits.cpu_time {
+            self.line.shared.cpu.set(limit);
+        }
+        Ok(())
     }
 
     fn shutdown(&self) -> BoxFuture<'_, ()> {

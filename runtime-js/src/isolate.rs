@@ -19,7 +19,7 @@ use crate::buffers::{self, Budget};
 use crate::methods::Export;
 use crate::modules::PackageLoader;
 use crate::state::{End, InFlight, Reply, Shared, Signal, State};
-use crate::{config, convert, error, host_call, limits, load, stream};
+use crate::{config, convert, cpu, error, host_call, limits, load, stream};
 
 /// How often at most the memory in use is looked at. On QuickJS that walks the whole heap.
 const MEASURE: Duration = Duration::from_millis(if cfg!(feature = "quickjs") { 1000 } else { 50 });
@@ -40,6 +40,8 @@ pub(crate) enum Command {
     Interrupt(u64),
     /// Answers that it is alive.
     Ping(oneshot::Sender<()>),
+    /// The memory may grow this far from now on.
+    Memory(usize),
     /// Looks whether it must stop, or stand still.
     Wake,
 }
@@ -215,6 +217,7 @@ impl Isolate {
             }
             // Who asked may have given up.
             Command::Ping(alive) => drop(alive.send(())),
+            Command::Memory(limit) => limits::limit_heap(&mut self.engine, &self.state, limit),
             Command::Wake => {}
         }
         self.go_on()
@@ -277,7 +280,10 @@ impl Isolate {
         let id = context.id;
         let method = call.method;
         let streams = call.streams.take();
-        state.calls.borrow_mut().insert(id, InFlight { context, method, reply, streams, signal: None });
+        let cpu_time = Duration::ZERO;
+        let call = InFlight { context, method, reply, streams, signal: None, cpu_time };
+        state.calls.borrow_mut().insert(id, call);
+        state.charge_nobody();
         state.entered.set(id);
         let owner = v8::Number::new(scope, id as f64).into();
         scope.set_continuation_preserved_embedder_data(owner);
@@ -289,6 +295,11 @@ impl Isolate {
 
     /// Ends a call whose caller no longer waits, unless it is over.
     fn give_up(&mut self, call: u64) {
+        self.end_call(call, limits::ended);
+    }
+
+    /// Ends a call, unless it is over.
+    fn end_call(&mut self, call: u64, why: impl FnOnce(&CallContext, &str) -> Error) {
         let found = self
             .state
             .calls
@@ -296,7 +307,7 @@ impl Isolate {
             .get_mut(&call)
             .map(|call| (call.context, call.method, call.signal.take()));
         let Some((context, method, signal)) = found else { return };
-        let ended = limits::ended(&context, &self.exports[method].method.name);
+        let ended = why(&context, &self.exports[method].method.name);
         self.state.abandon(call);
         self.state.answer(call, Err(ended.clone()));
         if let Some(signal) = signal {
@@ -328,6 +339,7 @@ impl Isolate {
         let state = Rc::clone(&self.state);
         let Some(waiting) = state.waiting.borrow_mut().remove(&ticket) else { return };
         state.host_call_ended();
+        state.charge_nobody();
         state.entered.set(waiting.owner);
         deno_core::scope!(scope, self.engine);
         let resolver = v8::Local::new(scope, &waiting.resolver);
@@ -361,6 +373,10 @@ impl Isolate {
         self.engine.v8_isolate().cancel_terminate_execution();
         match end {
             End::Call(call) => self.give_up(call),
+            End::CpuTime(call) => {
+                let limit = self.state.shared.cpu.limit();
+                self.end_call(call, |_, method| cpu::used_up(limit, method));
+            }
             End::Stray => {
                 let context = CallContext::default();
                 let message = "work that outlived its call was stopped: it kept others from running";

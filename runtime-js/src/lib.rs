@@ -24,6 +24,7 @@ mod buffers;
 mod config;
 mod contract;
 mod convert;
+mod cpu;
 mod error;
 mod host_call;
 mod instance;

@@ -21,16 +21,33 @@ const HEADROOM: usize = if cfg!(feature = "quickjs") { 16 << 20 } else { 4 << 30
 
 /// Puts the limits on a new isolate.
 pub(crate) fn install(js: &mut JsRuntime, state: &Rc<State>) {
+    guard_heap(js, state);
+    let _ = state.engine_context.set(js.main_context());
+    js.v8_isolate().set_oom_error_handler(out_of_memory);
+    js.v8_isolate().set_allow_atomics_wait(false);
+}
+
+fn guard_heap(js: &mut JsRuntime, state: &Rc<State>) {
     let handle = js.v8_isolate().thread_safe_handle();
     let guarded = Rc::clone(state);
     js.add_near_heap_limit_callback(move |current, _initial| {
+        // It was raised since the engine was started.
+        if current < guarded.heap_limit.get() {
+            return guarded.heap_limit.get();
+        }
         guarded.end.set(Some(End::Memory));
         handle.terminate_execution();
         current.saturating_add(HEADROOM)
     });
-    let _ = state.engine_context.set(js.main_context());
-    js.v8_isolate().set_oom_error_handler(out_of_memory);
-    js.v8_isolate().set_allow_atomics_wait(false);
+}
+
+/// Lets the heap grow this far from now on. One that is larger already may not grow any more.
+pub(crate) fn limit_heap(js: &mut JsRuntime, state: &Rc<State>, limit: usize) {
+    state.budget.set_limit(limit);
+    state.heap_limit.set(limit);
+    // Lowers what the engine goes by, and never raises it: that is for the callback.
+    js.remove_near_heap_limit_callback(limit);
+    guard_heap(js, state);
 }
 
 /// The engine is about to abort the process. What it holds is lost, but only that: answer for it
@@ -66,11 +83,7 @@ unsafe extern "C" fn on_interrupt(isolate: v8::UnsafeRawIsolatePtr, call: *mut c
     }
     // SAFETY: the isolate is alive, entered on this thread, and not used beyond the callback.
     let mut isolate = unsafe { v8::Isolate::from_raw_isolate_ptr(isolate) };
-    let owner = {
-        let Some(context) = state.engine_context.get() else { return };
-        v8::scope_with_context!(scope, &mut isolate, context);
-        State::owner(scope)
-    };
+    let Some(owner) = owner(&state, &mut isolate) else { return };
     let end = match state.calls.borrow().contains_key(&owner) {
         true if owner == call => End::Call(call),
         // Another call has the thread, within its own time.
@@ -81,6 +94,26 @@ unsafe extern "C" fn on_interrupt(isolate: v8::UnsafeRawIsolatePtr, call: *mut c
     };
     state.end.set(Some(end));
     isolate.terminate_execution();
+}
+
+/// Runs on the isolate's thread, between two steps of the guest's code.
+pub(crate) unsafe extern "C" fn on_sample(isolate: v8::UnsafeRawIsolatePtr, _: *mut c_void) {
+    let Some(state) = State::try_current() else { return };
+    // SAFETY: the isolate is alive, entered on this thread, and not used beyond the callback.
+    let mut isolate = unsafe { v8::Isolate::from_raw_isolate_ptr(isolate) };
+    let Some(owner) = owner(&state, &mut isolate) else { return };
+    let end = state.sample(owner);
+    if end.is_some() && state.end.get().is_none() {
+        state.end.set(end);
+        isolate.terminate_execution();
+    }
+}
+
+/// The call on whose behalf the engine runs at this moment.
+fn owner(state: &State, isolate: &mut v8::Isolate) -> Option<u64> {
+    let context = state.engine_context.get()?;
+    v8::scope_with_context!(scope, isolate, context);
+    Some(State::owner(scope))
 }
 
 /// What a call that was ended early answers.

@@ -1,12 +1,13 @@
 use std::sync::{Arc, Mutex};
 
+use quadriga_abi::limits::Span;
 use quadriga_abi::{Description, Error, RuntimeKind};
 use quadriga_core::{BoxFuture, Bridge, Instance, Language, Runtime, Support, Unit};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::instance::{JsInstance, Line};
 use crate::state::Shared;
-use crate::{config, load, platform, thread};
+use crate::{config, cpu, load, platform, thread};
 
 /// Runs extensions of the kind `javascript`.
 #[derive(Debug, Default)]
@@ -44,6 +45,7 @@ impl Runtime for JsRuntime {
     fn load(&self, unit: Unit, bridge: Bridge) -> BoxFuture<'_, Result<Arc<dyn Instance>, Error>> {
         Box::pin(async move {
             let deadline = unit.deadline;
+            let cpu_time = unit.limits.cpu_time;
             let (commands, incoming) = mpsc::unbounded_channel();
             let (loaded, answer) = oneshot::channel();
             let (done, finished) = oneshot::channel();
@@ -59,6 +61,10 @@ impl Runtime for JsRuntime {
             let failure = match tokio::time::timeout_at(deadline.into(), answer).await {
                 Ok(Ok(Ok(methods))) => {
                     let description = Description::new(config::SDK, methods);
+                    if let Some(Span(limit)) = cpu_time {
+                        line.shared.cpu.set(limit);
+                    }
+                    tokio::spawn(cpu::watch(Arc::downgrade(&line.shared)));
                     return Ok(Arc::new(JsInstance { description, line }) as Arc<dyn Instance>);
                 }
                 Ok(Ok(Err(failure))) => failure,

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use deno_core::futures::stream::{AbortHandle, Abortable, FuturesUnordered};
 use deno_core::{ExternalOpsTracker, v8};
@@ -13,6 +14,7 @@ use quadriga_core::{BoxFuture, Bridge, CallContext, Streams};
 use tokio::sync::oneshot;
 
 use crate::buffers::Budget;
+use crate::cpu::{Charges, Cpu};
 use crate::stream::Channel;
 
 /// Where the answer to a call goes.
@@ -45,6 +47,9 @@ pub(crate) struct State {
     pub(crate) end: Cell<Option<End>>,
     /// Which call the thread has entered the engine for; 0 for none in particular.
     pub(crate) entered: Cell<u64>,
+    pub(crate) charges: Charges,
+    /// How far the heap may grow, once that was changed; 0 before.
+    pub(crate) heap_limit: Cell<usize>,
     /// How many calls the loop was told to end.
     pub(crate) interrupts: Cell<u64>,
     /// Errors that no one caught.
@@ -73,6 +78,7 @@ pub(crate) struct Shared {
     pub(crate) done: Mutex<Option<oneshot::Sender<()>>>,
     /// Bytes in use when last looked at.
     pub(crate) memory: AtomicU64,
+    pub(crate) cpu: Cpu,
 }
 
 /// A call that has not been answered.
@@ -82,6 +88,8 @@ pub(crate) struct InFlight {
     pub(crate) reply: Reply,
     pub(crate) streams: Option<Box<Streams>>,
     pub(crate) signal: Option<Signal>,
+    /// The processor time that it was found to use.
+    pub(crate) cpu_time: Duration,
 }
 
 /// The abort signal of a call.
@@ -132,6 +140,8 @@ pub(crate) enum End {
     Call(u64),
     /// Work that belongs to no call stood in the way of one whose time was up.
     Stray,
+    /// This call used up its processor time.
+    CpuTime(u64),
     /// The memory limit was reached.
     Memory,
 }
@@ -150,6 +160,8 @@ impl State {
             fresh: Cell::new(false),
             end: Cell::new(None),
             entered: Cell::new(0),
+            charges: Charges::default(),
+            heap_limit: Cell::new(0),
             interrupts: Cell::new(0),
             unhandled: RefCell::default(),
             helpers: OnceCell::new(),

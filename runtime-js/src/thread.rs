@@ -23,6 +23,7 @@ pub(crate) fn run(
     commands: mpsc::UnboundedReceiver<Command>,
     loaded: oneshot::Sender<Loaded>,
 ) {
+    shared.cpu.on_this_thread();
     let body = || {
         let executor = tokio::runtime::Builder::new_current_thread().enable_time().build();
         let executor = match executor {
@@ -87,11 +88,18 @@ impl Shared {
         if let Some(handle) = self.handle.get() {
             handle.terminate_execution();
         }
+        self.cpu.over();
+    }
+
+    /// Whether the isolate is gone, or about to be.
+    pub(crate) fn is_over(&self) -> bool {
+        self.stop.load(Ordering::Acquire) || self.death.get().is_some()
     }
 
     /// Notes why the isolate is gone; the first reason stays.
     pub(crate) fn bury(&self, death: Error) {
         let _ = self.death.set(death);
+        self.cpu.over();
     }
 
     /// Gives up the thread, which can never end: only a last resort against an engine that would
