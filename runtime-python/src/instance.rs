@@ -9,6 +9,7 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyTuple};
+use quadriga_abi::limits::{Limits, Span};
 use quadriga_abi::msgpack::Depth;
 use quadriga_abi::{Bytes, Description, Error, ErrorCode};
 use quadriga_core::{BoxFuture, Call, Instance, Outcome, Usage};
@@ -19,7 +20,7 @@ use crate::error::{Phase, from_exception};
 use crate::host_call::Host;
 use crate::limits::{Calls, Running, Task};
 use crate::stream::{self, Emitter};
-use crate::{convert, thread};
+use crate::{convert, cpu, thread};
 
 /// How long a shutdown waits for calls that it has interrupted.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -101,6 +102,15 @@ impl Instance for PythonInstance {
 
     fn usage(&self) -> Usage {
         Usage { instances: 1, ..Usage::default() }
+    }
+
+    fn set_limits(&self, limits: &Limits) -> Result<(), Error> {
+        if let Some(Span(limit)) = limits.cpu_time {
+            cpu::start()
+                .map_err(|error| Error::new(ErrorCode::Internal, format!("no thread for clocks: {error}")))?;
+            self.inner.calls.1.set(limit);
+        }
+        Ok(())
     }
 
     fn shutdown(&self) -> BoxFuture<'_, ()> {

@@ -13,6 +13,7 @@
 pub mod bare;
 mod config;
 mod convert;
+mod cpu;
 mod error;
 mod host_call;
 mod instance;

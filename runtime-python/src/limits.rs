@@ -17,14 +17,18 @@ use pyo3::exceptions::PyBaseException;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 use pyo3::{ffi, intern};
-use quadriga_abi::limits::Limit;
+use quadriga_abi::limits::{Limit, Span};
 use quadriga_abi::{Error, ErrorCode};
-use quadriga_core::CallContext;
+use quadriga_core::{CallContext, ThreadClock};
 
 use crate::config::{Engine, engine};
+use crate::cpu::{self, Allowance, Meter};
 
 /// What the runtime enforces by itself.
-pub(crate) const ENFORCED: &[Limit] = &[Limit::CallTimeout];
+pub(crate) const ENFORCED: &[Limit] = match ThreadClock::EXISTS {
+    true => &[Limit::CallTimeout, Limit::CpuTime],
+    false => &[Limit::CallTimeout],
+};
 
 /// How often the calls to interrupt are looked at.
 const TICK: Duration = Duration::from_millis(5);
@@ -51,6 +55,10 @@ pub(crate) struct Running {
     on_top: AtomicBool,
     done: AtomicBool,
     interrupted: AtomicBool,
+    /// Measures its processor time, if that is limited.
+    pub(crate) meter: Option<Meter>,
+    /// It used that up.
+    used_up: AtomicBool,
     /// Ticks to let pass before the exception is raised again.
     pause: AtomicU32,
     /// Ticks on which it could not be raised.
@@ -72,6 +80,7 @@ impl Task {
     /// The task begins; not if its caller has gone.
     fn enter(&self, event_loop: Py<PyAny>, task: Py<PyAny>) -> bool {
         self.0.thread.store(thread_ident(), Relaxed);
+        self.0.go();
         *self.0.task.lock() = Some((event_loop, task));
         !self.0.interrupted.load(Relaxed)
     }
@@ -79,6 +88,7 @@ impl Task {
     /// The task is over: from now on nothing ends it.
     fn leave(&self, py: Python<'_>) {
         self.0.done.store(true, Relaxed);
+        self.0.halt();
         self.0.clear(py);
         *self.0.task.lock() = None;
     }
@@ -89,7 +99,7 @@ const REMEMBERED: usize = 1024;
 
 /// The calls of one instance that can be interrupted.
 #[derive(Default)]
-pub(crate) struct Calls(Mutex<List>);
+pub(crate) struct Calls(Mutex<List>, pub(crate) Allowance);
 
 #[derive(Default)]
 struct List {
@@ -154,6 +164,8 @@ impl Calls {
         if list.missed.contains(&running.context.id) {
             running.interrupt();
         }
+        drop(list);
+        cpu::measure(running);
     }
 
     /// Runs guest code as the call `context`. The error says that it was interrupted.
@@ -164,7 +176,7 @@ impl Calls {
         context: CallContext,
         f: impl FnOnce(&Arc<Running>) -> T,
     ) -> Result<T, Error> {
-        let running = Running::start(py, space, context);
+        let running = Running::start(py, space, context, self.1.meter());
         self.add(&running);
         let result = f(&running);
         self.remove(&running);
@@ -173,7 +185,7 @@ impl Calls {
 
     /// A call that will run as a task, until [`Calls::remove`].
     pub(crate) fn task(&self, space: u64, context: CallContext) -> Arc<Running> {
-        let running = Arc::new(Running::new(space, context, true));
+        let running = Arc::new(Running::new(space, context, true, self.1.meter()));
         self.add(&running);
         running
     }
@@ -185,14 +197,20 @@ impl Calls {
 
 impl Running {
     /// Starts a call on this thread, on top of those that run there.
-    pub(crate) fn start(_py: Python<'_>, space: u64, context: CallContext) -> Arc<Self> {
-        let running = Arc::new(Self::new(space, context, false));
+    pub(crate) fn start(
+        _py: Python<'_>,
+        space: u64,
+        context: CallContext,
+        meter: Option<Meter>,
+    ) -> Arc<Self> {
+        let running = Arc::new(Self::new(space, context, false, meter));
         running.thread.store(thread_ident(), Relaxed);
+        running.go();
         STACK.with_borrow_mut(|stack| stack.push(Arc::clone(&running)));
         running
     }
 
-    fn new(space: u64, context: CallContext, is_task: bool) -> Self {
+    fn new(space: u64, context: CallContext, is_task: bool, meter: Option<Meter>) -> Self {
         Self {
             context,
             space,
@@ -200,6 +218,8 @@ impl Running {
             on_top: AtomicBool::new(true),
             done: AtomicBool::new(false),
             interrupted: AtomicBool::new(false),
+            meter,
+            used_up: AtomicBool::new(false),
             pause: AtomicU32::new(0),
             missed: AtomicU32::new(0),
             event_loop: Mutex::new(None),
@@ -212,6 +232,7 @@ impl Running {
     pub(crate) fn finish(&self, py: Python<'_>) -> Result<(), Error> {
         STACK.with_borrow_mut(Vec::pop);
         self.done.store(true, Relaxed);
+        self.halt();
         if self.interrupted.load(Relaxed) {
             self.clear(py);
         }
@@ -222,6 +243,10 @@ impl Running {
     pub(crate) fn verdict(&self) -> Result<(), Error> {
         if !self.interrupted.load(Relaxed) {
             return Ok(());
+        }
+        if let Some(meter) = self.meter.as_ref().filter(|_| self.used_up.load(Relaxed)) {
+            let message = format!("the call used more than its {} of processor time", Span(meter.limit));
+            return Err(Error::new(ErrorCode::CpuLimit, message).with_hint("raise [limits] cpu-time"));
         }
         let late = self.context.deadline.is_some_and(|deadline| deadline <= Instant::now());
         Err(if late {
@@ -247,6 +272,35 @@ impl Running {
         self.is_task
     }
 
+    pub(crate) fn is_done(&self) -> bool {
+        self.done.load(Relaxed)
+    }
+
+    /// The loop and the task that it runs as, once it has begun.
+    pub(crate) fn task(&self, py: Python<'_>) -> Option<(Py<PyAny>, Py<PyAny>)> {
+        self.task.lock().as_ref().map(|(on, task)| (on.clone_ref(py), task.clone_ref(py)))
+    }
+
+    /// Asks for its end because it used up its processor time.
+    pub(crate) fn use_up(self: &Arc<Self>) {
+        self.used_up.store(true, Relaxed);
+        self.interrupt();
+    }
+
+    /// Its own code runs on this thread from now on.
+    fn go(&self) {
+        if let Some(meter) = &self.meter {
+            meter.go();
+        }
+    }
+
+    /// It does not any more.
+    fn halt(&self) {
+        if let Some(meter) = &self.meter {
+            meter.stop(!self.is_task);
+        }
+    }
+
     /// Asks for the end of this call. Never waits.
     pub(crate) fn interrupt(self: &Arc<Self>) {
         if let (false, Ok(engine)) = (self.interrupted.swap(true, Relaxed), engine()) {
@@ -258,12 +312,15 @@ impl Running {
     /// Leaves the guest's code to wait for a callee.
     pub(crate) fn leave(&self, py: Python<'_>) -> PyResult<()> {
         self.on_top.store(false, Relaxed);
-        self.check(py).inspect_err(|_| self.on_top.store(true, Relaxed))
+        self.check(py).inspect_err(|_| self.on_top.store(true, Relaxed))?;
+        self.halt();
+        Ok(())
     }
 
     /// Comes back to the guest's code.
     pub(crate) fn come_back(&self, py: Python<'_>) -> PyResult<()> {
         self.on_top.store(true, Relaxed);
+        self.go();
         self.check(py)
     }
 
@@ -300,7 +357,7 @@ impl Running {
             let _ = engine.cancel.call1(py, (event_loop,));
             self.pause.store(AGAIN, Relaxed);
         }
-        let task = self.task.lock().as_ref().map(|(on, task)| (on.clone_ref(py), task.clone_ref(py)));
+        let task = self.task(py);
         if self.is_task {
             let Some(task) = task else { return true };
             self.pause.store(AGAIN, Relaxed);

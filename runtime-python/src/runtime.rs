@@ -139,13 +139,16 @@ fn load(
         let space = engine.open_space.bind(py).call1((&extension, root, entry, &host, &engine.sdk));
         let space = space.map_err(|error| unopened(py, &error))?.unbind();
         let context = CallContext { deadline: Some(unit.deadline), ..CallContext::default() };
-        let running = Running::start(py, number, context);
+        let running = Running::start(py, number, context, None);
         *progress.lock() = Some(Arc::clone(&running));
         let described = run(py, engine, &space, entry);
         let described = running.finish(py).map_err(timely).and(described);
         *progress.lock() = None;
         match described {
-            Ok(methods) => Ok(instance(&extension, engine, number, space, host, methods)),
+            Ok(methods) => {
+                let instance = instance(&extension, engine, number, space, host, methods);
+                instance.set_limits(&unit.limits).map(|()| instance)
+            }
             Err(error) => {
                 if let Err(error) = engine.close_space.bind(py).call1((&space,)) {
                     tracing::warn!(extension, "its modules could not be removed: {error}");

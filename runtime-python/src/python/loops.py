@@ -102,6 +102,11 @@ def cancel(loop, task):
     return asyncio.current_task(loop) is task
 
 
+def is_current(loop, task):
+    """Whether a task is the one that its loop runs at this moment, as another thread sees it."""
+    return asyncio.current_task(loop) is task
+
+
 async def wait(begin):
     """Waits for what the host settles. Given up with the task that waits."""
     waiter = asyncio.get_running_loop().create_future()
