@@ -36,8 +36,10 @@ const SYSTEM: [&str; 14] = [
 /// What an engine takes of its worker's memory for itself, beside what its extension may have.
 const ENGINE: u64 = 64 << 20;
 
-/// The limits that a process of its own keeps to: a call that goes on after its time ends with it.
-pub(crate) const PROCESS: [Limit; 2] = [Limit::CallTimeout, Limit::OpenFiles];
+/// The limits that a process of its own keeps to: a call that goes on after its time ends with it,
+/// and what it prints comes to its host through pipes.
+pub(crate) const PROCESS: [Limit; 5] =
+    [Limit::CallTimeout, Limit::CpuTime, Limit::OpenFiles, Limit::OutputRate, Limit::Disk];
 
 /// Those that a cgroup keeps to.
 pub(crate) const CGROUP: [Limit; 3] = [Limit::Memory, Limit::CpuShare, Limit::Processes];
@@ -74,6 +76,7 @@ impl Jail {
         let mut plan = Plan::new(isolation, &unit.root);
         plan.env = environment(unit, &folder);
         plan.scratch = Some(folder);
+        plan.scratch_size = unit.limits.disk.map(|ByteSize(most)| most);
         plan.engine_paths = SYSTEM.iter().map(PathBuf::from).collect();
         plan.grants = unit.permissions.fs.iter().map(|asked| grant(unit, asked)).collect::<Result<_, _>>()?;
         plan.exec_memory = exec_memory;
@@ -84,14 +87,18 @@ impl Jail {
         Ok(Self { plan, cgroup, limits: Mutex::new(limits), _scratch: scratch })
     }
 
-    /// Changes limits while the worker runs: all that are `Some`, or none.
+    /// Changes those limits that the cgroup keeps to while the worker runs: all that are `Some`, or
+    /// none. Refuses what can be changed neither here nor in the worker.
     pub(crate) fn limit(&self, limits: &Limits) -> Result<(), Error> {
-        let fixed = |(limit, _): &(Limit, _)| !CGROUP.contains(limit);
+        let fixed = |(limit, _): &(Limit, _)| !CGROUP.contains(limit) && *limit != Limit::CpuTime;
         if let Some((_, name)) = limits.declared().find(fixed) {
             let message = format!("{name} is set when the worker starts, and not again");
             return Err(
                 Error::new(ErrorCode::Unsupported, message).with_hint("change the manifest, and reload")
             );
+        }
+        if limits.declared().all(|(limit, _)| limit == Limit::CpuTime) {
+            return Ok(());
         }
         let Some(cgroup) = &self.cgroup else {
             return Err(Error::new(ErrorCode::Unsupported, "there is no cgroup for the worker"));

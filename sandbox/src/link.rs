@@ -1,6 +1,7 @@
 //! The host's end of the connection to a worker.
 
 mod answer;
+mod cpu;
 mod freeze;
 mod host_call;
 mod outbox;
@@ -13,6 +14,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use quadriga_abi::limits::Limits;
 use quadriga_abi::permission::Permissions;
 use quadriga_abi::{Bytes, Error, ErrorCode, Kind};
 use quadriga_core::{BoxFuture, Bridge, Call, CallContext, Outcome};
@@ -27,6 +29,7 @@ use crate::job::Greeting;
 use crate::nursery::Child;
 use crate::streams::{Sink, Streams, Wire};
 use answer::Answer;
+use cpu::{Backstop, Timed};
 use outbox::Outbox;
 use read::Reading;
 
@@ -49,6 +52,9 @@ pub(crate) struct Link {
     streams: Streams,
     /// What it may have recorded of what it says that its guest tried.
     allowance: Allowance,
+    backstop: Backstop,
+    /// Its engine itself ends calls that use up their processor time.
+    ends_busy_calls: bool,
     /// Waits for the hello.
     loading: Mutex<Option<oneshot::Sender<Result<Greeting, Error>>>>,
     /// Why it is gone.
@@ -72,6 +78,7 @@ pub(crate) type Loaded = oneshot::Receiver<Result<Greeting, Error>>;
 struct Asked {
     reply: oneshot::Sender<Result<Bytes, Error>>,
     context: CallContext,
+    timed: Timed,
     /// Sends the stream among its arguments.
     pump: Option<AbortHandle>,
     /// The item that its caller did not take.
@@ -86,6 +93,7 @@ impl Link {
         cgroup: Option<Arc<Cgroup>>,
         socket: Arc<OwnedFd>,
         most: usize,
+        ends_busy_calls: bool,
     ) -> Result<(Arc<Self>, Loaded), Error> {
         let (loading, loaded) = oneshot::channel();
         let name = format!("worker {}", bridge.extension());
@@ -100,6 +108,8 @@ impl Link {
             host_calls: Mutex::default(),
             streams: Streams::default(),
             allowance: Allowance::default(),
+            backstop: Backstop::default(),
+            ends_busy_calls,
             loading: Mutex::new(Some(loading)),
             fate: OnceLock::new(),
             over: watch::Sender::new(None),
@@ -131,7 +141,7 @@ impl Link {
             }
         }
         let (reply, answered) = oneshot::channel();
-        let asked = Asked { reply, context, pump: None, refused: None };
+        let asked = Asked { reply, context, timed: self.backstop.begin(), pump: None, refused: None };
         self.calls.lock().insert(id, asked);
         // What it is told of comes after this, or it has answered for this call already.
         if let Some(fate) = self.fate.get() {
@@ -188,6 +198,12 @@ impl Link {
         self.send(&Frame::new(Kind::Permissions, 0, permissions));
     }
 
+    /// Tells the worker what its extension may use up from now on, as far as its engine sees to that.
+    pub(crate) fn limit(&self, limits: &Limits) {
+        let limits = rmp_serde::to_vec_named(limits).unwrap_or_default();
+        self.send(&Frame::new(Kind::Limits, 0, limits));
+    }
+
     /// Asks the worker to finish and go, and sees to it that it does.
     pub(crate) async fn shutdown(&self, patience: Duration) {
         self.dismissed.store(true, Ordering::Release);
@@ -234,6 +250,7 @@ impl Link {
 
     fn forget(&self, id: u64) -> Option<Asked> {
         let asked = self.calls.lock().remove(&id)?;
+        self.backstop.end(&asked.timed);
         self.streams.remove(id);
         if let Some(pump) = &asked.pump {
             pump.abort();
@@ -269,6 +286,7 @@ impl Link {
         }
         self.pings.lock().clear();
         self.streams.clear(&why);
+        self.backstop.over();
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use quadriga_abi::limits::{ByteSize, Limit, Limits};
+use quadriga_abi::limits::{ByteSize, Limit, Limits, Span};
 use quadriga_abi::permission::Permissions;
 use quadriga_abi::{Description, Error, ErrorCode, Isolation, Kind, RuntimeKind};
 use quadriga_core::{
@@ -40,6 +40,8 @@ pub struct ProcessRuntime {
     engine: String,
     support: Support,
     languages: &'static [Language],
+    /// The engine itself ends calls that use up their processor time.
+    ends_busy_calls: bool,
     exec_memory: ExecMemory,
     program: Option<PathBuf>,
 }
@@ -63,7 +65,8 @@ impl ProcessRuntime {
         let permissions = union([inner.permissions, &jail::PERMISSIONS]);
         let support = Support { isolation, limits, permissions };
         let (kind, engine, languages) = (runtime.kind(), runtime.engine(), runtime.languages());
-        Self { kind, engine, support, languages, exec_memory, program }
+        let ends_busy_calls = inner.limits.contains(&Limit::CpuTime);
+        Self { kind, engine, support, languages, ends_busy_calls, exec_memory, program }
     }
 }
 
@@ -87,7 +90,10 @@ impl Runtime for ProcessRuntime {
     fn load(&self, unit: Unit, bridge: Bridge) -> BoxFuture<'_, Result<Arc<dyn Instance>, Error>> {
         Box::pin(async move {
             let jail = Jail::new(self.support.isolation, self.exec_memory, &unit)?;
-            let worker = start(self.program.as_deref(), jail, &unit, &bridge).await?;
+            let worker = start(self.program.as_deref(), jail, &unit, &bridge, self.ends_busy_calls).await?;
+            if let Some(Span(limit)) = unit.limits.cpu_time {
+                worker.link.limit_cpu(limit);
+            }
             let loaded = worker.load(&unit, &bridge).await;
             if loaded.is_err() {
                 worker.link.kill();
@@ -110,7 +116,13 @@ pub(crate) struct Worker {
     jail: Jail,
 }
 
-async fn start(program: Option<&Path>, jail: Jail, unit: &Unit, bridge: &Bridge) -> Result<Worker, Error> {
+async fn start(
+    program: Option<&Path>,
+    jail: Jail,
+    unit: &Unit,
+    bridge: &Bridge,
+    ends_busy_calls: bool,
+) -> Result<Worker, Error> {
     let program = program::find(program)?;
     let failed = |error: io::Error| {
         let message = format!("the worker {} could not be started: {error}", program.display());
@@ -131,7 +143,9 @@ async fn start(program: Option<&Path>, jail: Jail, unit: &Unit, bridge: &Bridge)
     }
     let most = unit.limits.message_size.map_or(MESSAGE, |ByteSize(most)| most.max(MESSAGE));
     let most = usize::try_from(most).unwrap_or(usize::MAX);
-    let (link, loaded) = Link::start(bridge.clone(), Arc::clone(&child), jail.cgroup.clone(), ours, most)?;
+    let cgroup = jail.cgroup.clone();
+    let (link, loaded) =
+        Link::start(bridge.clone(), Arc::clone(&child), cgroup, ours, most, ends_busy_calls)?;
     let _printed = Printed::read(bridge, pipes).map_err(|error| {
         child.kill();
         failed(error)
@@ -154,6 +168,18 @@ impl Worker {
                 let message = "the worker did not load the extension in time";
                 Err(Error::new(ErrorCode::DeadlineExceeded, message).with_hint("raise [limits] load-timeout"))
             }
+        }
+    }
+}
+
+impl Worker {
+    /// Has limits kept to that are about its calls and its engine.
+    fn limit(&self, limits: &Limits) {
+        if let Some(Span(limit)) = limits.cpu_time {
+            self.link.limit_cpu(limit);
+        }
+        if limits.cpu_time.is_some() || limits.memory.is_some() {
+            self.link.limit(limits);
         }
     }
 }
@@ -208,9 +234,12 @@ impl Instance for ProcessInstance {
         self.report.layers.iter().map(layer).collect()
     }
 
-    /// What its cgroup holds it to can change; what its process was told at its start cannot.
+    /// What its cgroup and its engine hold it to can change; what its process was told at its start
+    /// cannot.
     fn set_limits(&self, limits: &Limits) -> Result<(), Error> {
-        self.worker.jail.limit(limits)
+        self.worker.jail.limit(limits)?;
+        self.worker.limit(limits);
+        Ok(())
     }
 
     /// What is around a worker can be neither widened nor narrowed while it runs. One that holds

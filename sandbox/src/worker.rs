@@ -1,5 +1,6 @@
 //! The other side: what runs in a worker process.
 
+mod cpu;
 mod pool;
 mod server;
 mod start;

@@ -143,12 +143,14 @@ fn confine(plan: &Plan, layers: &mut Layers<'_>) -> Result<(), Error> {
     let apart = layers.state(Layer::MountNamespace) == State::Reached;
     layers.put(Layer::ReadOnlyMounts, root::guard(plan, apart))?;
     layers.put(Layer::PrivateRoot, root::enter(plan, apart))?;
+    let mounted = [Layer::ReadOnlyMounts, Layer::PrivateRoot].map(|layer| layers.state(layer));
+    let mounted = mounted.contains(&State::Reached);
+    layers.put(Layer::Disk, root::quota(plan, mounted))?;
     process::change_folder(plan).map_err(|error| Error::Path { path: plan.folder().into(), error })?;
     layers.put(Layer::Capabilities, caps::drop_all())?;
     layers.put(Layer::Landlock, landlock::restrict(plan))?;
     layers.put(Layer::Limits, rlimit::set(&plan.limits))?;
-    let guarded = [Layer::ReadOnlyMounts, Layer::PrivateRoot].map(|layer| layers.state(layer));
-    layers.put(Layer::Seccomp, seccomp::install(plan, guarded.contains(&State::Reached)))
+    layers.put(Layer::Seccomp, seccomp::install(plan, mounted))
 }
 
 /// What was reached so far, held against what the plan demands.
@@ -190,6 +192,7 @@ fn demands(plan: &Plan, layer: Layer) -> bool {
         Layer::NetNamespace => container && plan.net == Net::Denied,
         Layer::PidNamespace => namespace::wants_pids(plan),
         Layer::UserNamespace => plan.limits.processes.is_some() || namespace::wants_pids(plan),
+        Layer::Disk => plan.scratch_size.is_some(),
         Layer::Cgroup => false,
         _ => true,
     }

@@ -30,6 +30,9 @@ pub struct Plan {
     pub package: PathBuf,
     /// A folder to write to, and the current folder. Without one, that is the package.
     pub scratch: Option<PathBuf>,
+    /// Bytes that may be in there. It becomes a file system in memory then, which nobody else sees,
+    /// which ends with the worker and is charged to its cgroup. Needs a mount namespace.
+    pub scratch_size: Option<u64>,
     /// What the engine reads: libraries, the dynamic loader's cache, an interpreter's modules,
     /// `/proc/self`. Paths that the machine doesn't have, or that the user can't reach, are left out.
     pub engine_paths: Vec<PathBuf>,
@@ -135,6 +138,7 @@ impl Plan {
             run_as: None,
             package: package.into(),
             scratch: None,
+            scratch_size: None,
             engine_paths: Vec::new(),
             grants: Vec::new(),
             net: Net::Denied,
@@ -184,6 +188,9 @@ impl Plan {
         };
         if let Some((path, ..)) = self.paths().find(|(path, ..)| !plain(path)) {
             return wrong(format!("{} is not an absolute path below the root", path.display()));
+        }
+        if self.scratch_size.is_some() && self.scratch.is_none() {
+            return wrong("there is no scratch folder to bound the size of".to_owned());
         }
         if self.run_as.is_some_and(|user| user.uid == 0) {
             return wrong("a worker can't be told to run as root".to_owned());

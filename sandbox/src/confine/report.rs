@@ -59,6 +59,8 @@ pub enum Layer {
     ReadOnlyMounts,
     /// A root folder that holds what the plan names and nothing else.
     PrivateRoot,
+    /// A scratch folder of bounded size.
+    Disk,
     /// No capabilities, and none to be had.
     Capabilities,
     /// Access to files, ports and scopes by rule.
@@ -167,6 +169,7 @@ impl fmt::Display for Layer {
             Self::PidNamespace => "a PID namespace",
             Self::ReadOnlyMounts => "read-only mounts",
             Self::PrivateRoot => "a private root",
+            Self::Disk => "a bounded scratch folder (limit disk)",
             Self::Capabilities => "dropped capabilities",
             Self::Landlock => "Landlock",
             Self::Limits => "rlimits",

@@ -45,7 +45,7 @@ pub(super) fn guard(plan: &Plan, apart: bool) -> io::Result<Outcome> {
     let nested = plan.nested();
     let kept = |path, access| access == Access::ReadWrite || nested.contains(&path);
     for (path, access, _) in by_access(plan).into_iter().filter(|(path, access, _)| kept(path, *access)) {
-        root.bind(path, attributes(access, plan.exec_memory)).map_err(failed(path.display()))?;
+        root.put(plan, path, access).map_err(failed(path.display()))?;
     }
     let all = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     sys::mount_setattr(all.as_fd(), u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits()), true)
@@ -95,7 +95,7 @@ impl Root {
             if path.starts_with("/proc") {
                 needs_proc = true;
             } else if required || fs::exists(path).unwrap_or(false) {
-                root.bind(path, attributes(access, plan.exec_memory)).map_err(failed(path.display()))?;
+                root.put(plan, path, access).map_err(failed(path.display()))?;
             }
         }
         for device in DEVICES {
@@ -113,6 +113,25 @@ impl Root {
     /// Outer folders before what lies in them.
     fn sort(&mut self) {
         self.mounts.sort_by_key(|mount| mount.at.components().count());
+    }
+
+    /// Takes what will be at a path: what is there, or an empty file system of the size that the plan
+    /// gives the scratch folder.
+    fn put(&mut self, plan: &Plan, path: &Path, access: Access) -> io::Result<()> {
+        let attributes = attributes(access, plan.exec_memory);
+        match plan.scratch_size {
+            Some(size) if plan.scratch.as_deref() == Some(path) => self.empty(path, size, attributes),
+            _ => self.bind(path, attributes),
+        }
+    }
+
+    fn empty(&mut self, path: &Path, size: u64, attributes: MountAttrFlags) -> io::Result<()> {
+        let at = self.resolve(path, MAX_LINKS)?;
+        let (size, files) = (size.max(1).to_string(), files(size).to_string());
+        let options = [("mode", "700"), ("size", &size), ("nr_inodes", &files)];
+        let tree = file_system("tmpfs", &options, attributes).map_err(failed("tmpfs"))?;
+        self.mounts.push(Mount { at, tree, is_folder: true });
+        Ok(())
     }
 
     /// Takes a copy of the mounts at a path while the old root is still there.
@@ -189,6 +208,21 @@ impl Root {
             put().map_err(failed(mount.at.display()))?;
         }
         Ok(())
+    }
+}
+
+/// How many files and folders may be in a scratch folder, itself among them: they take memory that its
+/// size does not count. The kernel takes 0 for no limit, for sizes too.
+fn files(size: u64) -> u64 {
+    if size == 0 { 1 } else { 16 + size / 4096 }
+}
+
+/// Whether the scratch folder has the size of the plan, after one of the above was `mounted` or not.
+pub(super) fn quota(plan: &Plan, mounted: bool) -> io::Result<Outcome> {
+    match plan.scratch_size {
+        None => Outcome::not_asked(),
+        Some(_) if mounted => Outcome::reached(),
+        Some(_) => Err(io::Error::other("the worker has no mounts of its own")),
     }
 }
 

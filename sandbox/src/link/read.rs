@@ -185,8 +185,12 @@ impl Link {
             }
             (result, _) => result,
         };
+        let used_up = result.as_ref().is_err_and(|error| error.code == ErrorCode::CpuLimit);
         // Its caller may have gone.
         let _ = reply.send(result);
+        if used_up && !self.ends_busy_calls {
+            self.end_overrun();
+        }
         Ok(())
     }
 

@@ -10,6 +10,7 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
+use quadriga_core::ThreadClock;
 
 use super::server::{End, Server};
 use crate::frame::{Next, Reader};
@@ -208,15 +209,6 @@ pub(super) fn step_aside() {
 }
 
 /// The processor time that a thread of this process has used.
-#[expect(unsafe_code, reason = "the clock of another thread has no safe interface")]
 fn processor_time(thread: i32) -> Duration {
-    /// `CPUCLOCK_SCHED` and `CPUCLOCK_PERTHREAD_MASK` of the kernel, which are part of its ABI.
-    const OF_THREAD: i32 = 2 | 4;
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: writes to `time` alone, and fails for a thread that is gone.
-    let failed = unsafe { libc::clock_gettime((!thread << 3) | OF_THREAD, &raw mut time) };
-    if failed != 0 {
-        return Duration::ZERO;
-    }
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
+    ThreadClock::of(thread).read().unwrap_or_default()
 }

@@ -6,10 +6,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use parking_lot::Mutex;
+use quadriga_abi::limits::{Limits, Span};
 use quadriga_abi::{Bytes, Error, ErrorCode, Kind};
 use quadriga_core::{Call, Instance, Outcome, Output, Streams};
 use tokio::runtime::Handle;
 
+use super::cpu::Guard;
 use super::uplink::{Host, Running};
 use crate::frame::{FROM_GUEST, Frame, INPUT};
 use crate::streams::{Sink, Wire as _};
@@ -30,6 +32,8 @@ pub(super) struct Server {
     loaded: OnceLock<Loaded>,
     /// The most bytes of a result.
     most: u64,
+    /// Ends calls that use up their processor time, where the engine does not.
+    guard: Option<Arc<Guard>>,
 }
 
 struct Loaded {
@@ -46,8 +50,8 @@ pub(super) struct Work {
 }
 
 impl Server {
-    pub(super) fn new(host: Arc<Host>, executor: Handle, most: u64) -> Self {
-        Self { host, executor, loaded: OnceLock::new(), most }
+    pub(super) fn new(host: Arc<Host>, executor: Handle, most: u64, guard: Option<Arc<Guard>>) -> Self {
+        Self { host, executor, loaded: OnceLock::new(), most, guard }
     }
 
     /// Takes calls for an extension from now on.
@@ -78,6 +82,7 @@ impl Server {
             }
             Kind::Permissions => self.permit(&envelope.payload),
             Kind::Ping => self.show_life(id),
+            Kind::Limits => self.limit(&envelope.payload),
             Kind::Shutdown => self.host.end(End::Dismissed),
             _ => {}
         }
@@ -110,9 +115,13 @@ impl Server {
     pub(super) fn run(self: &Arc<Self>, work: Work) {
         let Some(loaded) = self.loaded.get() else { return };
         let mut answer = Answer { server: Arc::clone(self), id: work.call.envelope.id, given: false };
+        let guard = self.guard.as_ref().filter(|guard| guard.begin(answer.id));
         let begin = || loaded.instance.call(work.call);
         let outcome = catch_unwind(AssertUnwindSafe(begin))
             .unwrap_or_else(|_| Error::new(ErrorCode::Internal, "the runtime panicked").into());
+        if let Some(guard) = guard {
+            guard.end(answer.id);
+        }
         match outcome {
             Outcome::Ready(result) => answer.give(result),
             Outcome::Pending(call) => {
@@ -149,6 +158,18 @@ impl Server {
         *self.host.permissions.lock() = permissions;
         if let Some(instance) = self.instance() {
             instance.permissions_changed(&self.host.permissions.lock().clone());
+        }
+    }
+
+    fn limit(&self, limits: &[u8]) {
+        // The host keeps to the contract.
+        let Ok(limits) = rmp_serde::from_slice::<Limits>(limits) else { return };
+        if let (Some(guard), Some(Span(limit))) = (&self.guard, limits.cpu_time) {
+            guard.set(limit);
+        }
+        if let Some(instance) = self.instance() {
+            // What the engine cannot change is held by what is around the process.
+            let _ = instance.set_limits(&limits);
         }
     }
 
@@ -196,8 +217,9 @@ impl Answer {
     fn give(&mut self, result: Result<Bytes, Error>) {
         self.given = true;
         let host = &self.server.host;
-        let running = host.calls.lock().remove(&self.id);
-        if let Some(streams) = running.and_then(|running| running.streams) {
+        // The guard may have answered it.
+        let Some(running) = host.calls.lock().remove(&self.id) else { return };
+        if let Some(streams) = running.streams {
             streams.cut(&Error::new(ErrorCode::Cancelled, "the call is over"));
         }
         host.streams.remove(self.id);

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use quadriga_abi::limits::ByteSize;
+use quadriga_abi::limits::{ByteSize, Limit, Limits, Span};
 use quadriga_abi::{Error, ErrorCode, Kind};
 use quadriga_core::{Bridge, Runtime, Unit};
 use rustix::io::fcntl_dupfd_cloexec;
 
 use super::Engine;
+use super::cpu::Guard;
 use super::pool::Pool;
 use super::server::{End, Server};
 use super::uplink::Host;
@@ -75,7 +76,8 @@ pub(super) fn serve(engines: &[Engine]) -> io::Result<()> {
         .enable_all()
         .build()?;
     let _ = host.executor.set(executor.handle().clone());
-    let server = Arc::new(Server::new(host, executor.handle().clone(), most));
+    let guard = guard(&*runtime, &unit.limits, &host);
+    let server = Arc::new(Server::new(host, executor.handle().clone(), most, guard));
     Pool::start(reader, Arc::clone(&server))?;
     load(&executor, &*runtime, unit, bridge, report, &server);
     if let Ok(End::Dismissed) = ended.recv()
@@ -86,6 +88,26 @@ pub(super) fn serve(engines: &[Engine]) -> io::Result<()> {
     // Guests may be running on its threads.
     executor.shutdown_background();
     Ok(())
+}
+
+/// What ends calls that use up their processor time, where the engine does not do it.
+fn guard(runtime: &dyn Runtime, limits: &Limits, host: &Arc<Host>) -> Option<Arc<Guard>> {
+    if runtime.support().limits.contains(&Limit::CpuTime) {
+        return None;
+    }
+    let host = Arc::clone(host);
+    let guard = Guard::new(move |call, limit| {
+        // It may have ended in this moment. The host ends this process when it hears of it.
+        if host.calls.lock().remove(&call).is_some() {
+            let message = format!("the call used more than its {} of processor time", Span(limit));
+            let error = Error::new(ErrorCode::CpuLimit, message).with_hint("raise [limits] cpu-time");
+            host.send(&Frame::answer(Kind::Reply, call, Err(error)));
+        }
+    });
+    if let Some(Span(limit)) = limits.cpu_time {
+        guard.set(limit);
+    }
+    Some(guard)
 }
 
 fn load(

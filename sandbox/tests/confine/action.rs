@@ -74,6 +74,8 @@ pub(crate) enum Action {
     ThreadsMany(usize),
     OpenMany(usize),
     WriteBytes(PathBuf, usize),
+    /// Makes files in a folder until it fails, removes them, and says how many there were.
+    FilesMany(PathBuf, usize),
     Allocate(usize),
     /// Reserves address space that can't be touched.
     Reserve(usize),

@@ -39,6 +39,35 @@ fn files_are_bounded_and_the_process_goes_on() {
     });
 }
 
+/// In memory of its own, so that nothing of it is where the scratch folder was.
+#[test]
+fn a_scratch_folder_has_the_size_of_the_plan_or_there_is_no_worker() {
+    everywhere(|place| {
+        let mut plan = place.plan();
+        plan.scratch_size = Some(1 << 20);
+        let actions = [
+            Action::WriteBytes(place.at("scratch/half"), 1 << 19),
+            Action::WriteBytes(place.at("scratch/more"), (1 << 19) + 8192),
+            Action::FilesMany(place.at("scratch"), 1000),
+        ];
+        if place.user == User::Bare && place.level == Isolation::Process {
+            let error = place.spawn().enter(Some(plan), &actions).err().unwrap();
+            assert!(error.contains("limit disk"), "{error}");
+            return;
+        }
+        let outcomes = place.run(Some(plan.clone()), &actions);
+        assert!(outcomes[0].is_ok(), "{outcomes:?}");
+        assert_eq!(outcomes[1], Err(libc::ENOSPC));
+        // One for each page, and some more, with the folder and the two that are there already.
+        assert_eq!(number(&outcomes[2]), 16 + 256 - 3);
+        assert!(!place.at("scratch/half").exists());
+        assert_eq!(number(&place.run(None, &[Action::FilesMany(place.at("scratch"), 1000)])[0]), 1000);
+        // Not without a limit, which is what the kernel takes 0 for.
+        plan.scratch_size = Some(0);
+        assert_eq!(number(&place.run(Some(plan), &[Action::FilesMany(place.at("scratch"), 10)])[0]), 0);
+    });
+}
+
 #[test]
 fn processor_time_ends_with_a_signal_that_says_so() {
     everywhere(|place| {

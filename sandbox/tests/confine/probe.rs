@@ -148,6 +148,13 @@ fn attempt(action: &Action) -> io::Result<String> {
             Ok(count(*most, || File::open("/dev/null").map(|file| open.push(file))))
         }
         Action::WriteBytes(path, bytes) => fs::write(path, vec![1; *bytes]).map(done),
+        Action::FilesMany(folder, most) => {
+            let file = |n: usize| folder.join(format!("one-of-many-{n}"));
+            let mut made = 0;
+            let text = count(*most, || File::create_new(file(made)).map(|_| made += 1));
+            (0..made).try_for_each(|n| fs::remove_file(file(n)))?;
+            Ok(text)
+        }
         Action::Allocate(bytes) => {
             let memory = vec![1_u8; *bytes];
             Ok(std::hint::black_box(&memory).iter().map(|byte| u64::from(*byte)).sum::<u64>().to_string())

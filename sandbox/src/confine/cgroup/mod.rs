@@ -134,6 +134,11 @@ impl Cgroup {
         Ok(())
     }
 
+    /// The processor time of its processes so far; `None` where nothing counts it.
+    pub fn cpu_time(&self) -> Option<Duration> {
+        self.with(Controller::CpuTime)?.cpu_time().ok()?
+    }
+
     /// What is used now.
     ///
     /// # Errors
