@@ -22,6 +22,8 @@ mod js;
     target_os = "linux"
 ))]
 mod lifecycle;
+#[cfg(all(feature = "process", any(feature = "v8", feature = "quickjs"), target_os = "linux"))]
+mod limits;
 #[cfg(feature = "native")]
 mod native;
 #[cfg(feature = "python")]

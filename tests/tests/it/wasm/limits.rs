@@ -3,8 +3,9 @@
 use std::fs;
 use std::time::Duration;
 
-use quadriga::LoadOptions;
 use quadriga::abi::ErrorCode;
+use quadriga::abi::permission::Permissions;
+use quadriga::{Effect, LoadOptions};
 use quadriga_tests::{granted, guest, host};
 
 use super::{assert_error, like};
@@ -80,6 +81,43 @@ async fn nothing_is_there_that_was_not_granted() {
     let net = like("wasi", "test.files", "[permissions]\nnet = ['localhost:80']");
     let error = host.load(net.path(), granted()).await.unwrap_err();
     assert_error("net", &error, ErrorCode::Unsupported, &["net"]);
+}
+
+/// What was granted is taken back from instances that have it: from the next operation on.
+#[tokio::test(flavor = "multi_thread")]
+async fn folders_and_variables_are_revoked_while_they_are_used() {
+    let asks = "concurrency = 2\n[permissions]\nenv = ['PATH']\nfs = [{ path = 'data', mode = 'ro' }]";
+    let package = like("wasi", "test.files", asks);
+    fs::create_dir(package.path().join("data")).unwrap();
+    fs::write(package.path().join("data/file"), "data").unwrap();
+    let host = host();
+    host.load(package.path(), granted()).await.unwrap();
+    let read = async || host.invoke::<String>("test.files", "read", &("data/file",)).await;
+    assert_eq!(read().await.unwrap(), "data");
+    let sleeper = {
+        let host = host.clone();
+        tokio::spawn(async move { host.invoke::<u64>("test.files", "sleep", &(20_000,)).await })
+    };
+    while host.usage("test.files").unwrap().in_flight == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let all = host.permissions("test.files").unwrap();
+    let folder = Permissions { fs: all.fs.clone(), ..Permissions::default() };
+    assert_eq!(host.revoke("test.files", &folder).unwrap(), Effect::Now);
+    // It could go on to use the folder: so it does not go on.
+    let error = sleeper.await.unwrap().unwrap_err();
+    assert_eq!(error.code, ErrorCode::PermissionDenied, "{error:?}");
+    read().await.unwrap_err();
+    let path: Option<String> = host.invoke("test.files", "env", &("PATH",)).await.unwrap();
+    assert_eq!(path, std::env::var("PATH").ok());
+    let variable = Permissions { env: all.env.clone(), ..Permissions::default() };
+    assert_eq!(host.revoke("test.files", &variable).unwrap(), Effect::Now);
+    assert_eq!(host.invoke::<Option<String>>("test.files", "env", &("PATH",)).await.unwrap(), None);
+    // What is there gets nothing more; the next does.
+    assert_eq!(host.grant("test.files", &folder).unwrap(), Effect::AfterReload);
+    read().await.unwrap_err();
+    host.reload("test.files").await.unwrap();
+    assert_eq!(read().await.unwrap(), "data");
 }
 
 /// The threads of the runtime: its clock.
