@@ -22,7 +22,7 @@ fn package(id: &str, files: &[(&str, &str)]) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let manifest = format!(
         "[extension]\nid = \"{id}\"\nversion = \"0.1.0\"\n[runtime]\nkind = \"python\"\nentry = \"main.py\"\n\
-         [permissions]\ncall = [\"*\"]\n[limits]\nload-timeout = \"1s\"\n"
+         [permissions]\ncall = [\"*\"]\n[limits]\nload-timeout = \"3s\"\n"
     );
     fs::write(dir.path().join("quadriga.toml"), manifest).unwrap();
     for (name, text) in files {
