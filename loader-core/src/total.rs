@@ -15,8 +15,7 @@ use crate::{Instance, State};
 const RULE: &str = "total memory";
 
 /// The most memory that all extensions of a host may use together, by what their instances say
-/// ([`Usage::memory`](crate::Usage::memory)). Those whose engine cannot tell, as native code and
-/// Python in the host's process, count as nothing.
+/// ([`Usage::memory`](crate::Usage::memory)). Those whose engine cannot tell count as nothing.
 ///
 /// Above it nothing is loaded, and no memory limit is raised. When a sample is above it, the largest
 /// extension that uses more than its share, which is the same for all that are loaded, gets an alert.

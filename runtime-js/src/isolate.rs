@@ -268,7 +268,7 @@ impl Isolate {
         let arguments = match arguments {
             Ok(arguments) if arguments.len() >= export.required => arguments,
             Ok(arguments) => {
-                let _ = reply.send(Err(too_few(export, arguments.len())));
+                let _ = reply.send(Err(export.too_few(arguments.len())));
                 return;
             }
             Err(refused) => {
@@ -483,13 +483,6 @@ fn trace<'s>(
         };
     }
     Some(error::tidy(&text))
-}
-
-fn too_few(export: &Export, given: usize) -> Error {
-    let names: Vec<&str> = export.method.parameters.iter().map(|parameter| parameter.name.as_str()).collect();
-    let (name, required) = (&export.method.name, export.required);
-    let message = format!("{name}({}) takes at least {required} arguments, {given} given", names.join(", "));
-    Error::new(ErrorCode::InvalidArguments, message)
 }
 
 impl Drop for Isolate {

@@ -1,7 +1,7 @@
 //! What an entry module exports.
 
 use deno_core::v8;
-use quadriga_abi::{Method, Parameter};
+use quadriga_abi::{Error, ErrorCode, Method, Parameter};
 
 /// An exported function.
 pub(crate) struct Export {
@@ -9,6 +9,18 @@ pub(crate) struct Export {
     /// How many arguments a call must have.
     pub(crate) required: usize,
     pub(crate) method: Method,
+}
+
+impl Export {
+    /// What a call answers that has fewer arguments.
+    pub(crate) fn too_few(&self, given: usize) -> Error {
+        let names: Vec<&str> =
+            self.method.parameters.iter().map(|parameter| parameter.name.as_str()).collect();
+        let (name, required) = (&self.method.name, self.required);
+        let message =
+            format!("{name}({}) takes at least {required} arguments, {given} given", names.join(", "));
+        Error::new(ErrorCode::InvalidArguments, message)
+    }
 }
 
 /// The functions that a module exports, in the order of the source, with `source` as its author

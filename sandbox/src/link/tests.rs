@@ -97,7 +97,7 @@ impl Worker {
         let (child, pipes) = nursery::start(&program, nothing, Arc::clone(&ours)).await.unwrap();
         let heard = Arc::new(Deaf::default());
         let bridge = Bridge::remote("a.worker".parse().unwrap(), Bytes::new(), Arc::clone(&heard) as _);
-        let (link, loaded) = Link::start(bridge, child, None, ours, MOST).unwrap();
+        let (link, loaded) = Link::start(bridge, child, None, ours, MOST, true).unwrap();
         Self { link, loaded: Some(loaded), socket, heard, _kept: (folder, pipes) }
     }
 

@@ -247,7 +247,6 @@ async fn waiting_is_not_charged() {
 
 /// What a host asks of the dispatcher while extensions are busy.
 #[tokio::test(flavor = "multi_thread")]
-#[expect(clippy::print_stderr, reason = "the figures are to be seen")]
 async fn usage_and_limits_are_told_at_once() {
     for (language, isolation) in [
         ("js", Isolation::InProcess),
