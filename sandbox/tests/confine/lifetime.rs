@@ -105,7 +105,7 @@ fn what_a_worker_left_running_ends_with_the_worker() {
 }
 
 #[test]
-fn nothing_is_left_of_200_workers() {
+fn slow_nothing_is_left_of_200_workers() {
     everywhere(|place| {
         let count = if place.user == User::Root { 200 } else { 50 };
         let work = Work { plan: place.plan(), actions: Vec::new() };

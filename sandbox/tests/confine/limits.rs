@@ -79,7 +79,7 @@ fn processor_time_ends_with_a_signal_that_says_so() {
 }
 
 #[test]
-fn address_space_is_bounded_where_asked() {
+fn slow_address_space_is_bounded_where_asked() {
     everywhere(|place| {
         let mut plan = place.plan();
         plan.limits.address_space = Some(256 << 20);

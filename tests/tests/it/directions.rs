@@ -55,9 +55,9 @@ directions! {
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     sixteen_directions_at_once;
     #[tokio::test]
-    chains_of_depth_eight;
+    slow_chains_of_depth_eight;
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-    chains_of_depth_eight_at_once;
+    slow_chains_of_depth_eight_at_once;
     #[tokio::test]
     a_language_calls_itself_again_and_again;
     #[tokio::test]
@@ -78,12 +78,12 @@ async fn sixteen_directions_at_once() {
 
 #[tokio::test]
 async fn chains_of_depth_eight() {
-    cases::chains_of_depth_eight(HERE).await;
+    cases::slow_chains_of_depth_eight(HERE).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn chains_of_depth_eight_at_once() {
-    cases::chains_of_depth_eight_at_once(HERE).await;
+    cases::slow_chains_of_depth_eight_at_once(HERE).await;
 }
 
 #[tokio::test]

@@ -40,7 +40,7 @@ macro_rules! pairs {
 pairs! {
     values_come_back_through_every_pair,
     slow_longer_values_come_back_through_every_pair,
-    streams_flow_through_every_pair,
+    slow_streams_flow_through_every_pair,
     errors_keep_code_and_chain_through_every_pair,
     a_deadline_bounds_both_of_every_pair,
 }
@@ -62,8 +62,8 @@ async fn slow_longer_values_come_back_through_every_pair() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_flow_through_every_pair() {
-    cases::streams_flow_through_every_pair(HERE).await;
+async fn slow_streams_flow_through_every_pair() {
+    cases::slow_streams_flow_through_every_pair(HERE).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -80,7 +80,7 @@ pub(super) async fn sixteen_directions_at_once(place: Place) {
     }
 }
 
-pub(super) async fn chains_of_depth_eight(place: Place) {
+pub(super) async fn slow_chains_of_depth_eight(place: Place) {
     let host = relays(place).await;
     for _ in 0..ROUNDS {
         for first in 0..4 {
@@ -89,7 +89,7 @@ pub(super) async fn chains_of_depth_eight(place: Place) {
     }
 }
 
-pub(super) async fn chains_of_depth_eight_at_once(place: Place) {
+pub(super) async fn slow_chains_of_depth_eight_at_once(place: Place) {
     let host = relays(place).await;
     for _ in 0..ROUNDS {
         let mut calls = tokio::task::JoinSet::new();

@@ -58,7 +58,7 @@ async fn through_every_pair(place: Place, wanted: impl Fn(&Case) -> bool) {
     }
 }
 
-pub(super) async fn streams_flow_through_every_pair(place: Place) {
+pub(super) async fn slow_streams_flow_through_every_pair(place: Place) {
     let (host, subjects) = all("flow", place).await;
     for from in &subjects {
         for to in &subjects {
