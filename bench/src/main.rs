@@ -9,6 +9,7 @@
 
 mod hop;
 mod measure;
+mod ready;
 #[cfg(target_os = "linux")]
 mod worker;
 
@@ -28,6 +29,9 @@ use crate::measure::{Pair, compare};
 const IN_FLIGHT: usize = 64;
 
 fn main() -> Result<ExitCode> {
+    if std::env::args().nth(1).is_some_and(|role| role == ready::ISOLATES) {
+        return ready::isolates().map(|()| ExitCode::SUCCESS);
+    }
     #[cfg(target_os = "linux")]
     match std::env::args().collect::<Vec<_>>().as_slice() {
         [_, role] if role == "worker" => return Ok(quadriga::worker_main()),
@@ -43,7 +47,8 @@ fn main() -> Result<ExitCode> {
     // What is named on the command line, or everything.
     let named: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let wanted = |name: &str| named.is_empty() || named.iter().any(|prefix| name.starts_with(prefix));
-    for language in ["native", "wasm", "python", "js"].into_iter().filter(|language| wanted(language)) {
+    let needed = |language: &str| wanted(language) || language == "wasm" && wanted("ready, wasm");
+    for language in ["native", "wasm", "python", "js"].into_iter().filter(|language| needed(language)) {
         let options = LoadOptions { grant: Grant::Requested, ..LoadOptions::default() };
         quadriga::block_on(host.load(guests.join(language), options))
             .with_context(|| format!("loading {language}; build the guests with `cargo xtask guests`"))?;
@@ -115,12 +120,25 @@ fn main() -> Result<ExitCode> {
         }
     }
 
+    let mut sizes = Vec::new();
+    if wanted("ready, wasm") {
+        figures.push(ready::wasm(&host, &guests, &payload)?);
+        sizes.push(ready::sizes(&host, &guests, "wasm")?);
+    }
+    if wanted("ready, js") {
+        figures.push(ready::js(&host, &guests)?);
+        sizes.push(ready::sizes(&host, &guests, "js")?);
+    }
+
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     if std::env::args().any(|argument| argument == "--json") {
-        println!("{}", measure::json(&figures, cores));
+        println!("{}", measure::json(&figures, &sizes, cores));
         return Ok(ExitCode::SUCCESS);
     }
     println!("{}", measure::table(&figures));
+    for size in &sizes {
+        println!("{} takes up {} KiB, of {} at once.", size.name, size.bytes >> 10, size.many);
+    }
     println!(
         "Echo of 100 bytes, where nothing else is said, on a warm extension; {cores} cores; medians of batches taken in turn."
     );

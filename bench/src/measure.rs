@@ -1,5 +1,6 @@
 use std::time::{Duration, Instant};
 
+use crate::ready::Size;
 use comfy_table::{CellAlignment, Table, presets};
 
 /// Batches of each side. An odd number has a median.
@@ -52,12 +53,19 @@ pub(crate) fn table(figures: &[Pair]) -> Table {
     table
 }
 
-pub(crate) fn json(figures: &[Pair], cores: usize) -> serde_json::Value {
+pub(crate) fn json(figures: &[Pair], sizes: &[Size], cores: usize) -> serde_json::Value {
     let figures = figures.iter().map(|Pair { name, bare, ours, target, met }| {
         let met = met(*bare, *ours);
         serde_json::json!({ "name": name, "bare_ns": bare, "ours_ns": ours, "target": target, "met": met })
     });
-    serde_json::json!({ "cores": cores, "figures": figures.collect::<Vec<_>>() })
+    let sizes = sizes.iter().map(
+        |Size { name, bytes, many }| serde_json::json!({ "name": name, "bytes": bytes, "at_once": many }),
+    );
+    serde_json::json!({
+        "cores": cores,
+        "figures": figures.collect::<Vec<_>>(),
+        "sizes": sizes.collect::<Vec<_>>(),
+    })
 }
 
 /// Doubles until a batch takes long enough, which also warms everything up.
@@ -77,11 +85,15 @@ fn nanos_per_call(call: &mut impl FnMut(), calls: u32) -> f64 {
     started.elapsed().as_nanos() as f64 / f64::from(calls)
 }
 
-fn median(mut times: Vec<f64>) -> f64 {
+pub(crate) fn median(mut times: Vec<f64>) -> f64 {
     times.sort_by(f64::total_cmp);
     times[times.len() / 2]
 }
 
 fn nanos(nanos: f64) -> String {
-    if nanos.abs() < 1000.0 { format!("{nanos:.0} ns") } else { format!("{:.2} µs", nanos / 1000.0) }
+    match nanos.abs() {
+        ..1e3 => format!("{nanos:.0} ns"),
+        ..1e6 => format!("{:.2} µs", nanos / 1e3),
+        _ => format!("{:.2} ms", nanos / 1e6),
+    }
 }

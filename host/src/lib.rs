@@ -5,6 +5,7 @@
 //! on.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// What a runtime of one's own is made of, and one for tests that needs no engine.
 pub use quadriga_core::block_on;
@@ -54,11 +55,11 @@ pub fn builder_with_worker(program: impl Into<PathBuf>) -> Builder {
 pub fn worker_main() -> std::process::ExitCode {
     quadriga_sandbox::worker::run(&[
         #[cfg(any(feature = "v8", feature = "quickjs"))]
-        Engine { kind: "javascript", start: || Box::new(quadriga_runtime_js::JsRuntime::new()) },
+        Engine { kind: "javascript", start: || Box::new(quadriga_runtime_js::JsRuntime::for_one()) },
         #[cfg(feature = "python")]
         Engine { kind: "python", start: || Box::new(quadriga_runtime_python::PythonRuntime::new()) },
         #[cfg(feature = "wasm")]
-        Engine { kind: "webassembly", start: || Box::new(quadriga_runtime_wasm::WasmRuntime::new()) },
+        Engine { kind: "webassembly", start: || Box::new(quadriga_runtime_wasm::WasmRuntime::for_one()) },
         #[cfg(feature = "native")]
         Engine { kind: "native", start: || Box::new(quadriga_runtime_native::NativeRuntime::in_place()) },
     ])
@@ -81,11 +82,12 @@ fn runtimes(worker: Option<PathBuf>) -> Builder {
 /// A runtime in the host's process, and in confined processes where this build has them. An engine
 /// that compiles needs memory that it may both write and run.
 fn both(builder: Builder, runtime: impl Runtime, compiles: bool, worker: &Option<PathBuf>) -> Builder {
+    let runtime: Arc<dyn Runtime> = Arc::new(runtime);
     #[cfg(all(feature = "process", target_os = "linux"))]
     let builder =
         [abi::Isolation::Process, abi::Isolation::Container].into_iter().fold(builder, |all, level| {
             let memory = if compiles { ExecMemory::Any } else { ExecMemory::Libraries };
-            all.runtime(ProcessRuntime::new(&runtime, level, memory, worker.clone()))
+            all.runtime(ProcessRuntime::new(Arc::clone(&runtime), level, memory, worker.clone()))
         });
     #[cfg(not(all(feature = "process", target_os = "linux")))]
     let _ = (worker, compiles);

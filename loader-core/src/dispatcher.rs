@@ -125,6 +125,20 @@ impl Dispatcher {
         Builder::default()
     }
 
+    /// Makes now what the runtimes start extensions from, where they have such a thing. The first
+    /// load of a kind is then as quick as the later ones; without, that load has it made.
+    pub async fn warm_up(&self) {
+        let core = Arc::clone(&self.core);
+        let warming = async move {
+            for runtime in core.runtimes.values().flatten() {
+                runtime.warm_up().await;
+            }
+            Ok(())
+        };
+        // Whoever panics there has it cold.
+        let _ = self.core.on_executor(warming).await;
+    }
+
     /// Loads the extension in a folder and returns its id. Needs no particular async executor.
     ///
     /// # Errors

@@ -235,6 +235,7 @@ impl Core {
             limits: limits.clone(),
             permissions: permissions.clone(),
             deadline,
+            prepared: None,
         };
         let loading = tokio::time::timeout_at((deadline + GRACE).into(), runtime.load(unit, bridge));
         let late = || {

@@ -1,3 +1,4 @@
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -30,6 +31,23 @@ pub trait Runtime: Send + Sync + 'static {
     /// [`Dispatcher::execute`](crate::Dispatcher::execute). None where source is compiled first.
     fn languages(&self) -> &'static [Language] {
         &[]
+    }
+
+    /// Makes what loads start from, if this runtime has such a thing and it is not there yet. Polled
+    /// where loads are; a host need not ask for it.
+    fn warm_up(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
+
+    /// Does what of a load can be done once for several processes, and returns it as a file that
+    /// nobody can write: for [`Unit::prepared`] of a load by the same runtime of the same release in
+    /// another process. `None` if there is nothing of the kind. Polled where loads are.
+    ///
+    /// # Errors
+    /// Those that the load would have.
+    fn prepare(&self, unit: &Unit) -> BoxFuture<'_, Result<Option<Arc<File>>, Error>> {
+        let _ = unit;
+        Box::pin(async { Ok(None) })
     }
 
     /// Loads one extension and runs its top-level code, until it can take calls.
@@ -69,4 +87,36 @@ pub struct Unit {
     pub permissions: Permissions,
     /// When the load must be over.
     pub deadline: Instant,
+    /// What [`Runtime::prepare`] gave for it in the process of the host. It is trusted.
+    pub prepared: Option<Arc<File>>,
+}
+
+impl<R: Runtime + ?Sized> Runtime for Arc<R> {
+    fn kind(&self) -> RuntimeKind {
+        (**self).kind()
+    }
+
+    fn engine(&self) -> String {
+        (**self).engine()
+    }
+
+    fn support(&self) -> Support {
+        (**self).support()
+    }
+
+    fn languages(&self) -> &'static [Language] {
+        (**self).languages()
+    }
+
+    fn warm_up(&self) -> BoxFuture<'_, ()> {
+        (**self).warm_up()
+    }
+
+    fn prepare(&self, unit: &Unit) -> BoxFuture<'_, Result<Option<Arc<File>>, Error>> {
+        (**self).prepare(unit)
+    }
+
+    fn load(&self, unit: Unit, bridge: Bridge) -> BoxFuture<'_, Result<Arc<dyn Instance>, Error>> {
+        (**self).load(unit, bridge)
+    }
 }

@@ -12,7 +12,7 @@ use quadriga_core::{BoxFuture, LogLevel};
 
 use crate::convert::{self, ConvertError};
 use crate::state::{Helpers, Signal, State, Waiting};
-use crate::{error, stream};
+use crate::{clock, error, stream};
 
 /// The ops and the script that hides them from the extension.
 pub(crate) fn extension() -> Extension {
@@ -20,6 +20,7 @@ pub(crate) fn extension() -> Extension {
         op_qx_call(),
         op_qx_cancelled(),
         stream::op_qx_channel(),
+        clock::op_qx_clock_step(),
         stream::op_qx_close(),
         op_qx_config(),
         op_qx_decode(),
@@ -27,15 +28,18 @@ pub(crate) fn extension() -> Extension {
         stream::op_qx_finish(),
         op_qx_install(),
         op_qx_log(),
+        clock::op_qx_monotonic(),
         stream::op_qx_next(),
         stream::op_qx_read(),
         op_qx_set_signal(),
         op_qx_settle(),
         op_qx_signal(),
         op_qx_unhandled(),
+        clock::op_qx_wall(),
         stream::op_qx_write(),
     ];
     const SCRIPTS: &[ExtensionFileSource] = &[
+        ExtensionFileSource::new("ext:quadriga/clock.js", ascii_str_include!("js/clock.js")),
         ExtensionFileSource::new("ext:quadriga/events.js", ascii_str_include!("js/events.js")),
         ExtensionFileSource::new("ext:quadriga/streams.js", ascii_str_include!("js/streams.js")),
         ExtensionFileSource::new("ext:quadriga/bootstrap.js", ascii_str_include!("js/bootstrap.js")),

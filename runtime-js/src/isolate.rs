@@ -16,10 +16,11 @@ use quadriga_core::{Bridge, Call, CallContext, LogLevel, Unit};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::buffers::{self, Budget};
+use crate::clock::Clock;
 use crate::methods::Export;
 use crate::modules::PackageLoader;
 use crate::state::{End, InFlight, Reply, Shared, Signal, State};
-use crate::{config, convert, cpu, error, host_call, limits, load, stream};
+use crate::{config, convert, cpu, error, host_call, limits, load, snapshot, stream};
 
 /// How often at most the memory in use is looked at. On QuickJS that walks the whole heap.
 const MEASURE: Duration = Duration::from_millis(if cfg!(feature = "quickjs") { 1000 } else { 50 });
@@ -72,14 +73,17 @@ impl Isolate {
         shared: Arc<Shared>,
         commands: mpsc::UnboundedReceiver<Command>,
         loader: Rc<PackageLoader>,
+        heap: bool,
     ) -> Result<Self, Error> {
         let budget = Budget::new(config::memory(&unit.limits));
         let params = buffers::create_params(&budget);
-        let state = State::new(bridge, budget, Arc::clone(&shared));
+        let state =
+            State::new(bridge, budget, Clock::new(unit.permissions.clock_step()), Arc::clone(&shared));
         let options = RuntimeOptions {
             module_loader: Some(loader),
             extensions: vec![host_call::extension()],
             create_params: Some(params),
+            startup_snapshot: snapshot::heap(heap),
             ..RuntimeOptions::default()
         };
         let mut engine = Engine::try_new(options)

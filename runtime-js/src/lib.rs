@@ -20,7 +20,11 @@
 //!   stack.
 //! - **Modules.** Only files of the package, by relative paths, and `quadriga`.
 
+#[cfg(feature = "bare")]
+#[doc(hidden)]
+pub mod bare;
 mod buffers;
+mod clock;
 mod config;
 mod contract;
 mod convert;
@@ -35,6 +39,7 @@ mod methods;
 mod modules;
 mod platform;
 mod runtime;
+mod snapshot;
 mod state;
 mod stream;
 mod thread;

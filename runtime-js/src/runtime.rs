@@ -7,18 +7,37 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::instance::{JsInstance, Line};
 use crate::state::Shared;
-use crate::{config, cpu, load, platform, thread};
+use crate::{config, cpu, load, platform, snapshot, thread};
 
 /// Runs extensions of the kind `javascript`.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[non_exhaustive]
-pub struct JsRuntime {}
+pub struct JsRuntime {
+    /// Whether isolates start from a heap that is made before the first of them.
+    heap: bool,
+}
 
 impl JsRuntime {
     /// Starts the engine's own threads, if this is the first in the process.
+    ///
+    /// The first load makes the heap from which all isolates of the process start. A program that
+    /// makes isolates of V8 besides takes [`JsRuntime::for_one`]: they would have to be made of the
+    /// same heap.
     pub fn new() -> Self {
         platform::start();
-        Self {}
+        Self { heap: true }
+    }
+
+    /// A runtime for a process that loads one extension, and prepares for no others. The first load
+    /// in a process decides for all.
+    pub fn for_one() -> Self {
+        Self { heap: false, ..Self::new() }
+    }
+}
+
+impl Default for JsRuntime {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -42,6 +61,15 @@ impl Runtime for JsRuntime {
         &config::LANGUAGES
     }
 
+    fn warm_up(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            if self.heap {
+                // Without it loads are slower, and that is all.
+                let _ = tokio::task::spawn_blocking(snapshot::wait).await;
+            }
+        })
+    }
+
     fn load(&self, unit: Unit, bridge: Bridge) -> BoxFuture<'_, Result<Arc<dyn Instance>, Error>> {
         Box::pin(async move {
             let deadline = unit.deadline;
@@ -51,9 +79,10 @@ impl Runtime for JsRuntime {
             let (done, finished) = oneshot::channel();
             let shared = Arc::new(Shared { done: Mutex::new(Some(done)), ..Shared::default() });
             let name = format!("js {}", bridge.extension().as_str());
+            let heap = self.heap;
             let handle = {
                 let shared = Arc::clone(&shared);
-                let body = move || thread::run(&unit, bridge, &shared, incoming, loaded);
+                let body = move || thread::run(&unit, bridge, &shared, incoming, loaded, heap);
                 platform::spawn(&name, Box::new(body))?
             };
             // From here on a dropped future ends the thread.

@@ -14,6 +14,7 @@ use quadriga_core::{BoxFuture, Bridge, CallContext, Streams};
 use tokio::sync::oneshot;
 
 use crate::buffers::Budget;
+use crate::clock::Clock;
 use crate::cpu::{Charges, Cpu};
 use crate::stream::Channel;
 
@@ -32,6 +33,7 @@ thread_local! {
 pub(crate) struct State {
     pub(crate) bridge: Bridge,
     pub(crate) budget: Arc<Budget>,
+    pub(crate) clock: Clock,
     pub(crate) shared: Arc<Shared>,
     /// The calls that have not been answered.
     pub(crate) calls: RefCell<HashMap<u64, InFlight>>,
@@ -147,10 +149,11 @@ pub(crate) enum End {
 }
 
 impl State {
-    pub(crate) fn new(bridge: Bridge, budget: Arc<Budget>, shared: Arc<Shared>) -> Rc<Self> {
+    pub(crate) fn new(bridge: Bridge, budget: Arc<Budget>, clock: Clock, shared: Arc<Shared>) -> Rc<Self> {
         let state = Rc::new(Self {
             bridge,
             budget,
+            clock,
             shared,
             calls: RefCell::default(),
             host_calls: RefCell::default(),

@@ -22,6 +22,7 @@ pub(crate) fn run(
     shared: &Arc<Shared>,
     commands: mpsc::UnboundedReceiver<Command>,
     loaded: oneshot::Sender<Loaded>,
+    heap: bool,
 ) {
     shared.cpu.on_this_thread();
     let body = || {
@@ -33,7 +34,7 @@ pub(crate) fn run(
                 return;
             }
         };
-        executor.block_on(live(unit, bridge, shared, commands, loaded));
+        executor.block_on(live(unit, bridge, shared, commands, loaded, heap));
     };
     if std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).is_err() {
         shared.bury(Error::new(ErrorCode::Internal, "the JavaScript runtime panicked"));
@@ -50,9 +51,10 @@ async fn live(
     shared: &Arc<Shared>,
     commands: mpsc::UnboundedReceiver<Command>,
     loaded: oneshot::Sender<Loaded>,
+    heap: bool,
 ) {
     let loader = Rc::new(PackageLoader::new(&unit.root, &unit.entry));
-    let isolate = Isolate::new(unit, bridge, Arc::clone(shared), commands, Rc::clone(&loader));
+    let isolate = Isolate::new(unit, bridge, Arc::clone(shared), commands, Rc::clone(&loader), heap);
     let mut isolate = match isolate {
         Ok(isolate) => isolate,
         Err(error) => {

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use wasmtime::component::{Component, Linker, ResourceTable, TypedFunc};
-use wasmtime::{Engine, Error, Result, Store};
+use wasmtime::component::{Component, InstancePre, Linker, ResourceTable, TypedFunc};
+use wasmtime::{Engine, Error, InstanceAllocationStrategy, PoolingAllocationConfig, Result, Store};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use crate::bindings::quadriga::extension::types;
@@ -14,6 +14,7 @@ type Call = TypedFunc<(String, Vec<u8>), (std::result::Result<Vec<u8>, types::Er
 pub struct Echo {
     store: Store<System>,
     call: Call,
+    pre: InstancePre<System>,
 }
 
 #[derive(Default)]
@@ -38,20 +39,25 @@ impl Echo {
             .filter_map(|file| Some(file.ok()?.path()))
             .find(|path| path.extension().is_some_and(|extension| extension == "wasm"))
             .ok_or_else(|| Error::msg("the package has no component"))?;
-        let engine = Engine::default();
+        let mut config = wasmtime::Config::new();
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(PoolingAllocationConfig::new()));
+        let engine = Engine::new(&config)?;
         let component = Component::from_file(&engine, entry)?;
         let mut linker = Linker::new(&engine);
         wasmtime_wasi::p2::add_to_linker_sync(&mut linker)?;
         linker.define_unknown_imports_as_traps(&component)?;
-        let mut store = Store::new(&engine, System::default());
-        let instance = linker.instantiate(&mut store, &component)?;
-        let missing = || Error::msg("the component is no extension");
-        let guest = instance
-            .get_export_index(&mut store, None, "quadriga:extension/guest@0.1.0")
-            .ok_or_else(missing)?;
-        let call = instance.get_export_index(&mut store, Some(&guest), "call").ok_or_else(missing)?;
-        let call = instance.get_typed_func(&mut store, call)?;
-        Ok(Self { store, call })
+        let pre = linker.instantiate_pre(&component)?;
+        let (store, call) = start(&pre)?;
+        Ok(Self { store, call, pre })
+    }
+
+    /// Calls `echo` in an instance that is made for it.
+    ///
+    /// # Errors
+    /// If there is no room, or the call fails.
+    pub fn call_new(&self, arguments: &[u8]) -> Result<Vec<u8>> {
+        let (mut store, call) = start(&self.pre)?;
+        echo(&mut store, &call, arguments)
     }
 
     /// Calls `echo` with encoded arguments.
@@ -59,8 +65,23 @@ impl Echo {
     /// # Errors
     /// If it traps or fails.
     pub fn call(&mut self, arguments: &[u8]) -> Result<Vec<u8>> {
-        let arguments = ("echo".to_owned(), arguments.to_vec());
-        let (reply,) = self.call.call(&mut self.store, arguments)?;
-        reply.map_err(|error| Error::msg(error.message))
+        echo(&mut self.store, &self.call, arguments)
     }
+}
+
+fn start(pre: &InstancePre<System>) -> Result<(Store<System>, Call)> {
+    let mut store = Store::new(pre.engine(), System::default());
+    let instance = pre.instantiate(&mut store)?;
+    let missing = || Error::msg("the component is no extension");
+    let guest =
+        instance.get_export_index(&mut store, None, "quadriga:extension/guest@0.1.0").ok_or_else(missing)?;
+    let call = instance.get_export_index(&mut store, Some(&guest), "call").ok_or_else(missing)?;
+    let call = instance.get_typed_func(&mut store, call)?;
+    Ok((store, call))
+}
+
+fn echo(store: &mut Store<System>, call: &Call, arguments: &[u8]) -> Result<Vec<u8>> {
+    let arguments = ("echo".to_owned(), arguments.to_vec());
+    let (reply,) = call.call(store, arguments)?;
+    reply.map_err(|error| Error::msg(error.message))
 }

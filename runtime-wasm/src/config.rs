@@ -7,8 +7,7 @@ use quadriga_abi::{Error, ErrorCode};
 use quadriga_core::ThreadClock;
 use wasmtime::component::Linker;
 use wasmtime::{
-    Cache, CacheConfig, Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig,
-    WasmBacktraceDetails,
+    Cache, Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails,
 };
 
 use crate::guest::Guest;
@@ -33,38 +32,44 @@ const GUEST_STACK: usize = 512 << 10;
 /// not among them: they run on the stack of whoever polls (see [`crate::host_call`]).
 const STACK: usize = GUEST_STACK + (512 << 10);
 
-/// How many instances the pool has room for, all extensions together.
-const INSTANCES: u32 = 1000;
+/// How many instances the pool has room for, all extensions together, each with a stack. What is not
+/// used costs addresses, and two entries in the kernel's list of a process's memory for each stack:
+/// with four more for each instance that is there, 10,000 of them stay below the 65,530 entries that
+/// a process may have by default.
+const MANY: u32 = 10_500;
 
-/// What all extensions of one runtime share.
-pub(crate) fn engine() -> Result<(Engine, Linker<Guest>), Error> {
-    let engine = Engine::new(&config(true))
-        // A process with a small address space gets memory as it needs it instead.
-        .or_else(|_| Engine::new(&config(false)))
-        .map_err(|error| broken(&error))?;
+/// The same for a process that has few addresses, or loads one extension.
+const FEW: u32 = 1000;
+
+/// What all extensions of one runtime share, with the place where compiled code is kept.
+pub(crate) fn engine(cache: Option<Cache>, for_one: bool) -> Result<(Engine, Linker<Guest>), Error> {
+    let with = |instances| Engine::new(&config(instances, cache.clone()));
+    let most = if for_one { FEW } else { MANY };
+    // A process with very few addresses gets memory as it needs it.
+    let engine = with(Some(most)).or_else(|_| with(Some(FEW))).or_else(|_| with(None));
+    let engine = engine.map_err(|error| broken(&error))?;
     let mut linker = Linker::new(&engine);
     wasi::link(&mut linker).and_then(|()| host_call::link(&mut linker)).map_err(|error| broken(&error))?;
     Ok((engine, linker))
 }
 
-fn config(pooled: bool) -> Config {
+fn config(instances: Option<u32>, cache: Option<Cache>) -> Config {
     let mut config = Config::new();
     config
         .epoch_interruption(true)
         .max_wasm_stack(GUEST_STACK)
         .async_stack_size(STACK)
         .wasm_backtrace_details(WasmBacktraceDetails::Enable)
-        // Compiled code is kept for the next start where there is a place for it.
-        .cache(Cache::new(CacheConfig::new()).ok());
-    if pooled {
+        .cache(cache);
+    if let Some(instances) = instances {
         let mut pool = PoolingAllocationConfig::new();
         // Generous, because what a component does not use costs addresses, not memory: those of
         // other languages bring a whole interpreter.
-        pool.total_component_instances(INSTANCES)
-            .total_core_instances(INSTANCES * 8)
-            .total_memories(INSTANCES)
-            .total_tables(INSTANCES * 2)
-            .total_stacks(INSTANCES)
+        pool.total_component_instances(instances)
+            .total_core_instances(instances * 8)
+            .total_memories(instances)
+            .total_tables(instances * 2)
+            .total_stacks(instances)
             .table_elements(100_000)
             .max_tables_per_module(4);
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));

@@ -17,13 +17,9 @@ const WASI: &[&str] =
     &["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/", "wasi:sockets/"];
 const HOST: &[&str] = &["quadriga:extension/host", "quadriga:extension/types"];
 
-/// Reads, compiles and links a component. Compiling takes its time: not for an async executor.
-pub(crate) fn open(
-    engine: &Engine,
-    linker: &Linker<Guest>,
-    path: &Path,
-) -> Result<ExtensionPre<Guest>, Error> {
-    let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+/// Reads a file that may be a component.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    let file = name(path);
     let bytes = std::fs::read(path).map_err(|error| invalid(format!("{file} cannot be read: {error}")))?;
     if !bytes.starts_with(b"\0asm") {
         let message = format!("{file} is no WebAssembly: it does not begin with \\0asm");
@@ -36,11 +32,30 @@ pub(crate) fn open(
                     wasm-tools component new MODULE --adapt ADAPTER -o COMPONENT";
         return Err(invalid(message).with_hint(hint));
     }
-    let component = Component::new(engine, &bytes)
-        .map_err(|error| invalid(format!("{file} is no valid component: {error:#}")))?;
-    check(engine, &component, &file)?;
-    let linked = linker.instantiate_pre(&component).and_then(ExtensionPre::new);
+    Ok(bytes)
+}
+
+/// Compiles a component. That takes its time: not for an async executor.
+pub(crate) fn compile(engine: &Engine, path: &Path, bytes: &[u8]) -> Result<Component, Error> {
+    Component::new(engine, bytes)
+        .map_err(|error| invalid(format!("{} is no valid component: {error:#}", name(path))))
+}
+
+/// Links a component with what this host provides, if it is of our contract.
+pub(crate) fn link(
+    engine: &Engine,
+    linker: &Linker<Guest>,
+    path: &Path,
+    component: &Component,
+) -> Result<ExtensionPre<Guest>, Error> {
+    let file = name(path);
+    check(engine, component, &file)?;
+    let linked = linker.instantiate_pre(component).and_then(ExtensionPre::new);
     linked.map_err(|error| invalid(format!("{file} does not fit the contract: {error:#}")))
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 fn check(engine: &Engine, component: &Component, file: &str) -> Result<(), Error> {

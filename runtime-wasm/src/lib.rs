@@ -3,11 +3,17 @@
 //! A component exports the world in `abi/wit`; any toolchain that makes components will do. Each
 //! instance of it has a store of its own, and a stack of its own: a guest that waits holds no
 //! thread, and one that runs for long makes way for others every few milliseconds.
+//!
+//! A component is compiled once, whatever is made of it: the code is shared by the extensions that
+//! are loaded, kept on disk for the next start, and given to workers.
 
 #[cfg(feature = "bare")]
 #[doc(hidden)]
 pub mod bare;
 mod bindings;
+mod cache;
+mod clock;
+mod code;
 mod config;
 mod convert;
 mod entry;

@@ -13,7 +13,7 @@ use quadriga_core::{Call, CallContext, Usage};
 use tokio::sync::Semaphore;
 use wasmtime::component::ResourceTable;
 
-use crate::bindings::ExtensionPre;
+use crate::code::Compiled;
 use crate::convert;
 use crate::error::{Scene, ended};
 use crate::guest::{Guest, Live};
@@ -31,7 +31,7 @@ const HANDLES: usize = 4096;
 /// `concurrency = 1`, and even then a call that comes back to the extension while another is
 /// running there finds a further instance. One that trapped is gone, with its state.
 pub(crate) struct Pool {
-    pub(crate) pre: ExtensionPre<Guest>,
+    pub(crate) code: Arc<Compiled>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) given: Mutex<Given>,
     pub(crate) memory: Arc<Memory>,
@@ -116,8 +116,8 @@ impl Pool {
         let (watch, mut table) = (watch.clone(), ResourceTable::new());
         table.set_max_capacity(HANDLES);
         let guest = Guest { watch, desk, stopping: None, streams: None, share, output, wasi, table };
-        let mut store = guest.into_store(self.pre.engine());
-        match self.pre.instantiate_async(&mut store).await {
+        let mut store = guest.into_store(self.code.pre.engine());
+        match self.code.pre.instantiate_async(&mut store).await {
             Ok(exports) => Ok(Live { store, exports }),
             Err(error) => Err(self.trapped(store.data(), &error)),
         }

@@ -2,22 +2,26 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use quadriga_abi::permission::{FsMode, Permissions};
 use quadriga_abi::{Error, ErrorCode};
 use wasmtime::component::Linker;
+use wasmtime_wasi::clocks::{MonotonicClock, WallClock};
 use wasmtime_wasi::{FsPerms, WasiCtx};
 
+use crate::clock::Stepwise;
 use crate::guest::Guest;
 use crate::output::{Output, Pipe, Stream};
 
 /// The permissions that [`Grants`] turns into WASI.
-pub(crate) const PERMISSIONS: &[&str] = &["env", "fs"];
+pub(crate) const PERMISSIONS: &[&str] = &["clock", "env", "fs"];
 
 /// What the instances of one extension may see of the system.
 pub(crate) struct Grants {
     folders: Vec<(PathBuf, String, FsPerms)>,
     variables: Vec<(String, String)>,
+    clock: Duration,
 }
 
 pub(crate) fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
@@ -46,7 +50,8 @@ impl Grants {
             folders.push((path, permission.path.clone(), mode));
         }
         let variable = |name: &String| Some((name.clone(), std::env::var(name).ok()?));
-        Ok(Self { folders, variables: permissions.env.iter().filter_map(variable).collect() })
+        let variables = permissions.env.iter().filter_map(variable).collect();
+        Ok(Self { folders, variables, clock: permissions.clock_step() })
     }
 
     /// Whether there is nothing in it that could be taken back.
@@ -61,6 +66,8 @@ impl Grants {
             .stdout(Pipe::new(output, Stream::Stdout))
             .stderr(Pipe::new(output, Stream::Stderr))
             .envs(&self.variables)
+            .wall_clock(Stepwise::new(WallClock::new(), self.clock))
+            .monotonic_clock(Stepwise::new(MonotonicClock::new(), self.clock))
             // Files are read and written where the guest runs, without a hop to another thread.
             .allow_blocking_current_thread(true)
             .allow_tcp(false)

@@ -190,6 +190,11 @@ impl Reader {
         Self { borrower: Borrower::trusting(), ..Self::new(socket, most) }
     }
 
+    /// Takes the first file that came with a frame and that no payload is in.
+    pub(crate) fn take_file(&mut self) -> Option<OwnedFd> {
+        self.borrower.files.pop_front()
+    }
+
     /// Waits for the next frame.
     pub(crate) fn next(&mut self) -> Result<Next, Broken> {
         self.read(RecvFlags::empty(), |_| Ok(()))

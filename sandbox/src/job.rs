@@ -1,6 +1,7 @@
 //! The handshake: what a host gives a worker to do, and how the worker answers.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -40,6 +41,8 @@ pub(crate) struct Job {
     limits: Limits,
     permissions: Permissions,
     config: Vec<u8>,
+    /// A file comes with this: what the runtime in the host has prepared.
+    pub(crate) prepared: bool,
     /// What the worker confines itself to before it does anything of the rest.
     pub(crate) plan: Plan,
 }
@@ -87,20 +90,25 @@ impl Job {
             limits: unit.limits.clone(),
             permissions: unit.permissions.clone(),
             config: config.to_vec(),
+            prepared: unit.prepared.is_some(),
             plan,
         })
     }
 
     /// What the worker's runtime gets.
-    pub(crate) fn unit(self, deadline: Instant) -> Result<(Unit, ExtensionId, Bytes), Error> {
+    pub(crate) fn unit(
+        self,
+        deadline: Instant,
+        prepared: Option<File>,
+    ) -> Result<(Unit, ExtensionId, Bytes), Error> {
         let manifest: Manifest = serde_json::from_str(&self.manifest).map_err(|error| {
             Error::new(ErrorCode::ProtocolViolation, format!("the host's manifest cannot be read: {error}"))
         })?;
         let id = manifest.extension.id.clone();
         let path = |bytes| PathBuf::from(OsString::from_vec(bytes));
         let (manifest, root, entry) = (Arc::new(manifest), path(self.root), path(self.entry));
-        let unit =
-            Unit { manifest, root, entry, limits: self.limits, permissions: self.permissions, deadline };
+        let (limits, permissions, prepared) = (self.limits, self.permissions, prepared.map(Arc::new));
+        let unit = Unit { manifest, root, entry, limits, permissions, deadline, prepared };
         Ok((unit, id, self.config.into()))
     }
 }

@@ -292,10 +292,17 @@ impl Link {
 
 impl Wire for Link {
     fn send(&self, frame: &Frame) {
+        self.send_with(frame, None);
+    }
+}
+
+impl Link {
+    /// Sends a frame, and a file along with it.
+    pub(crate) fn send_with(&self, frame: &Frame, file: Option<OwnedFd>) {
         if self.fate.get().is_some() {
             return;
         }
-        match self.outbox.send(frame, &self.handle) {
+        match self.outbox.send(frame, file, &self.handle) {
             Ok(()) => {}
             // Its end is noticed where its answers are read.
             Err(outbox::Failed::Connection) => {}

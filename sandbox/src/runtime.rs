@@ -1,3 +1,4 @@
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,7 +19,6 @@ use crate::jail::{self, Jail};
 use crate::job::{Greeting, Hello as _, Job};
 use crate::link::{Link, Loaded};
 use crate::output::Printed;
-use crate::streams::Wire as _;
 use crate::{nursery, program};
 
 /// How long a worker may take to say why its load failed, once it is out of time.
@@ -34,12 +34,10 @@ const NOTICE: Duration = Duration::from_millis(100);
 const MESSAGE: u64 = 128 << 20;
 
 /// Runs the extensions of another runtime in worker processes, one each, which are confined.
-#[derive(Debug)]
 pub struct ProcessRuntime {
-    kind: RuntimeKind,
-    engine: String,
+    /// Prepares loads, and says what it is; what runs is its like in the worker.
+    inner: Arc<dyn Runtime>,
     support: Support,
-    languages: &'static [Language],
     /// The engine itself ends calls that use up their processor time.
     ends_busy_calls: bool,
     exec_memory: ExecMemory,
@@ -54,7 +52,7 @@ impl ProcessRuntime {
     ///
     /// `isolation` is `process` or `container`, and `exec_memory` what the engine needs to run.
     pub fn new(
-        runtime: &dyn Runtime,
+        runtime: Arc<dyn Runtime>,
         isolation: Isolation,
         exec_memory: ExecMemory,
         program: Option<PathBuf>,
@@ -64,19 +62,25 @@ impl ProcessRuntime {
         let limits = union([inner.limits, &jail::PROCESS, held]);
         let permissions = union([inner.permissions, &jail::PERMISSIONS]);
         let support = Support { isolation, limits, permissions };
-        let (kind, engine, languages) = (runtime.kind(), runtime.engine(), runtime.languages());
         let ends_busy_calls = inner.limits.contains(&Limit::CpuTime);
-        Self { kind, engine, support, languages, ends_busy_calls, exec_memory, program }
+        Self { inner: runtime, support, ends_busy_calls, exec_memory, program }
+    }
+}
+
+impl ProcessRuntime {
+    async fn prepare_in_time(&self, unit: &Unit) -> Result<Option<Arc<File>>, Error> {
+        let preparing = tokio::time::timeout_at(unit.deadline.into(), self.inner.prepare(unit));
+        preparing.await.unwrap_or_else(|_| Err(late()))
     }
 }
 
 impl Runtime for ProcessRuntime {
     fn kind(&self) -> RuntimeKind {
-        self.kind.clone()
+        self.inner.kind()
     }
 
     fn engine(&self) -> String {
-        self.engine.clone()
+        self.inner.engine()
     }
 
     fn support(&self) -> Support {
@@ -84,11 +88,12 @@ impl Runtime for ProcessRuntime {
     }
 
     fn languages(&self) -> &'static [Language] {
-        self.languages
+        self.inner.languages()
     }
 
     fn load(&self, unit: Unit, bridge: Bridge) -> BoxFuture<'_, Result<Arc<dyn Instance>, Error>> {
         Box::pin(async move {
+            let unit = Unit { prepared: self.prepare_in_time(&unit).await?, ..unit };
             let jail = Jail::new(self.support.isolation, self.exec_memory, &unit)?;
             let worker = start(self.program.as_deref(), jail, &unit, &bridge, self.ends_busy_calls).await?;
             if let Some(Span(limit)) = unit.limits.cpu_time {
@@ -101,7 +106,9 @@ impl Runtime for ProcessRuntime {
             }
             let Greeting { description, report, .. } = loaded?;
             let held = unit.permissions;
-            Ok(Arc::new(ProcessInstance { worker, description, report, held }) as Arc<dyn Instance>)
+            let prepared = unit.prepared;
+            let instance = ProcessInstance { worker, description, report, held, _prepared: prepared };
+            Ok(Arc::new(instance) as Arc<dyn Instance>)
         })
     }
 }
@@ -159,15 +166,16 @@ impl Worker {
         let mut hello =
             Frame::new(Kind::Hello, 0, Job::new(unit, &bridge.config(), self.jail.plan.clone())?.to_bytes()?);
         hello.envelope.deadline = Some(unit.deadline);
-        self.link.send(&hello);
+        let prepared = unit.prepared.as_ref().map(|file| file.try_clone()).transpose();
+        let prepared = prepared.map_err(|error| {
+            Error::new(ErrorCode::LoadFailed, format!("what was prepared cannot be handed over: {error}"))
+        })?;
+        self.link.send_with(&hello, prepared.map(Into::into));
         let gone = || Error::new(ErrorCode::LoadFailed, "the worker is gone");
         let loaded = self.loaded.lock().take().ok_or_else(gone)?;
         match tokio::time::timeout_at((unit.deadline + GRACE).into(), loaded).await {
             Ok(greeting) => greeting.map_err(|_| gone())?,
-            Err(_) => {
-                let message = "the worker did not load the extension in time";
-                Err(Error::new(ErrorCode::DeadlineExceeded, message).with_hint("raise [limits] load-timeout"))
-            }
+            Err(_) => Err(late()),
         }
     }
 }
@@ -184,6 +192,11 @@ impl Worker {
     }
 }
 
+fn late() -> Error {
+    let message = "the worker did not load the extension in time";
+    Error::new(ErrorCode::DeadlineExceeded, message).with_hint("raise [limits] load-timeout")
+}
+
 impl Drop for Worker {
     fn drop(&mut self) {
         self.link.kill();
@@ -197,6 +210,8 @@ struct ProcessInstance {
     report: Report,
     /// What it could do when it was started.
     held: Permissions,
+    /// For the next worker of the same extension, or another's that is made of the same.
+    _prepared: Option<Arc<File>>,
 }
 
 impl Instance for ProcessInstance {

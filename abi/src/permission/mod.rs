@@ -14,7 +14,11 @@ pub use net::NetPattern;
 pub use path::{FsMode, FsPermission, normal};
 pub use pattern::TopicPattern;
 use pattern::{join, meet, over, part};
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
+
+use crate::limits::Span;
 
 /// The permissions of one extension. Empty means none: deny is the default.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,9 +43,12 @@ pub struct Permissions {
     pub subscribe: Vec<TopicPattern>,
     /// The key-value store.
     pub kv: bool,
-    /// The finest clock it may read.
-    pub clock: Option<crate::limits::Span>,
+    /// The finest clock it may read: `"10us"`, or `"0us"` for the machine's own.
+    pub clock: Option<Span>,
 }
+
+/// The finest clock of those that were granted none, where a runtime can hold them to it.
+const CLOCK: Duration = Duration::from_millis(1);
 
 impl Permissions {
     /// Whether they cover an access. Paths and hosts are compared as they are written: whoever
@@ -62,6 +69,12 @@ impl Permissions {
             Access::Kv => self.kv,
             Access::Clock(finest) => self.clock.is_some_and(|ours| ours <= finest),
         }
+    }
+
+    /// In steps of what time the clocks go that it may read; zero is as fine as the machine has
+    /// them. For runtimes that mediate clocks.
+    pub fn clock_step(&self) -> Duration {
+        self.clock.map_or(CLOCK, |Span(step)| step)
     }
 
     /// What both allow.

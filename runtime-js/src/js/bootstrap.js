@@ -19,9 +19,11 @@
   const { cancelTimer, createTimer, encode, getAsyncContext, isNativeError, setAsyncContext } = core;
   const { ErrorCaptureStackTrace, JSONStringify, ObjectFreeze, PromisePrototypeThen, StringPrototypeIsWellFormed, Symbol, SymbolFor } =
     primordials;
+  const { __quadriga_clock: makeClock, __quadriga_events: makeEvents, __quadriga_streams: makeStreams } = globalThis;
+  makeClock(core.ops);
+
   const { Array, ArrayBuffer, Date, Error, Math, Object, RangeError, Reflect, String, TypeError, Uint8Array } = globalThis;
 
-  const { __quadriga_events: makeEvents, __quadriga_streams: makeStreams } = globalThis;
   delete globalThis.Deno;
   for (const name of Object.getOwnPropertyNames(globalThis)) {
     if (name.startsWith("__")) delete globalThis[name];

@@ -2,8 +2,9 @@
 // bootstrap.js, which takes the function away and calls it.
 "use strict";
 globalThis.__quadriga_events = ({ report, setTimeout }) => {
-  const { Error, Map, Number, RangeError, Set, String, Symbol, TypeError } = globalThis;
+  const { performance, Error, Map, Number, RangeError, Set, String, Symbol, TypeError } = globalThis;
   const secret = Symbol("quadriga");
+  const now = () => performance.now();
 
   const CODES = { __proto__: null, AbortError: 20, DataCloneError: 25, TimeoutError: 23 };
 
@@ -29,7 +30,7 @@ globalThis.__quadriga_events = ({ report, setTimeout }) => {
     #cancelable;
     #prevented = false;
     #stopped = false;
-    #time = performanceNow();
+    #time = now();
     constructor(type, { cancelable = false } = {}) {
       this.#type = String(type);
       this.#cancelable = !!cancelable;
@@ -75,10 +76,6 @@ globalThis.__quadriga_events = ({ report, setTimeout }) => {
         return !event.#prevented;
       };
     }
-  }
-
-  function performanceNow() {
-    return globalThis.Date.now();
   }
 
   class EventTarget {

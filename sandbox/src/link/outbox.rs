@@ -42,9 +42,17 @@ impl Outbox {
         Self { socket, lender: Lender::default(), queue: Arc::default() }
     }
 
-    /// Sends a frame, or what the socket takes of it: the rest is left to a thread.
-    pub(super) fn send(&self, frame: &Frame, handle: &Handle) -> Result<(), Failed> {
-        let Packed { head, payload, mut file } = frame.pack(&self.lender);
+    /// Sends a frame, or what the socket takes of it: the rest is left to a thread. With a file goes
+    /// all of its payload, because only one file goes with a frame.
+    pub(super) fn send(&self, frame: &Frame, with: Option<OwnedFd>, handle: &Handle) -> Result<(), Failed> {
+        let Packed { head, payload, mut file } = match with {
+            Some(file) => Packed {
+                head: frame.head(),
+                payload: frame.envelope.payload.clone(),
+                file: Some(Arc::new(file)),
+            },
+            None => frame.pack(&self.lender),
+        };
         let mut queue = self.queue.lock();
         if queue.size > BACKLOG {
             return Err(Failed::Backlog);

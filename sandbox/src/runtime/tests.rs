@@ -74,11 +74,16 @@ impl Stage {
         fs::write(folder.path().join("worker.hello"), hello).unwrap();
         fs::write(folder.path().join("worker.rest"), rest).unwrap();
         fs::write(folder.path().join("main"), "").unwrap();
-        let mock = MockRuntime::new().echo("echo");
+        let mock = Arc::new(MockRuntime::new().echo("echo"));
         let kept = Arc::default();
         let host = Dispatcher::builder()
             .runtime(Kept(
-                ProcessRuntime::new(&mock, Isolation::Process, ExecMemory::Libraries, Some(program)),
+                ProcessRuntime::new(
+                    Arc::clone(&mock) as _,
+                    Isolation::Process,
+                    ExecMemory::Libraries,
+                    Some(program),
+                ),
                 Arc::clone(&kept),
             ))
             .runtime(mock)

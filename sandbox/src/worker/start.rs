@@ -48,10 +48,11 @@ pub(super) fn serve(engines: &[Engine]) -> io::Result<()> {
     let (events, ended) = mpsc::channel();
     let host = Host::new(Arc::clone(&socket), events);
     let prepared = Job::from_bytes(&hello.payload).and_then(|mut job| {
-        let report = confine(&mut job.plan, &socket)?;
+        let prepared = if job.prepared { reader.take_file() } else { None };
+        let report = confine(&mut job.plan, &socket, prepared.as_ref())?;
         let kind = job.runtime.clone();
         let deadline = hello.deadline.unwrap_or_else(|| Instant::now() + LOAD);
-        let (unit, id, config) = job.unit(deadline)?;
+        let (unit, id, config) = job.unit(deadline, prepared.map(Into::into))?;
         *host.permissions.lock() = unit.permissions.clone();
         // On the main thread, and the only one so far.
         let engine = engines.iter().find(|engine| engine.kind == kind.as_str());
@@ -138,8 +139,9 @@ fn connection() -> io::Result<OwnedFd> {
 }
 
 /// Confines this process, which is the only thing that runs in it, for good.
-fn confine(plan: &mut Plan, socket: &OwnedFd) -> Result<Report, Error> {
+fn confine(plan: &mut Plan, socket: &OwnedFd, prepared: Option<&OwnedFd>) -> Result<Report, Error> {
     plan.keep_fds = vec![1, 2, socket.as_raw_fd()];
+    plan.keep_fds.extend(prepared.map(|file| file.as_raw_fd()));
     plan.engine_paths.extend(libraries().map_err(|error| {
         Error::new(ErrorCode::LoadFailed, format!("the worker cannot read about itself: {error}"))
     })?);

@@ -4,6 +4,8 @@
 
 #[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
 mod cli;
+#[cfg(all(feature = "process", any(feature = "v8", feature = "quickjs"), target_os = "linux"))]
+mod clock;
 mod conformance;
 #[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
 mod contracts;
@@ -45,6 +47,8 @@ mod spans;
 mod streams;
 #[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
 mod versions;
+#[cfg(all(feature = "process", any(feature = "v8", feature = "quickjs"), target_os = "linux"))]
+mod warm;
 #[cfg(feature = "wasm")]
 mod wasm;
 #[cfg(all(feature = "process", feature = "python", target_os = "linux"))]

@@ -5,6 +5,8 @@ mod deadlines;
 mod entries;
 mod foreign;
 mod limits;
+#[cfg(target_os = "linux")]
+mod many;
 
 use std::fs;
 use std::sync::{Arc, Mutex};
@@ -32,6 +34,13 @@ fn like(case: &str, id: &str, more: &str) -> TempDir {
     let entry = fs::read_dir(built).unwrap().map(|file| file.unwrap().path());
     let entry = entry.into_iter().find(|path| path.extension().is_some_and(|e| e == "wasm")).unwrap();
     package(id, &fs::read(entry).unwrap(), more)
+}
+
+/// Bytes of memory in use, as the system counts them.
+fn resident() -> usize {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
 }
 
 #[track_caller]

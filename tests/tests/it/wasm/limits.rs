@@ -8,7 +8,7 @@ use quadriga::abi::permission::Permissions;
 use quadriga::{Effect, LoadOptions};
 use quadriga_tests::{granted, guest, host};
 
-use super::{assert_error, like};
+use super::{assert_error, like, resident};
 
 #[tokio::test]
 async fn memory_is_limited_for_all_instances_together() {
@@ -127,13 +127,6 @@ fn threads() -> usize {
         fs::read_to_string(task.ok()?.path().join("comm")).ok()
     });
     tasks.filter(|name| name.starts_with("quadriga-wasm")).count()
-}
-
-/// Bytes of memory in use, as the system counts them.
-fn resident() -> usize {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
 }
 
 #[tokio::test]

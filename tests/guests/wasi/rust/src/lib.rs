@@ -3,7 +3,7 @@
 #[quadriga_sdk::extension]
 mod wasi {
     use std::sync::atomic::{AtomicU32, Ordering};
-    use std::time::Duration;
+    use std::time::{Duration, Instant, SystemTime};
     use std::{env, fs, hint, io, process, thread};
 
     use quadriga_sdk::{Error, host};
@@ -36,6 +36,18 @@ mod wasi {
     pub fn sleep(milliseconds: u64) -> u64 {
         thread::sleep(Duration::from_millis(milliseconds));
         milliseconds
+    }
+
+    /// Reads the time so often: nanoseconds since 1970.
+    pub fn wall(times: u32) -> Vec<u64> {
+        let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        (0..times).map(|_| now().as_nanos() as u64).collect()
+    }
+
+    /// Reads the other clock so often: nanoseconds since the first look.
+    pub fn monotonic(times: u32) -> Vec<u64> {
+        let begun = Instant::now();
+        (0..times).map(|_| begun.elapsed().as_nanos() as u64).collect()
     }
 
     /// Fills so many MiB, and returns how many bytes that were.
