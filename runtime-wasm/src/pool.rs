@@ -172,6 +172,7 @@ impl Pool {
         let of_the_system = |all: &Permissions| Permissions {
             fs: all.fs.clone(),
             env: all.env.clone(),
+            clock: all.clock,
             ..Permissions::default()
         };
         let mut given = self.given.lock();
