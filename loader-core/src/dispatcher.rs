@@ -24,7 +24,7 @@ use crate::route::{Routes, Slot, suggest};
 use crate::state;
 use crate::stream::{Input, Output, Streams};
 use crate::ward::{Alert, Rules};
-use crate::{Call, LoadOptions, Policy, Provided, Runtime, SpanRef, Status};
+use crate::{Call, LoadOptions, MemoryPool, Policy, Provided, Runtime, SpanRef, Status};
 
 /// Threads for calls that an event loop makes to guests that block. A call beyond them is refused
 /// rather than queued: the threads may all be waiting for it.
@@ -99,6 +99,10 @@ impl Builder {
             .enable_all()
             .build()?;
         let handle = executor.handle().clone();
+        if let Some(total) = self.policy.total_memory {
+            let pool = MemoryPool::new(total.most);
+            self.runtimes.values().flatten().for_each(|runtime| runtime.share_memory(&pool));
+        }
         let core = Core {
             runtimes: self.runtimes,
             policy: self.policy,

@@ -48,7 +48,7 @@ pub use route::{State, Status};
 pub use runtime::{Runtime, Support, Unit};
 pub use stream::{Emit, Feed, ITEM_OVERHEAD, Input, Output, Streams, Taken, Tap, WINDOW};
 pub use supervise::{Recovery, Supervision};
-pub use total::TotalMemory;
+pub use total::{MemoryPool, TotalMemory};
 pub use wait::block_on;
 pub use ward::{
     Action, Activity, Alert, AlertRule, Communication, Counter, Decision, DecisionFilter, Effect, Failure,

@@ -8,7 +8,7 @@ use quadriga_abi::manifest::Manifest;
 use quadriga_abi::permission::Permissions;
 use quadriga_abi::{Error, Isolation, RuntimeKind};
 
-use crate::{BoxFuture, Bridge, Instance, Language};
+use crate::{BoxFuture, Bridge, Instance, Language, MemoryPool};
 
 /// An engine that can run extensions of one kind.
 ///
@@ -49,6 +49,11 @@ pub trait Runtime: Send + Sync + 'static {
         let _ = unit;
         Box::pin(async { Ok(None) })
     }
+
+    /// Tells it of the memory that all extensions of its host may use together, if the host's policy
+    /// says that: once, before anything is loaded. The dispatcher samples and alerts by itself; this
+    /// is for what can hold extensions to it.
+    fn share_memory(&self, _pool: &Arc<MemoryPool>) {}
 
     /// Loads one extension and runs its top-level code, until it can take calls.
     ///

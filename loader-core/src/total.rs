@@ -1,5 +1,7 @@
 //! The memory of all extensions together.
 
+use std::any::Any;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use quadriga_abi::limits::ByteSize;
@@ -26,6 +28,32 @@ pub struct TotalMemory {
     pub most: u64,
     /// What becomes of the extension that gets the alert.
     pub action: Action,
+}
+
+/// The same for runtimes that can hold their extensions to it themselves, all of one dispatcher
+/// together: each is told the same one.
+#[derive(Debug)]
+pub struct MemoryPool {
+    most: u64,
+    kept: OnceLock<Option<Arc<dyn Any + Send + Sync>>>,
+}
+
+impl MemoryPool {
+    pub(crate) fn new(most: u64) -> Arc<Self> {
+        Arc::new(Self { most, kept: OnceLock::new() })
+    }
+
+    /// The bytes that all may use together.
+    pub fn most(&self) -> u64 {
+        self.most
+    }
+
+    /// What holds extensions to it, for all runtimes that ask for one of this type. The first makes
+    /// it; `None` if it could not be made.
+    pub fn keeper<T: Send + Sync + 'static>(&self, make: impl FnOnce(u64) -> Option<T>) -> Option<Arc<T>> {
+        let make = || make(self.most).map(|made| Arc::new(made) as Arc<dyn Any + Send + Sync>);
+        Arc::clone(self.kept.get_or_init(make).as_ref()?).downcast().ok()
+    }
 }
 
 impl Core {

@@ -65,7 +65,13 @@ pub(crate) struct Jail {
 }
 
 impl Jail {
-    pub(crate) fn new(isolation: Isolation, exec_memory: ExecMemory, unit: &Unit) -> Result<Self, Error> {
+    /// `outer` is what its memory counts for too, if that is limited.
+    pub(crate) fn new(
+        isolation: Isolation,
+        exec_memory: ExecMemory,
+        unit: &Unit,
+        outer: Option<&Arc<Cgroup>>,
+    ) -> Result<Self, Error> {
         let failed = |error: io::Error| {
             let message = format!("there is no place for the extension's own files: {error}");
             Error::new(ErrorCode::LoadFailed, message)
@@ -83,7 +89,7 @@ impl Jail {
         plan.memfd = true;
         plan.limits.open_files = unit.limits.open_files.map(u64::from);
         let limits = CgroupLimits::default().with(&unit.limits);
-        let cgroup = cgroup(unit, &limits)?;
+        let cgroup = cgroup(unit, &limits, outer)?;
         Ok(Self { plan, cgroup, limits: Mutex::new(limits), _scratch: scratch })
     }
 
@@ -140,10 +146,19 @@ fn grant(unit: &Unit, asked: &FsPermission) -> Result<Grant, Error> {
 
 /// What bounds the processes of the worker together. Without limits for it, it is there to count
 /// and to freeze, where it can be had.
-fn cgroup(unit: &Unit, limits: &CgroupLimits) -> Result<Option<Arc<Cgroup>>, Error> {
-    match Cgroup::create(unit.manifest.extension.id.as_str(), limits) {
+fn cgroup(
+    unit: &Unit,
+    limits: &CgroupLimits,
+    outer: Option<&Arc<Cgroup>>,
+) -> Result<Option<Arc<Cgroup>>, Error> {
+    let name = unit.manifest.extension.id.as_str();
+    let made = match outer {
+        Some(outer) => Cgroup::create_within(outer, name, limits),
+        None => Cgroup::create(name, limits),
+    };
+    match made {
         Ok(cgroup) => Ok(Some(Arc::new(cgroup))),
-        Err(_) if *limits == CgroupLimits::default() => Ok(None),
+        Err(_) if *limits == CgroupLimits::default() && outer.is_none() => Ok(None),
         Err(error) => Err(unavailable(&error)),
     }
 }

@@ -1,7 +1,7 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -9,11 +9,12 @@ use quadriga_abi::limits::{ByteSize, Limit, Limits, Span};
 use quadriga_abi::permission::Permissions;
 use quadriga_abi::{Description, Error, ErrorCode, Isolation, Kind, RuntimeKind};
 use quadriga_core::{
-    BoxFuture, Bridge, Call, Instance, Language, Layer, Outcome, Pause, Runtime, Support, Unit, Usage,
+    BoxFuture, Bridge, Call, Instance, Language, Layer, MemoryPool, Outcome, Pause, Runtime, Support, Unit,
+    Usage,
 };
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
-use crate::confine::{ExecMemory, LayerStatus, Report};
+use crate::confine::{Cgroup, ExecMemory, LayerStatus, Report};
 use crate::frame::Frame;
 use crate::jail::{self, Jail};
 use crate::job::{Greeting, Hello as _, Job};
@@ -42,6 +43,8 @@ pub struct ProcessRuntime {
     ends_busy_calls: bool,
     exec_memory: ExecMemory,
     program: Option<PathBuf>,
+    /// What all extensions of the host may use together, once that is known.
+    memory: OnceLock<Arc<MemoryPool>>,
 }
 
 impl ProcessRuntime {
@@ -63,7 +66,8 @@ impl ProcessRuntime {
         let permissions = union([inner.permissions, &jail::PERMISSIONS]);
         let support = Support { isolation, limits, permissions };
         let ends_busy_calls = inner.limits.contains(&Limit::CpuTime);
-        Self { inner: runtime, support, ends_busy_calls, exec_memory, program }
+        let memory = OnceLock::new();
+        Self { inner: runtime, support, ends_busy_calls, exec_memory, program, memory }
     }
 }
 
@@ -91,10 +95,15 @@ impl Runtime for ProcessRuntime {
         self.inner.languages()
     }
 
+    fn share_memory(&self, pool: &Arc<MemoryPool>) {
+        // Once, by the dispatcher.
+        let _ = self.memory.set(Arc::clone(pool));
+    }
+
     fn load(&self, unit: Unit, bridge: Bridge) -> BoxFuture<'_, Result<Arc<dyn Instance>, Error>> {
         Box::pin(async move {
             let unit = Unit { prepared: self.prepare_in_time(&unit).await?, ..unit };
-            let jail = Jail::new(self.support.isolation, self.exec_memory, &unit)?;
+            let jail = Jail::new(self.support.isolation, self.exec_memory, &unit, self.around().as_ref())?;
             let worker = start(self.program.as_deref(), jail, &unit, &bridge, self.ends_busy_calls).await?;
             if let Some(Span(limit)) = unit.limits.cpu_time {
                 worker.link.limit_cpu(limit);
@@ -110,6 +119,14 @@ impl Runtime for ProcessRuntime {
             let instance = ProcessInstance { worker, description, report, held, _prepared: prepared };
             Ok(Arc::new(instance) as Arc<dyn Instance>)
         })
+    }
+}
+
+impl ProcessRuntime {
+    /// What holds all workers of the host to the memory that they may use together. Where there
+    /// are no cgroups it is the dispatcher alone that looks.
+    fn around(&self) -> Option<Arc<Cgroup>> {
+        self.memory.get()?.keeper(|most| Cgroup::create_around("all", most).ok())
     }
 }
 

@@ -77,6 +77,8 @@ pub(crate) enum Action {
     /// Makes files in a folder until it fails, removes them, and says how many there were.
     FilesMany(PathBuf, usize),
     Allocate(usize),
+    /// The same, and keeps it.
+    Hold(usize),
     /// Reserves address space that can't be touched.
     Reserve(usize),
     MapExecutable,

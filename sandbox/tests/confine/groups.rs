@@ -1,6 +1,7 @@
 //! Limits of all processes of a worker together.
 
 use std::os::unix::process::ExitStatusExt as _;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -51,6 +52,35 @@ fn memory_is_bounded_and_only_the_hog_ends() {
         assert_eq!(others.usage().unwrap().oom_kills, Some(0));
         sibling.end();
     });
+}
+
+/// Each of two would fit alone. Of those that do not fit together the largest ends.
+#[test]
+fn memory_of_several_is_bounded_together_and_only_the_hog_ends() {
+    let Some(outer) = or_skip("around", Cgroup::create_around("around", 160 << 20)) else { return };
+    let outer = Arc::new(outer);
+    let user = if is_root() { User::Root } else { User::Ordinary };
+    let place = Place::new(Isolation::Process, user);
+    let limits = CgroupLimits { memory: Some(150 << 20), ..CgroupLimits::default() };
+    let start = |actions: &[Action]| {
+        let group = Cgroup::create_within(&outer, "within", &limits).unwrap();
+        let waiting = place.spawn();
+        group.add(waiting.0.id()).unwrap();
+        (group, waiting.enter(Some(place.plan()), actions).unwrap())
+    };
+    let (others, mut sibling) = start(&[Action::Hold(48 << 20), Action::Sleep]);
+    assert!(sibling.outcome().unwrap().is_ok());
+    let held = outer.usage().unwrap().memory.unwrap();
+    assert!((48 << 20..160 << 20).contains(&held), "{held}");
+    let (group, mut hog) = start(&[Action::Allocate(16 << 20), Action::Allocate(128 << 20)]);
+    assert!(hog.outcome().unwrap().is_ok());
+    assert_eq!(hog.outcome(), None);
+    assert_eq!(hog.wait().signal(), Some(libc::SIGKILL));
+    assert_eq!(group.usage().unwrap().oom_kills, Some(1));
+    assert!(sibling.child.try_wait().unwrap().is_none());
+    sibling.end();
+    drop((group, others));
+    Arc::into_inner(outer).unwrap().destroy().unwrap();
 }
 
 #[test]

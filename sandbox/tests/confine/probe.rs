@@ -159,6 +159,7 @@ fn attempt(action: &Action) -> io::Result<String> {
             let memory = vec![1_u8; *bytes];
             Ok(std::hint::black_box(&memory).iter().map(|byte| u64::from(*byte)).sum::<u64>().to_string())
         }
+        Action::Hold(bytes) => Ok(std::hint::black_box(vec![1_u8; *bytes].leak()).len().to_string()),
         Action::Reserve(bytes) => map(*bytes, libc::PROT_NONE, None).map(done),
         Action::MapExecutable => map(4096, libc::PROT_READ | libc::PROT_EXEC, None).map(done),
         Action::MapFile(path) => {

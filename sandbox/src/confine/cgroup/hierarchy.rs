@@ -54,14 +54,21 @@ impl Hierarchy {
 
     /// The cgroups in it whose host is gone.
     pub(super) fn stale(&self) -> impl Iterator<Item = Group> {
-        let entries = fs::read_dir(&self.parent).into_iter().flatten().flatten();
-        let stale = entries.filter(|entry| is_stale(&entry.file_name().to_string_lossy()));
-        stale.map(|entry| Group {
+        let stale = stale_in(&self.parent);
+        // Before the one that they lie in, which can't be removed with them.
+        let inner = stale.iter().flat_map(|folder| stale_in(folder)).collect::<Vec<_>>();
+        inner.into_iter().chain(stale).map(|folder| Group {
             version: self.version,
             controllers: self.controllers.clone(),
-            folder: entry.path(),
+            folder,
         })
     }
+}
+
+fn stale_in(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let stale = entries.filter(|entry| is_stale(&entry.file_name().to_string_lossy()));
+    stale.map(|entry| entry.path()).collect()
 }
 
 /// Version 2 alone, whatever it has.

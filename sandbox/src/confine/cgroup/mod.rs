@@ -1,13 +1,14 @@
 //! Limits of all processes of a worker together, set by the supervisor.
 
 mod hierarchy;
+mod outer;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Once};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,8 @@ const CPU_PERIOD_US: u64 = 100_000;
 #[derive(Debug)]
 pub struct Cgroup {
     groups: Vec<Group>,
+    /// The one in whose memory it lies, which goes after it.
+    _outer: Option<Arc<Cgroup>>,
 }
 
 /// One folder of the cgroup file system.
@@ -74,20 +77,13 @@ impl Cgroup {
     ///
     /// [`Error::NoCgroup`] if a limit has no controller that this user may use.
     pub fn create(name: &str, limits: &CgroupLimits) -> Result<Self, Error> {
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
-        static SWEPT: Once = Once::new();
-        SWEPT.call_once(|| _ = Self::sweep());
-        let plain: String =
-            name.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(64).collect();
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let folder = format!("{}-{number}-{plain}", hierarchy::own_prefix());
-        let made = Self::create_in(Hierarchy::usable(&limits.needs())?, &folder, limits)?;
+        let made = Self::create_in(Hierarchy::usable(&limits.needs())?, &folder(name), limits)?;
         made.set_limits(limits)?;
         Ok(made)
     }
 
     fn create_in(trees: Vec<Hierarchy>, folder: &str, limits: &CgroupLimits) -> Result<Self, Error> {
-        let mut made = Self { groups: Vec::new() };
+        let mut made = Self { groups: Vec::new(), _outer: None };
         for Hierarchy { version, controllers, parent } in trees {
             let folder = parent.join(folder);
             match fs::create_dir(&folder) {
@@ -225,7 +221,7 @@ impl Cgroup {
             let _ = group.freeze(false);
         }
         let remove = |group| {
-            let mut whole = Self { groups: vec![group] };
+            let mut whole = Self { groups: vec![group], _outer: None };
             let removed = whole.remove().is_ok();
             // Another try when it is dropped would only take as long again.
             whole.groups.clear();
@@ -403,6 +399,16 @@ fn remove_folder(folder: &Path) -> io::Result<()> {
             removed => return removed,
         }
     }
+}
+
+/// The name of a folder that no other one has.
+fn folder(name: &str) -> String {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    static SWEPT: Once = Once::new();
+    SWEPT.call_once(|| _ = Cgroup::sweep());
+    let plain: String = name.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(64).collect();
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    format!("{}-{number}-{plain}", hierarchy::own_prefix())
 }
 
 fn number(text: &str) -> Option<u64> {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use quadriga::abi::limits::{Limit, Limits};
 use quadriga::abi::{Bytes, Error, ErrorCode, Isolation, RuntimeKind, codec};
 use quadriga::{
-    BoxFuture, Bridge, CallOptions, Dispatcher, Instance, LoadOptions, MockRuntime, Policy, Recovery,
+    Action, BoxFuture, Bridge, CallOptions, Dispatcher, Instance, LoadOptions, MockRuntime, Policy, Recovery,
     Runtime, Supervision, Support, Unit,
 };
 use quadriga_tests::{granted, guest, host, with};
@@ -243,6 +243,26 @@ async fn waiting_is_not_charged() {
         let error = place.call("never_reply", NONE, Duration::from_millis(800)).await.unwrap_err();
         assert_eq!(error.code, ErrorCode::DeadlineExceeded, "{language} at {isolation}: {error:?}");
     }
+}
+
+/// What no limit of its own keeps from growing is kept by the limit of all.
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_are_held_to_the_memory_of_all() {
+    if !Place::new("python", Isolation::Process).await.keeps(Limit::Memory) {
+        return;
+    }
+    let total_memory = Some(TotalMemory { most: 256 << 20, action: Action::None });
+    let policy = Policy { minimum_isolation: Isolation::None, total_memory, ..Policy::default() };
+    let host = quadriga::builder().policy(policy).build().unwrap();
+    host.load(guest("relay", "js"), granted()).await.unwrap();
+    let supervision = Supervision { recovery: Recovery::Disable, ..Supervision::default() };
+    let isolation = Some(Isolation::Process);
+    let options = LoadOptions { isolation, supervision: Some(supervision), ..granted() };
+    host.load(guest("hostile", "python"), options).await.unwrap();
+    let error = host.invoke::<String>("hostile.python", "grow_heap", &(1024,)).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::MemoryLimit, "{error:?}");
+    let sum: i64 = host.invoke("relay.js", "add", &(2, 3)).await.unwrap();
+    assert_eq!(sum, 5);
 }
 
 /// What a host asks of the dispatcher while extensions are busy.
