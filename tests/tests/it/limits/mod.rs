@@ -11,7 +11,7 @@ use quadriga::abi::limits::{Limit, Limits};
 use quadriga::abi::{Bytes, Error, ErrorCode, Isolation, RuntimeKind, codec};
 use quadriga::{
     Action, BoxFuture, Bridge, CallOptions, Dispatcher, Instance, LoadOptions, MockRuntime, Policy, Recovery,
-    Runtime, Supervision, Support, Unit,
+    Runtime, Supervision, Support, TotalMemory, Unit,
 };
 use quadriga_tests::{granted, guest, host, with};
 use tempfile::TempDir;
