@@ -12,6 +12,9 @@ use quadriga::{Dispatcher, LoadOptions, Policy};
 /// What shells expect of a command that ended by Ctrl-C: 128 and the signal's number.
 const INTERRUPTED: u8 = 130;
 
+/// How long work may take to end after Ctrl-C.
+const PARTING: Duration = Duration::from_millis(250);
+
 /// How long a load may take where the extension's manifest does not say it.
 pub(crate) const LOAD_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -41,10 +44,15 @@ pub(crate) fn run(work: impl Future<Output = Result<ExitCode>> + Send + 'static)
         .build()
         .context("the command could not start its threads")?;
     let result = executor.block_on(async {
-        let work = tokio::spawn(work);
+        let mut work = tokio::spawn(work);
         tokio::select! {
-            done = work => done.context("the command panicked")?,
-            _ = tokio::signal::ctrl_c() => Ok(ExitCode::from(INTERRUPTED)),
+            done = &mut work => done.context("the command panicked")?,
+            _ = tokio::signal::ctrl_c() => {
+                // What it had for a while goes with it, unless a guest holds its thread.
+                work.abort();
+                let _ = tokio::time::timeout(PARTING, work).await;
+                Ok(ExitCode::from(INTERRUPTED))
+            }
         }
     });
     // After Ctrl-C a guest may still run on one of the threads; nobody waits for it.

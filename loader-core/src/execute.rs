@@ -1,6 +1,6 @@
 //! Runs a loose piece of source code once, as an extension that nobody else sees.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -99,7 +99,8 @@ impl Snippet {
 
 impl Dispatcher {
     /// Runs a loose piece of source code once. Nothing of it stays: its folder, its process and
-    /// all that it left in them are gone when this returns, and soon after its future is dropped.
+    /// all that it left in them are gone when this returns. If its future is dropped, its folder
+    /// goes at once and the rest soon.
     ///
     /// It is no loaded extension: nobody can call it, and it is in no list. It may call what is
     /// loaded, as far as its permissions let it.
@@ -109,8 +110,17 @@ impl Dispatcher {
     /// permissions and isolation, or its worker did not start. What it fails with itself is in
     /// [`Executed::result`].
     pub async fn execute(&self, snippet: Snippet) -> Result<Executed, Error> {
+        let (runtime, language) = self.core.language(&snippet.language)?;
+        let manifest = manifest(runtime, language, &snippet)?;
+        // Here, so that it goes with the caller's future.
+        let folder = folder(language, &snippet.source).map_err(|error| {
+            Error::new(ErrorCode::LoadFailed, format!("there is no place for the source: {error}"))
+        })?;
+        let root = folder.path().canonicalize().map_err(|error| {
+            Error::new(ErrorCode::LoadFailed, format!("the place of the source is gone: {error}"))
+        })?;
         let core = Arc::clone(&self.core);
-        self.core.on_executor(async move { core.execute(snippet).await }).await
+        self.core.on_executor(async move { core.execute(snippet, manifest, root).await }).await
     }
 
     /// The languages that [`Dispatcher::execute`] takes, by their own names.
@@ -119,11 +129,10 @@ impl Dispatcher {
     }
 }
 
-/// A snippet that has been loaded. Dropped, it ends, and its folder goes.
+/// A snippet that has been loaded. Dropped, it ends.
 struct Loose {
     core: Arc<Core>,
     slot: Option<Arc<Slot>>,
-    _folder: TempDir,
 }
 
 impl Core {
@@ -134,22 +143,19 @@ impl Core {
         runtimes.flat_map(|runtime| runtime.languages().iter().map(|language| (&**runtime, language)))
     }
 
-    async fn execute(self: &Arc<Self>, snippet: Snippet) -> Result<Executed, Error> {
-        let (runtime, language) = self.language(&snippet.language)?;
-        let manifest = manifest(runtime, language, &snippet)?;
-        let folder = folder(language, &snippet.source).map_err(|error| {
-            Error::new(ErrorCode::LoadFailed, format!("there is no place for the source: {error}"))
-        })?;
-        let root = folder.path().canonicalize().map_err(|error| {
-            Error::new(ErrorCode::LoadFailed, format!("the place of the source is gone: {error}"))
-        })?;
+    async fn execute(
+        self: &Arc<Self>,
+        snippet: Snippet,
+        manifest: Manifest,
+        root: PathBuf,
+    ) -> Result<Executed, Error> {
         let options = LoadOptions {
             grant: Grant::Requested,
             isolation: Some(snippet.isolation),
             ..LoadOptions::default()
         };
         let ward = Ward::new(manifest.extension.id.clone(), options.grant.clone());
-        let mut loose = Loose { core: Arc::clone(self), slot: None, _folder: folder };
+        let mut loose = Loose { core: Arc::clone(self), slot: None };
         let slot = self.instantiate(root, Arc::new(manifest), options, Arc::clone(&ward)).await?;
         loose.slot = Some(Arc::clone(&slot));
         let begun = Instant::now();

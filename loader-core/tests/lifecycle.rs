@@ -163,3 +163,36 @@ async fn the_history_of_errors_has_time_and_method() {
     assert_eq!(health.last_error.unwrap().method.as_deref(), Some("fail"));
     assert!(health.uptime > Duration::ZERO && health.answered.is_some());
 }
+
+/// Whoever pauses and resumes at the same time: what the instance was told last is what its state
+/// says.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn pauses_and_their_ends_do_not_cross() {
+    let still = Arc::new(AtomicU32::new(0));
+    let told = Arc::clone(&still);
+    let mock = MockRuntime::new().echo("echo").on_pause(move |pause| {
+        told.store(u32::from(pause), Ordering::SeqCst);
+        Ok(Pause::Frozen)
+    });
+    let host = host(mock, Policy::default());
+    let _dir = load(&host, "a.b", "", Grant::Nothing).await;
+    for _ in 0..50 {
+        let both = (0..4).map(|n| {
+            let host = host.clone();
+            tokio::spawn(async move {
+                match n % 2 {
+                    0 => drop(host.pause("a.b").unwrap()),
+                    _ => host.resume("a.b").await.unwrap(),
+                }
+            })
+        });
+        for one in both.collect::<Vec<_>>() {
+            one.await.unwrap();
+        }
+        let status = host.status("a.b").unwrap();
+        let paused = status.state == State::Paused;
+        assert_eq!(u32::from(paused), still.load(Ordering::SeqCst));
+        assert_eq!(status.pause.is_some(), paused);
+        host.resume("a.b").await.unwrap();
+    }
+}

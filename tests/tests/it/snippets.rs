@@ -1,6 +1,6 @@
 //! Loose pieces of source code in each interpreted language.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use quadriga::abi::limits::{ByteSize, Span};
 use quadriga::abi::{ErrorCode, Isolation, Value};
@@ -8,7 +8,7 @@ use quadriga::{Executed, Snippet};
 use quadriga_tests::host;
 use serde_json::{Value as Json, json};
 
-use crate::cli::quadriga;
+use crate::cli::{command, quadriga};
 
 async fn run(language: &str, source: &str, parameters: Json, isolation: Isolation) -> Executed {
     let mut snippet = Snippet::new(language, source);
@@ -147,4 +147,31 @@ fn the_command_runs_source_from_a_shell() {
         assert_eq!(run.code, Some(code), "{arguments:?}: {}", run.stderr);
         assert!(run.stderr.contains(words), "{arguments:?}: {}", run.stderr);
     }
+}
+
+/// Ctrl-C leaves nothing of the source.
+#[test]
+fn an_interrupted_command_takes_its_folder_along() {
+    let place = tempfile::tempdir().unwrap();
+    let endless = place.path().join("endless.js");
+    std::fs::write(&endless, "export default () => { for (;;); }").unwrap();
+    let folders = || {
+        let names = std::fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name.to_string_lossy().starts_with("quadriga-snippet-")).count()
+    };
+    let mut child = command()
+        .args(["exec", "--language", "js", "--timeout", "60s", endless.to_str().unwrap()])
+        .env("TMPDIR", place.path())
+        .spawn()
+        .unwrap();
+    let until = Instant::now() + Duration::from_secs(20);
+    while folders() == 0 {
+        assert!(Instant::now() < until, "it did not begin");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    let interrupt = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(interrupt.unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(folders(), 0);
 }
