@@ -309,7 +309,7 @@ fn operators_see_what_was_decided_and_what_holds() {
     }
     let inspected = quadriga(&["inspect", dir, "--isolation", "process"]);
     assert!(
-        inspected.stdout.contains("Held by") && inspected.stdout.contains("landlock"),
+        inspected.stdout.contains("Held by") && inspected.stdout.contains("Landlock"),
         "{}",
         inspected.stdout
     );
