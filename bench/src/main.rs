@@ -1,6 +1,7 @@
 //! What Quadriga adds to each engine: the same echo of 100 bytes, through the dispatcher and
 //! through the bare engine, in turn, in one run; and a call to a worker process against the same bytes
-//! through a bare socket. Machines are shared and noisy, so read the ratios.
+//! through a bare socket; and the load of an extension into a worker process, with its unload, against
+//! the start and end of a bare one. Machines are shared and noisy, so read the ratios.
 //!
 //! `cargo xtask bench` builds the guests and runs this. A name such as `wasm` runs that alone;
 //! `--json` prints the figures as JSON.
@@ -117,6 +118,21 @@ fn main() -> Result<ExitCode> {
                 ..compare(|| bare.there_and_back(), || call_and_wait(&host, "relay.native", &payload))
             });
             quadriga::block_on(host.shutdown());
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    for (name, language) in
+        [("start python", "python"), ("start native", "native"), ("start js", "js"), ("start wasm", "wasm")]
+    {
+        if wanted(name) {
+            let starts = worker::Starts::new(guests.join(language))?;
+            figures.push(Pair {
+                name,
+                target: "≤ 10 ms over",
+                met: |bare, ours| ours - bare <= 1e7,
+                ..compare(|| assert!(worker::Echo::start(64).is_ok()), || starts.one())
+            });
         }
     }
 

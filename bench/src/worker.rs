@@ -67,6 +67,35 @@ pub(crate) fn host(guests: &std::path::Path) -> Result<Dispatcher> {
     Ok(host)
 }
 
+/// Loads an extension into a worker process, again and again.
+pub(crate) struct Starts {
+    host: Dispatcher,
+    folder: std::path::PathBuf,
+}
+
+impl Starts {
+    pub(crate) fn new(folder: std::path::PathBuf) -> Result<Self> {
+        let policy = Policy { minimum_isolation: Isolation::Process, ..Policy::default() };
+        let host = quadriga::builder_with_worker(std::env::current_exe()?).policy(policy).build()?;
+        Ok(Self { host, folder })
+    }
+
+    /// One load, which begins with the start of a worker and ends with its hello, and the unload.
+    pub(crate) fn one(&self) {
+        let options = LoadOptions {
+            grant: Grant::Requested,
+            isolation: Some(Isolation::Process),
+            ..LoadOptions::default()
+        };
+        let there_and_back = async {
+            let id = self.host.load(self.folder.clone(), options).await?;
+            self.host.unload(id.as_str()).await
+        };
+        let done = quadriga::block_on(there_and_back);
+        assert!(done.is_ok(), "{}: {done:?}", self.folder.display());
+    }
+}
+
 /// One argument that takes as many bytes as the socket's message.
 pub(crate) fn arguments(size: usize) -> Result<Bytes> {
     let mut bytes = vec![0x91];

@@ -21,7 +21,7 @@ pub use quadriga_core::{
 };
 pub use quadriga_core::{
     Builder, CallOptions, Dispatcher, Executed, Feed, Grant, Input, Items, LoadOptions, Metrics, Policy,
-    Provided, Snippet, State, Status, abi,
+    Provided, Recycle, Snippet, State, Status, abi,
 };
 
 /// What this machine and user can confine workers with, tried in child processes: to be called
@@ -55,13 +55,29 @@ pub fn builder_with_worker(program: impl Into<PathBuf>) -> Builder {
 pub fn worker_main() -> std::process::ExitCode {
     quadriga_sandbox::worker::run(&[
         #[cfg(any(feature = "v8", feature = "quickjs"))]
-        Engine { kind: "javascript", start: || Box::new(quadriga_runtime_js::JsRuntime::for_one()) },
+        Engine {
+            kind: "javascript",
+            start: || Box::new(quadriga_runtime_js::JsRuntime::for_one()),
+            warm: None,
+        },
         #[cfg(feature = "python")]
-        Engine { kind: "python", start: || Box::new(quadriga_runtime_python::PythonRuntime::new()) },
+        Engine {
+            kind: "python",
+            start: || Box::new(quadriga_runtime_python::PythonRuntime::new()),
+            warm: Some(quadriga_runtime_python::PythonRuntime::warm),
+        },
         #[cfg(feature = "wasm")]
-        Engine { kind: "webassembly", start: || Box::new(quadriga_runtime_wasm::WasmRuntime::for_one()) },
+        Engine {
+            kind: "webassembly",
+            start: || Box::new(quadriga_runtime_wasm::WasmRuntime::for_one()),
+            warm: None,
+        },
         #[cfg(feature = "native")]
-        Engine { kind: "native", start: || Box::new(quadriga_runtime_native::NativeRuntime::in_place()) },
+        Engine {
+            kind: "native",
+            start: || Box::new(quadriga_runtime_native::NativeRuntime::in_place()),
+            warm: None,
+        },
     ])
 }
 

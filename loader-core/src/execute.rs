@@ -11,6 +11,7 @@ use quadriga_abi::{Bytes, Error, ErrorCode, Isolation};
 use tempfile::TempDir;
 
 use crate::dispatcher::Core;
+use crate::load::retire;
 use crate::metrics::Tick;
 use crate::route::{Slot, suggest};
 use crate::ward::{Decision, DecisionFilter, Sample, Ward};
@@ -204,7 +205,7 @@ impl Core {
 impl Loose {
     async fn end(mut self) {
         if let Some(slot) = self.slot.take() {
-            self.core.retire(slot).await;
+            retire(slot, self.core.policy.drain_timeout).await;
         }
     }
 }
@@ -212,8 +213,7 @@ impl Loose {
 impl Drop for Loose {
     fn drop(&mut self) {
         if let Some(slot) = self.slot.take() {
-            let core = Arc::clone(&self.core);
-            self.core.executor().spawn(async move { core.retire(slot).await });
+            self.core.executor().spawn(retire(slot, self.core.policy.drain_timeout));
         }
     }
 }

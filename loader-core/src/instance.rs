@@ -95,6 +95,14 @@ pub trait Instance: Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(())))
     }
 
+    /// Resolves when one of the processes that it runs in has ended by itself, with the reason, while
+    /// others go on: the calls there have then been given `extension_crashed`. The dispatcher starts
+    /// the next generation beside it. Asked for once, like [`ended`](Self::ended), which comes after
+    /// it. `None` for one that ends as a whole.
+    fn weakened(&self) -> Option<BoxFuture<'static, Error>> {
+        None
+    }
+
     /// Resolves when it has ended by itself, with the reason; calls in flight have then been given
     /// `extension_crashed`. Asked for once, when it begins to take calls. `None` for one that lives
     /// as long as its host lets it.

@@ -14,9 +14,11 @@ use crate::contract::{Checks, Needs, still_fits};
 use crate::dispatcher::{Core, lock};
 use crate::limits::Caps;
 use crate::metrics::Counters;
+use crate::recycle::check_recycling;
 use crate::route::{Gate, Slot, Source, Watcher, suggest};
+use crate::supervise::Renewal;
 use crate::ward::{Reach, Ward};
-use crate::{Bridge, Grant, Instance, Provided, State, Supervision, Support, Unit};
+use crate::{Bridge, Grant, Instance, Provided, Recycle, State, Supervision, Support, Unit};
 
 /// How long a runtime may take to report a load that is over time.
 const GRACE: Duration = Duration::from_secs(1);
@@ -33,6 +35,8 @@ pub struct LoadOptions {
     pub isolation: Option<Isolation>,
     /// What becomes of it when its instance ends; `None` leaves it to the policy.
     pub supervision: Option<Supervision>,
+    /// When its workers are replaced by fresh ones; `None` leaves it to the policy.
+    pub recycle: Option<Recycle>,
 }
 
 /// Keeps an id for one load.
@@ -66,21 +70,20 @@ impl Core {
     /// (`anew`), or the one it was loaded with.
     pub(crate) async fn renew_now(self: &Arc<Self>, extension: &str, anew: bool) -> Result<(), Error> {
         let (core, extension) = (Arc::clone(self), extension.to_owned());
-        self.on_executor(async move { core.renew(&extension, anew, None).await }).await
+        self.on_executor(async move { core.renew(&extension, anew, Renewal::Asked).await }).await
     }
 
-    /// The same on our own executor; or only if this generation is there, has failed, and nobody
-    /// has seen to it meanwhile.
+    /// The same on our own executor, and for other reasons.
     pub(crate) async fn renew(
         self: &Arc<Self>,
         extension: &str,
         anew: bool,
-        failed: Option<u64>,
+        how: Renewal,
     ) -> Result<(), Error> {
         let old = self.route(extension)?;
         let reserved = self.reserve(&old.id)?;
         let old = self.route(extension)?;
-        if failed.is_some_and(|generation| generation != old.generation) {
+        if how.generation().is_some_and(|generation| generation != old.generation) {
             return Ok(());
         }
         let Some(source) = &old.source else {
@@ -106,14 +109,17 @@ impl Core {
             new.instance.shutdown().await;
             return Err(error);
         }
-        if self.replace(&new, failed.is_some()) {
+        if !self.replace(&new, how) {
+            new.instance.shutdown().await;
+        } else if matches!(how, Renewal::Beside { .. }) {
+            // No call is lost for it, however long it takes. Holds nothing but what it waits for.
+            self.executor().spawn(retire(old, Duration::MAX));
+        } else {
             if old.ended.load(Ordering::Relaxed) {
                 // There is nothing to wait for that an operator would have to wait for too.
                 drop(reserved);
             }
-            self.retire(old).await;
-        } else {
-            new.instance.shutdown().await;
+            retire(old, self.policy.drain_timeout).await;
         }
         Ok(())
     }
@@ -138,7 +144,7 @@ impl Core {
                 routes.remove(&slot.id);
                 routes
             });
-            core.retire(slot).await;
+            retire(slot, core.policy.drain_timeout).await;
             Ok(())
         })
         .await
@@ -191,13 +197,7 @@ impl Core {
             routes
         });
         self.watch(slot);
-    }
-
-    pub(crate) async fn retire(&self, slot: Arc<Slot>) {
-        // What stands still could not end.
-        slot.go_on(&mut lock(&slot.pause));
-        slot.gate.drain(self.policy.drain_timeout).await;
-        slot.shut_down().await;
+        self.recycle(slot);
     }
 
     /// Checks a manifest against this host, loads its entry, and checks what came of it.
@@ -219,6 +219,7 @@ impl Core {
         self.check_host(&manifest)?;
         let runtime = self.choose(levels, &manifest, options.isolation, &limits, &permissions)?;
         let runtime = Arc::clone(runtime);
+        check_recycling(&options, &runtime.support())?;
         let needs = Needs::read(&root, &manifest)?;
         needs.check(&self.routes.load())?;
         let timeout = limits.load_timeout.map_or(self.policy.load_timeout, |Span(timeout)| timeout);
@@ -320,6 +321,7 @@ impl Core {
             ended: AtomicBool::new(false),
             shut: AtomicBool::new(false),
             pause: Mutex::default(),
+            weakened: AtomicBool::new(false),
             watcher: Watcher::default(),
         }))
     }
@@ -364,6 +366,14 @@ impl Drop for Reservation {
     fn drop(&mut self) {
         lock(&self.core.loading).remove(&self.id);
     }
+}
+
+/// Lets a generation finish its calls, as long as that may take, and ends it.
+pub(crate) async fn retire(slot: Arc<Slot>, patience: Duration) {
+    // What stands still could not end.
+    slot.go_on(&mut lock(&slot.pause));
+    slot.gate.drain(patience).await;
+    slot.shut_down().await;
 }
 
 fn taken(id: &ExtensionId) -> Error {

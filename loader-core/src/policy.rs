@@ -5,7 +5,7 @@ use quadriga_abi::limits::{Limits, Span};
 use quadriga_abi::manifest::Check;
 use quadriga_abi::permission::Permissions;
 
-use crate::{Monitor, Supervision, Support, TotalMemory};
+use crate::{Monitor, Recycle, Supervision, Support, TotalMemory};
 
 /// What a host demands of every extension.
 #[derive(Debug, Clone)]
@@ -32,6 +32,8 @@ pub struct Policy {
     pub drain_timeout: Duration,
     /// What becomes of an extension whose instance ends.
     pub supervision: Supervision,
+    /// When the workers of extensions in processes of their own are replaced by fresh ones.
+    pub recycle: Recycle,
     /// What is watched in extensions while they run.
     pub monitor: Monitor,
     /// How much memory all extensions may use together; `None` for no such limit.
@@ -63,6 +65,7 @@ impl Default for Policy {
             message_size: 128 << 20,
             drain_timeout: Duration::from_secs(10),
             supervision: Supervision::default(),
+            recycle: Recycle::default(),
             monitor: Monitor::default(),
             total_memory: None,
         }

@@ -1,6 +1,7 @@
 //! Calls again what may be called again, after the instance ended in the course of the call.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use quadriga_abi::{Bytes, Description, Envelope, Error, ErrorCode};
@@ -119,6 +120,8 @@ impl Spare {
             }
             match state {
                 State::Failed => drop(changes.changed().await),
+                // The others take it.
+                State::Running | State::Throttled if self.slot.weakened.load(Relaxed) => return true,
                 // It has not been noticed yet.
                 State::Running | State::Throttled => match timeout(NOTICE, changes.changed()).await {
                     Ok(_) => {}

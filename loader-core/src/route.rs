@@ -58,6 +58,8 @@ pub(crate) struct Slot {
     pub(crate) shut: AtomicBool,
     /// How far it stands still, while it is paused.
     pub(crate) pause: Mutex<Option<Pause>>,
+    /// Whether a part of it did.
+    pub(crate) weakened: AtomicBool,
     pub(crate) watcher: Watcher,
 }
 

@@ -24,6 +24,12 @@ pub trait Runtime: Send + Sync + 'static {
         self.kind().to_string()
     }
 
+    /// Whether its instances run `concurrency` calls at a time by themselves. Of any other, those who
+    /// start processes start so many.
+    fn is_concurrent(&self) -> bool {
+        false
+    }
+
     /// What this runtime can keep to. The dispatcher refuses what goes beyond before it loads.
     fn support(&self) -> Support;
 
@@ -62,6 +68,27 @@ pub trait Runtime: Send + Sync + 'static {
     /// extension does, if the engine can be interrupted at all, and leave nothing behind when it
     /// fails or its future is dropped.
     fn load(&self, unit: Unit, bridge: Bridge) -> BoxFuture<'_, Result<Arc<dyn Instance>, Error>>;
+}
+
+/// An engine that was started in a process with one thread, whose children find it started: for
+/// those who start a process per extension.
+///
+/// Each fork comes between [`before_fork`](Self::before_fork) and one of the other two, on the
+/// thread that started the engine. Nothing here may start a thread in the parent, or read what
+/// depends on an extension.
+pub trait Warm {
+    /// A fork comes next.
+    fn before_fork(&mut self);
+
+    /// After the fork, where the next one will come from; also if it failed.
+    fn in_parent(&mut self);
+
+    /// After the fork, in the child, once it is confined and has its own environment: from now on
+    /// it is as if the engine had been started here.
+    ///
+    /// # Errors
+    /// If the engine cannot go on in the child, which then ends.
+    fn in_child(&mut self) -> Result<(), Error>;
 }
 
 /// What a runtime can keep to.

@@ -15,8 +15,8 @@ use crate::route::{HELD, Slot, THROTTLED};
 /// Returns the state.
 const SNAPSHOT: &str = "snapshot";
 
-/// Takes the state over.
-const RESTORE: &str = "restore";
+/// Takes the state over. A call to it is for all processes that an instance runs in.
+pub const RESTORE: &str = "restore";
 
 /// Whether a method is for the host alone.
 pub(crate) fn is_reserved(method: &str) -> bool {

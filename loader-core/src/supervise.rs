@@ -9,7 +9,7 @@ use quadriga_abi::{Error, ErrorCode};
 
 use crate::dispatcher::{Core, lock};
 use crate::route::{HELD, Slot, THROTTLED};
-use crate::ward::{Effect, Failure, Next, Reason};
+use crate::ward::{Effect, Failure, Next, Reason, Stand};
 use crate::{Dispatcher, Pause, State};
 
 /// How long to wait before looking again at an extension that somebody else is loading.
@@ -114,7 +114,7 @@ impl Dispatcher {
     /// If no such extension is loaded, or as for [`Dispatcher::load`].
     pub async fn resume(&self, extension: &str) -> Result<(), Error> {
         let slot = self.core.route(extension)?;
-        if slot.ended.load(Relaxed) {
+        if slot.ended.load(Relaxed) || slot.weakened.load(Relaxed) {
             return self.core.renew_now(extension, false).await;
         }
         slot.release();
@@ -133,7 +133,38 @@ impl Dispatcher {
     }
 }
 
+/// Why a next generation takes the place of the present one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Renewal {
+    /// Somebody asked for it. Earlier failures no longer count.
+    Asked,
+    /// This one has ended, and nobody has seen to it meanwhile.
+    Failed(u64),
+    /// This one goes on, and finishes its calls however long they take: after a part of it crashed,
+    /// or because it has served long enough.
+    Beside { generation: u64, crashed: bool },
+}
+
+impl Renewal {
+    /// The only generation that is to be replaced.
+    pub(crate) fn generation(self) -> Option<u64> {
+        match self {
+            Self::Asked => None,
+            Self::Failed(generation) | Self::Beside { generation, .. } => Some(generation),
+        }
+    }
+}
+
 impl Slot {
+    /// Takes no more calls, because the instance ended or is as good as that.
+    fn fall(&self, standing: &mut Stand, what: &str) {
+        self.ended.store(true, Relaxed);
+        self.gate.bar(HELD);
+        if matches!(standing.state, State::Running | State::Throttled) {
+            standing.set(State::Failed, Some(what.to_owned()));
+        }
+    }
+
     /// Takes no more calls, for a reason, if that fits the state that it is in.
     pub(crate) fn hold(
         &self,
@@ -242,21 +273,30 @@ impl Core {
     /// Has somebody look after an instance that may end by itself.
     pub(crate) fn watch(self: &Arc<Self>, slot: &Arc<Slot>) {
         let Some(end) = slot.instance.ended() else { return };
+        let weakened = slot.instance.weakened();
         let (core, weak) = (Arc::downgrade(self), Arc::downgrade(slot));
         let task = self.executor().spawn(async move {
-            let error = end.await;
-            if let Some((core, slot)) = core.upgrade().zip(weak.upgrade()) {
-                core.ended(&slot, error);
+            let ended = |error, whole| {
+                if let Some((core, slot)) = core.upgrade().zip(weak.upgrade()) {
+                    core.ended(&slot, error, whole);
+                }
+            };
+            if let Some(weakened) = weakened {
+                ended(weakened.await, false);
             }
+            ended(end.await, true);
         });
         slot.watcher.set(task.abort_handle());
     }
 
-    /// Decides what to do about an instance that ended.
-    fn ended(self: &Arc<Self>, slot: &Arc<Slot>, error: Error) {
-        if slot.ended.swap(true, SeqCst) {
+    /// Decides what to do about an instance that ended, or of which a part did.
+    fn ended(self: &Arc<Self>, slot: &Arc<Slot>, error: Error, whole: bool) {
+        if whole && slot.ended.swap(true, SeqCst) {
             // It was stopped.
             return;
+        }
+        if !whole {
+            slot.weakened.store(true, SeqCst);
         }
         if !self.is_current(slot) {
             // It was being replaced anyway.
@@ -269,11 +309,13 @@ impl Core {
         tracing::warn!(extension = slot.id.as_str(), %error, "the instance ended");
         let next = slot.reach.ward.standing.with(|standing| {
             let next = standing.died(error, supervision);
-            slot.gate.bar(HELD);
+            let again = matches!(supervision.recovery, Recovery::Restart | Recovery::Reload)
+                && matches!(next, Next::Restart(_));
             // Who was paused or put in quarantine stays so.
             let was_up = matches!(standing.state, State::Running | State::Throttled);
-            if was_up {
-                standing.set(State::Failed, Some(what.clone()));
+            // What is left of it takes the calls meanwhile.
+            if whole || !again {
+                slot.fall(standing, &what);
             }
             was_up.then_some(next)
         });
@@ -307,23 +349,32 @@ impl Core {
 
     /// Sends calls to a new generation from now on; not if it takes the place of one that failed
     /// and an operator has seen to that meanwhile.
-    pub(crate) fn replace(self: &Arc<Self>, new: &Arc<Slot>, failed: bool) -> bool {
+    pub(crate) fn replace(self: &Arc<Self>, new: &Arc<Slot>, how: Renewal) -> bool {
         let ward = &new.reach.ward;
+        let is_up = |state| matches!(state, State::Running | State::Throttled);
         let replaced = ward.standing.with(|standing| {
-            if failed && standing.state != State::Failed {
-                return false;
+            match how {
+                Renewal::Failed(_) if standing.state != State::Failed => return false,
+                Renewal::Beside { .. } if !is_up(standing.state) => return false,
+                Renewal::Asked => standing.pardon(),
+                Renewal::Failed(_) | Renewal::Beside { crashed: true, .. } => _ = standing.restarted(),
+                Renewal::Beside { crashed: false, .. } => {}
             }
-            if !failed {
-                standing.pardon();
-            } else if standing.restarted() == State::Throttled {
+            if standing.state == State::Throttled {
                 new.gate.bar(THROTTLED);
             }
             self.insert(new);
             true
         });
         ward.standing.changed();
-        if replaced && failed {
-            ward.log.managed(&new.id, "be started again".to_owned(), Reason::Crash);
+        if replaced {
+            match how {
+                Renewal::Asked => {}
+                Renewal::Beside { crashed: false, .. } => {
+                    tracing::debug!(extension = new.id.as_str(), "replaced by a fresh one");
+                }
+                _ => ward.log.managed(&new.id, "be started again".to_owned(), Reason::Crash),
+            }
         }
         replaced
     }
@@ -346,10 +397,16 @@ async fn restart(
     loop {
         tokio::time::sleep(delay).await;
         let Some((core, slot)) = core.upgrade().zip(slot.upgrade()) else { return };
-        if !core.is_current(&slot) || slot.reach.ward.standing.state() != State::Failed {
+        let (state, generation) = (slot.reach.ward.standing.state(), slot.generation);
+        let how = match state {
+            State::Failed => Renewal::Failed(generation),
+            State::Running | State::Throttled => Renewal::Beside { generation, crashed: true },
+            _ => return,
+        };
+        if !core.is_current(&slot) {
             return;
         }
-        let Err(error) = core.renew(slot.id.as_str(), anew, Some(slot.generation)).await else { return };
+        let Err(error) = core.renew(slot.id.as_str(), anew, how).await else { return };
         if error.code == ErrorCode::AlreadyLoaded {
             delay = AGAIN;
             continue;
@@ -357,7 +414,14 @@ async fn restart(
         tracing::warn!(extension = slot.id.as_str(), %error, "did not start again");
         let what = error.message.clone();
         let standing = &slot.reach.ward.standing;
-        match standing.with(|standing| standing.died(error, &supervision)) {
+        let next = standing.with(|standing| {
+            let next = standing.died(error, &supervision);
+            if matches!(next, Next::GiveUp(_)) {
+                slot.fall(standing, &what);
+            }
+            next
+        });
+        match next {
             Next::GiveUp(times) => return core.give_up_after(&slot, times, &what),
             Next::Restart(next) => delay = next,
         }

@@ -2,7 +2,8 @@
 
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
-use std::sync::{OnceLock, mpsc};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, OnceLock};
 
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -10,7 +11,7 @@ use pyo3::types::PyDict;
 use quadriga_abi::{Error, ErrorCode};
 
 use crate::host_call::Orphan;
-use crate::limits::{self, Interrupter};
+use crate::limits::{self, Interrupter, Running};
 
 /// The interpreter, and the functions of `python/`.
 pub(crate) struct Engine {
@@ -61,23 +62,29 @@ pub(crate) fn version() -> String {
     format!("CPython {}", Python::version_str().split_whitespace().next().unwrap_or_default())
 }
 
+static ENGINE: OnceLock<Result<Engine, Error>> = OnceLock::new();
+
 /// The engine of this process, started by whoever asks first.
 pub(crate) fn engine() -> Result<&'static Engine, Error> {
-    static ENGINE: OnceLock<Result<Engine, Error>> = OnceLock::new();
     ENGINE.get_or_init(start).as_ref().map_err(Clone::clone)
+}
+
+/// Starts the engine on this thread, which Python takes for its main thread, and no other: who
+/// calls this sees to the requests to end calls.
+pub(crate) fn start_here() -> Result<Receiver<Arc<Running>>, Error> {
+    let (interrupter, requests) = limits::channel();
+    ENGINE.get_or_init(|| initialise().and_then(|()| built(interrupter)).map_err(failed));
+    engine().map(|_| requests)
 }
 
 /// Starts the interpreter on a thread of its own, which stays: Python takes the thread that
 /// initialises it for its main thread, and it must outlive every other. It then ends calls that
 /// are out of time.
 fn start() -> Result<Engine, Error> {
-    let failed =
-        |what: String| Error::new(ErrorCode::LoadFailed, format!("Python could not be started: {what}"));
     let (ready, started) = mpsc::sync_channel(1);
     let main = move || {
         let (interrupter, requests) = limits::channel();
-        let engine = initialise()
-            .and_then(|()| Python::attach(|py| build(py, interrupter).map_err(|error| error.to_string())));
+        let engine = initialise().and_then(|()| built(interrupter));
         let works = engine.is_ok();
         if ready.send(engine).is_ok() && works {
             limits::watch(&requests);
@@ -86,6 +93,14 @@ fn start() -> Result<Engine, Error> {
     let thread = std::thread::Builder::new().name("quadriga-python".to_owned());
     thread.spawn(main).map_err(|error| failed(error.to_string()))?;
     started.recv().map_err(|error| failed(error.to_string()))?.map_err(failed)
+}
+
+fn failed(what: String) -> Error {
+    Error::new(ErrorCode::LoadFailed, format!("Python could not be started: {what}"))
+}
+
+fn built(interrupter: Interrupter) -> Result<Engine, String> {
+    Python::attach(|py| build(py, interrupter).map_err(|error| error.to_string()))
 }
 
 fn build(py: Python<'_>, interrupter: Interrupter) -> PyResult<Engine> {

@@ -22,5 +22,6 @@ mod runtime;
 mod stream;
 mod thread;
 mod waiting;
+mod warm;
 
 pub use runtime::PythonRuntime;

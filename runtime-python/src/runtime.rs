@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 use quadriga_abi::{Description, Error, ErrorCode, Isolation, Method, Parameter, RuntimeKind};
-use quadriga_core::{BoxFuture, Bridge, CallContext, Instance, Language, Runtime, Support, Unit};
+use quadriga_core::{BoxFuture, Bridge, CallContext, Instance, Language, Runtime, Support, Unit, Warm};
 use tokio::runtime::Handle;
 
 use crate::config::{Engine, engine, version};
@@ -16,7 +16,7 @@ use crate::error::{Phase, from_exception};
 use crate::host_call::Host;
 use crate::instance::PythonInstance;
 use crate::limits::{ENFORCED, Running};
-use crate::thread;
+use crate::{thread, warm};
 
 /// How long a load that is out of time may take to end.
 const GRACE: Duration = Duration::from_millis(500);
@@ -50,6 +50,15 @@ impl PythonRuntime {
     /// A runtime. The interpreter starts with the first extension.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Starts the interpreter on this thread and no other, for a process that is forked for each
+    /// extension.
+    ///
+    /// # Errors
+    /// If there is no interpreter that can be started.
+    pub fn warm() -> Result<Box<dyn Warm>, Error> {
+        Ok(Box::new(warm::warm()?))
     }
 }
 

@@ -74,6 +74,10 @@ impl Runtime for WasmRuntime {
         "Wasmtime 48.0.8".to_owned()
     }
 
+    fn is_concurrent(&self) -> bool {
+        true
+    }
+
     fn support(&self) -> Support {
         Support { isolation: Isolation::InProcess, limits: config::LIMITS, permissions: wasi::PERMISSIONS }
     }

@@ -54,12 +54,14 @@ pub(crate) static CGROUPS: LazyLock<bool> = LazyLock::new(|| {
     Cgroup::create("probe", &all).and_then(Cgroup::destroy).is_ok()
 });
 
-/// What is around the worker of one extension, for as long as it lives.
+/// What is around the workers of one extension, for as long as they live.
 pub(crate) struct Jail {
     pub(crate) plan: Plan,
     pub(crate) cgroup: Option<Arc<Cgroup>>,
     /// What the cgroup is set to.
     limits: Mutex<CgroupLimits>,
+    /// How many workers share it.
+    workers: u64,
     /// Removed with all that the extension left there.
     _scratch: TempDir,
 }
@@ -71,6 +73,7 @@ impl Jail {
         exec_memory: ExecMemory,
         unit: &Unit,
         outer: Option<&Arc<Cgroup>>,
+        workers: usize,
     ) -> Result<Self, Error> {
         let failed = |error: io::Error| {
             let message = format!("there is no place for the extension's own files: {error}");
@@ -88,9 +91,10 @@ impl Jail {
         plan.exec_memory = exec_memory;
         plan.memfd = true;
         plan.limits.open_files = unit.limits.open_files.map(u64::from);
-        let limits = CgroupLimits::default().with(&unit.limits);
+        let workers = workers as u64;
+        let limits = CgroupLimits::default().with(&unit.limits, workers);
         let cgroup = cgroup(unit, &limits, outer)?;
-        Ok(Self { plan, cgroup, limits: Mutex::new(limits), _scratch: scratch })
+        Ok(Self { plan, cgroup, limits: Mutex::new(limits), workers, _scratch: scratch })
     }
 
     /// Changes those limits that the cgroup keeps to while the worker runs: all that are `Some`, or
@@ -110,7 +114,7 @@ impl Jail {
             return Err(Error::new(ErrorCode::Unsupported, "there is no cgroup for the worker"));
         };
         let mut held = self.limits.lock();
-        let wanted = held.with(limits);
+        let wanted = held.with(limits, self.workers);
         if let Err(error) = cgroup.set_limits(&wanted) {
             // Some may have been set: back to what was.
             let _ = cgroup.set_limits(&held);
@@ -164,10 +168,12 @@ fn cgroup(
 }
 
 impl CgroupLimits {
-    /// These limits, with those of a manifest that are declared in their place.
-    fn with(self, limits: &Limits) -> Self {
+    /// These limits, with those of a manifest that are declared in their place, for so many workers
+    /// together.
+    fn with(self, limits: &Limits, workers: u64) -> Self {
+        let engines = ENGINE.saturating_mul(workers);
         Self {
-            memory: limits.memory.map(|ByteSize(most)| most.saturating_add(ENGINE)).or(self.memory),
+            memory: limits.memory.map(|ByteSize(most)| most.saturating_add(engines)).or(self.memory),
             cpu_share: limits.cpu_share.or(self.cpu_share),
             processes: limits.processes.map(u64::from).or(self.processes),
         }

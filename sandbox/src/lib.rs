@@ -1,7 +1,7 @@
 //! Runs extensions of any runtime in worker processes, and confines those with the means of Linux.
 //!
 //! A host registers a [`ProcessRuntime`] for each runtime whose extensions it may want outside its
-//! own process. That starts a worker program per extension, which runs [`worker::run`], and speaks
+//! own process. That starts worker processes per extension, which run [`worker::run`], and speaks
 //! with it over a Unix socket: the frames of the contract, in both directions.
 
 #![cfg(target_os = "linux")]
@@ -15,11 +15,14 @@ mod link;
 mod loan;
 mod nursery;
 mod output;
+mod process;
 mod program;
 mod runtime;
 mod shared;
 mod streams;
+mod team;
 pub mod worker;
+mod zygote;
 
 pub use runtime::ProcessRuntime;
 

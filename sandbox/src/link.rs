@@ -229,6 +229,11 @@ impl Link {
         })
     }
 
+    /// How many calls it has not answered.
+    pub(crate) fn busy(&self) -> usize {
+        self.calls.lock().len()
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.pid
     }

@@ -29,7 +29,7 @@ use quadriga_abi::{Error, ErrorCode, ExtensionId, Isolation};
 use serde::Serialize;
 pub(crate) use spout::{Passage, Spout};
 pub use standing::Failure;
-pub(crate) use standing::{Next, Standing};
+pub(crate) use standing::{Inner as Stand, Next, Standing};
 
 use crate::dispatcher::lock;
 use crate::route::Slot;

@@ -10,7 +10,7 @@ use super::sys;
 
 /// Closes all descriptors but these, and puts `/dev/null` in the place of missing standard ones, so
 /// that no other file takes it.
-pub(super) fn close_all_but(keep: &[i32]) -> io::Result<Outcome> {
+pub(crate) fn close_all_but(keep: &[i32]) -> io::Result<Outcome> {
     let mut keep: Vec<u32> = keep.iter().filter_map(|fd| u32::try_from(*fd).ok()).collect();
     keep.sort_unstable();
     keep.dedup();

@@ -67,17 +67,17 @@
 mod caps;
 mod cgroup;
 mod env;
-mod fds;
+pub(crate) mod fds;
 mod landlock;
 mod namespace;
 mod plan;
 mod probe;
-mod process;
+pub(crate) mod process;
 mod report;
 mod rlimit;
 mod root;
 mod seccomp;
-mod sys;
+pub(crate) mod sys;
 mod syscalls;
 mod warden;
 

@@ -11,7 +11,7 @@ use super::report::{Outcome, failed};
 use super::{Error, Plan, RunAs};
 
 /// `/proc/self/stat`.
-pub(super) struct Stat(String);
+pub(crate) struct Stat(String);
 
 impl Stat {
     /// The field with the number that proc(5) gives it, from 3 on.
@@ -29,11 +29,11 @@ pub(super) fn stat() -> io::Result<Stat> {
     fs::read_to_string("/proc/self/stat").map(Stat)
 }
 
-pub(super) fn threads() -> Result<usize, Error> {
+pub(crate) fn threads() -> Result<usize, Error> {
     stat().and_then(|stat| stat.number(20)).map_err(Error::Proc)
 }
 
-pub(super) fn new_session() -> io::Result<Outcome> {
+pub(crate) fn new_session() -> io::Result<Outcome> {
     match rustix::process::setsid() {
         Ok(_) => Outcome::reached(),
         // Started as the leader of a session.

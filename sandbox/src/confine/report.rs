@@ -191,7 +191,7 @@ impl fmt::Display for State {
 }
 
 /// What became of a layer that didn't fail.
-pub(super) struct Outcome {
+pub(crate) struct Outcome {
     pub(super) state: State,
     pub(super) note: String,
 }

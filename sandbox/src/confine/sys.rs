@@ -6,7 +6,7 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::ptr;
 
 use rustix::process::Pid;
@@ -14,14 +14,14 @@ use rustix::thread::UnshareFlags;
 use seccompiler::sock_filter;
 
 /// Forks. `None` is the child.
-pub(super) fn fork() -> io::Result<Option<Pid>> {
+pub(crate) fn fork() -> io::Result<Option<Pid>> {
     // SAFETY: callers have one thread, or do in the child only what `probe` says.
     let pid = check(unsafe { libc::fork() }.into())?;
     Ok(Pid::from_raw(pid as i32))
 }
 
 /// Ends the process at once, without destructors and handlers of exit.
-pub(super) fn exit_now(code: i32) -> ! {
+pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: takes nothing and doesn't return.
     unsafe { libc::_exit(code) }
 }
@@ -29,15 +29,39 @@ pub(super) fn exit_now(code: i32) -> ! {
 /// Ends the process by the signal, or by `_exit` if that doesn't.
 pub(super) fn die_by(signal: i32) -> ! {
     default_signal(signal);
-    // SAFETY: the set is initialised by the first call, and the others take it and numbers.
+    let _ = release_signal(signal);
+    // SAFETY: takes a number.
+    unsafe { libc::raise(signal) };
+    exit_now(128 + signal)
+}
+
+/// Has a signal wait, instead of doing what it does, and returns a descriptor that can be read when
+/// one waits.
+pub(crate) fn hold_signal(signal: i32) -> io::Result<OwnedFd> {
+    let set = only(signal);
+    // SAFETY: the set is initialised, and lives through both calls; the descriptor is new.
+    unsafe {
+        check(libc::sigprocmask(libc::SIG_BLOCK, &raw const set, ptr::null_mut()).into())?;
+        let fd = check(libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK).into())?;
+        Ok(OwnedFd::from_raw_fd(fd as i32))
+    }
+}
+
+/// Undoes [`hold_signal`].
+pub(crate) fn release_signal(signal: i32) -> io::Result<()> {
+    let set = only(signal);
+    // SAFETY: the set is initialised, and lives through the call.
+    check(unsafe { libc::sigprocmask(libc::SIG_UNBLOCK, &raw const set, ptr::null_mut()) }.into()).map(drop)
+}
+
+fn only(signal: i32) -> libc::sigset_t {
+    // SAFETY: the set is initialised by the first call, and the other takes it and a number.
     unsafe {
         let mut set = std::mem::zeroed();
         libc::sigemptyset(&raw mut set);
         libc::sigaddset(&raw mut set, signal);
-        libc::sigprocmask(libc::SIG_UNBLOCK, &raw const set, ptr::null_mut());
-        libc::raise(signal);
+        set
     }
-    exit_now(128 + signal)
 }
 
 fn default_signal(signal: i32) {

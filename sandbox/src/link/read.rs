@@ -1,6 +1,5 @@
 //! What a worker sends. Whatever it is, it ends that worker at worst.
 
-use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -14,6 +13,7 @@ use quadriga_core::{CallContext, LogLevel};
 use super::{Asked, Link};
 use crate::frame::{FROM_GUEST, Frame, Next, Reader};
 use crate::job::{Greeting, Hello as _};
+use crate::nursery::how;
 
 /// How long a worker that was ended may take to be gone.
 const GONE: Duration = Duration::from_secs(5);
@@ -111,11 +111,7 @@ impl Link {
         if self.dismissed.load(Ordering::Acquire) {
             return Error::new(ErrorCode::ExtensionStopped, format!("{id} was stopped"));
         }
-        let how = match status.map(|status| (status.code(), status.signal())) {
-            Some((Some(code), _)) => format!("exited with code {code}"),
-            Some((_, Some(signal))) => format!("was ended by signal {signal}{}", name(signal)),
-            _ => "closed its connection".to_owned(),
-        };
+        let how = how(status);
         let usage = self.cgroup.as_ref().and_then(|cgroup| cgroup.usage().ok());
         if usage.and_then(|usage| usage.oom_kills).is_some_and(|kills| kills > 0) {
             let message = format!("the worker of {id} needed more memory than it may have: it {how}");
@@ -216,23 +212,6 @@ impl Link {
 
 fn decode(payload: &[u8]) -> Result<Error, Violation> {
     rmp_serde::from_slice(payload).map_err(|error| format!("an error that cannot be read: {error}"))
-}
-
-/// Those that programs end by.
-fn name(signal: i32) -> &'static str {
-    match signal {
-        4 => " (SIGILL)",
-        6 => " (SIGABRT)",
-        7 => " (SIGBUS)",
-        8 => " (SIGFPE)",
-        9 => " (SIGKILL)",
-        11 => " (SIGSEGV)",
-        15 => " (SIGTERM)",
-        24 => " (SIGXCPU: it had used up its processor time)",
-        25 => " (SIGXFSZ: it wrote a file that was too large)",
-        31 => " (SIGSYS: it made a system call that it may not)",
-        _ => "",
-    }
 }
 
 /// Ids of calls to guests, as against those of calls by them.

@@ -93,8 +93,8 @@ impl Worker {
         let program = folder.path().join("sleeper");
         std::fs::write(&program, script).unwrap();
         std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        let ours = Arc::new(ours);
-        let (child, pipes) = nursery::start(&program, nothing, Arc::clone(&ours)).await.unwrap();
+        let begun = nursery::start_with(&program, (ours, nothing)).await.unwrap();
+        let nursery::Begun { child, socket: ours, pipes } = begun;
         let heard = Arc::new(Deaf::default());
         let bridge = Bridge::remote("a.worker".parse().unwrap(), Bytes::new(), Arc::clone(&heard) as _);
         let (link, loaded) = Link::start(bridge, child, None, ours, MOST, true).unwrap();

@@ -5,15 +5,17 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
-use quadriga_abi::{Bytes, Envelope, Method, Target};
+use parking_lot::Mutex;
+use quadriga_abi::{Bytes, Description, Envelope, ErrorCode, Kind, Method, Target};
 use quadriga_core::{
     CallOptions, Dispatcher, Grant, LoadOptions, MockRuntime, Policy, Recovery, State, Supervision,
 };
 use tempfile::TempDir;
 
 use super::*;
-use crate::frame::{FROM_GUEST, INPUT};
-use crate::job::Greeting;
+use crate::confine::Report;
+use crate::frame::{FROM_GUEST, Frame, INPUT};
+use crate::job::{Greeting, Hello as _};
 
 const SCRIPT: &str = r#"#!/bin/sh
 cat "$0.hello" >&0
@@ -83,7 +85,8 @@ impl Stage {
                     Isolation::Process,
                     ExecMemory::Libraries,
                     Some(program),
-                ),
+                )
+                .unforked(),
                 Arc::clone(&kept),
             ))
             .runtime(mock)

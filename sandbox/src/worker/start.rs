@@ -10,19 +10,22 @@ use std::time::{Duration, Instant};
 
 use quadriga_abi::limits::{ByteSize, Limit, Limits, Span};
 use quadriga_abi::{Error, ErrorCode, Kind};
-use quadriga_core::{Bridge, Runtime, Unit};
+use quadriga_core::{Bridge, Runtime, Unit, Warm};
 use rustix::io::fcntl_dupfd_cloexec;
+use rustix::net::SocketType;
 
 use super::Engine;
 use super::cpu::Guard;
 use super::pool::Pool;
 use super::server::{End, Server};
 use super::uplink::Host;
+use super::zygote::{self, Born};
 use crate::confine::{self, Plan, Report};
 use crate::frame::{Frame, Next, Reader};
 use crate::jail;
 use crate::job::{Greeting, Hello as _, Job};
 use crate::streams::Wire as _;
+use crate::zygote::SOCKET;
 
 /// The most bytes of a job: a manifest and the settings.
 const JOB: usize = 16 << 20;
@@ -36,8 +39,24 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Threads for what does not block: the guests that do have a pool of their own.
 const THREADS: usize = 2;
 
+/// The parent of a worker that was forked, and the engine that was started there.
+type Forked = (u32, Option<Box<dyn Warm>>);
+
 pub(super) fn serve(engines: &[Engine]) -> io::Result<()> {
-    let socket = Arc::new(connection()?);
+    let (socket, mode) = connection()?;
+    if mode != SOCKET {
+        return work(engines, socket, None);
+    }
+    match zygote::live(engines, socket)? {
+        Some(Born { socket, parent, engine }) => work(engines, socket, Some((parent, engine))),
+        None => Ok(()),
+    }
+}
+
+/// Is the worker of one extension. One that was forked says from which process, with the engine
+/// that was started there.
+fn work(engines: &[Engine], socket: OwnedFd, forked: Option<Forked>) -> io::Result<()> {
+    let socket = Arc::new(socket);
     let mut reader = Reader::trusting(Arc::clone(&socket), JOB);
     let hello = match reader.next() {
         Ok(Next::Frame(frame)) if frame.envelope.kind == Kind::Hello => frame.envelope,
@@ -49,7 +68,10 @@ pub(super) fn serve(engines: &[Engine]) -> io::Result<()> {
     let host = Host::new(Arc::clone(&socket), events);
     let prepared = Job::from_bytes(&hello.payload).and_then(|mut job| {
         let prepared = if job.prepared { reader.take_file() } else { None };
+        let (parent, warm) = forked.unwrap_or((job.plan.parent, None));
+        job.plan.parent = parent;
         let report = confine(&mut job.plan, &socket, prepared.as_ref())?;
+        warm.map_or(Ok(()), |mut engine| engine.in_child())?;
         let kind = job.runtime.clone();
         let deadline = hello.deadline.unwrap_or_else(|| Instant::now() + LOAD);
         let (unit, id, config) = job.unit(deadline, prepared.map(Into::into))?;
@@ -129,13 +151,13 @@ fn load(
 }
 
 /// Takes the connection from the standard input, and puts nothing in its place.
-fn connection() -> io::Result<OwnedFd> {
+fn connection() -> io::Result<(OwnedFd, SocketType)> {
     let socket = fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
-    rustix::net::sockopt::socket_type(&socket)
+    let mode = rustix::net::sockopt::socket_type(&socket)
         .map_err(|_| io::Error::other("a host starts this, with a socket as its standard input"))?;
     let nothing = std::fs::File::open("/dev/null")?;
     rustix::stdio::dup2_stdin(&nothing)?;
-    Ok(socket)
+    Ok((socket, mode))
 }
 
 /// Confines this process, which is the only thing that runs in it, for good.

@@ -26,6 +26,8 @@ mod js;
 mod lifecycle;
 #[cfg(all(feature = "process", any(feature = "v8", feature = "quickjs"), target_os = "linux"))]
 mod limits;
+#[cfg(all(feature = "process", any(feature = "v8", feature = "quickjs"), target_os = "linux"))]
+mod many;
 #[cfg(feature = "native")]
 mod native;
 #[cfg(feature = "python")]
@@ -45,6 +47,8 @@ mod snippets;
 mod spans;
 #[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
 mod streams;
+#[cfg(all(feature = "process", any(feature = "v8", feature = "quickjs"), target_os = "linux"))]
+mod teams;
 #[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
 mod versions;
 #[cfg(all(feature = "process", any(feature = "v8", feature = "quickjs"), target_os = "linux"))]
@@ -55,3 +59,5 @@ mod wasm;
 mod witness;
 #[cfg(all(feature = "process", any(feature = "v8", feature = "quickjs"), target_os = "linux"))]
 mod workers;
+#[cfg(all(feature = "process", any(feature = "v8", feature = "quickjs"), target_os = "linux"))]
+mod zygotes;
