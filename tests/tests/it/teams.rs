@@ -128,7 +128,7 @@ async fn an_extension_has_as_many_workers_as_its_manifest_says() {
     // The others run several calls at a time as they are.
     let host = host();
     let wasm = guest("relay", "wasm");
-    let wasm = with(&wasm, "");
+    let wasm = with(&wasm, "[limits]\nload-timeout = '60s'");
     let manifest = wasm.path().join("quadriga.toml");
     let text = std::fs::read_to_string(&manifest).unwrap();
     std::fs::write(&manifest, text.replace("[runtime]", "[runtime]\nconcurrency = 3")).unwrap();
