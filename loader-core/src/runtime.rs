@@ -140,6 +140,14 @@ impl<R: Runtime + ?Sized> Runtime for Arc<R> {
         (**self).languages()
     }
 
+    fn is_concurrent(&self) -> bool {
+        (**self).is_concurrent()
+    }
+
+    fn share_memory(&self, pool: &Arc<MemoryPool>) {
+        (**self).share_memory(pool);
+    }
+
     fn warm_up(&self) -> BoxFuture<'_, ()> {
         (**self).warm_up()
     }
