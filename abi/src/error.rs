@@ -14,6 +14,8 @@ pub enum ErrorCode {
     CallDepthExceeded,
     /// The caller gave up.
     Cancelled,
+    /// A host of the network could not be reached, or the connection to it broke.
+    ConnectionFailed,
     /// The call used more processor time than its limit allows.
     CpuLimit,
     /// The call or load took longer than it was given.
@@ -78,6 +80,7 @@ impl ErrorCode {
             Self::AlreadyLoaded => "already_loaded",
             Self::CallDepthExceeded => "call_depth_exceeded",
             Self::Cancelled => "cancelled",
+            Self::ConnectionFailed => "connection_failed",
             Self::CpuLimit => "cpu_limit",
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::EntryInvalid => "entry_invalid",

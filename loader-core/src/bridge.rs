@@ -7,6 +7,7 @@ use tracing::Level;
 
 use crate::call::CallOptions;
 use crate::dispatcher::Core;
+use crate::net::{Connection, Wanted};
 use crate::route::Slot;
 use crate::ward::{Counter, Link, Passage, Reach};
 use crate::{BoxFuture, CallContext, Input, Items, Outcome};
@@ -64,6 +65,14 @@ pub trait Uplink: Send + Sync + 'static {
 
     /// Whether the caller of a call, by its id, has gone.
     fn cancelled(&self, call: u64) -> bool;
+
+    /// Connects to a host of the network.
+    fn connect(
+        &self,
+        parent: &CallContext,
+        host: &str,
+        port: u16,
+    ) -> BoxFuture<'static, Result<Connection, Error>>;
 
     /// Whether the extension may do something at this moment, in the course of a call, by its id.
     ///
@@ -264,6 +273,28 @@ impl Bridge {
             Host::Here(_, reach) => reach.check(call.id, access),
             Host::Elsewhere(uplink) => uplink.check(call.id, access),
         }
+    }
+
+    /// Connects to a host of the network, by its name or address as the extension gave it, if that
+    /// was granted. The name is resolved here; where it leads to what is not public, that has to be
+    /// granted as such, or the policy to allow it. The connection is cut when the permission is
+    /// revoked.
+    pub fn connect(
+        &self,
+        parent: &CallContext,
+        host: &str,
+        port: u16,
+    ) -> BoxFuture<'static, Result<Connection, Error>> {
+        let (core, reach) = match &self.inner.host {
+            Host::Here(core, reach) => (core.upgrade(), Arc::clone(reach)),
+            Host::Elsewhere(uplink) => return uplink.connect(parent, host, port),
+        };
+        let Some(core) = core else {
+            let stopped = Error::new(ErrorCode::ExtensionStopped, "the host is shutting down");
+            return Box::pin(std::future::ready(Err(stopped)));
+        };
+        let private = core.policy.private_networks;
+        Wanted { reach, call: parent.id, host: host.to_owned(), port, private }.connect(&core.handle)
     }
 
     /// Checks the permission before anything else, so that a denial tells nothing about the target.

@@ -80,7 +80,13 @@ fn keeps_to(
     }
     if let Some(name) = unmediated(permissions, &support) {
         let message = format!("{id}: runtime {kind} does not offer the permission {name}");
-        return Err(Error::new(ErrorCode::Unsupported, message).with_hint("remove it from [permissions]"));
+        let hint = match (name, support.isolation) {
+            ("net", Isolation::None) => {
+                "let it run in a process of its own: [runtime] isolation = \"process\""
+            }
+            _ => "remove it from [permissions]",
+        };
+        return Err(Error::new(ErrorCode::Unsupported, message).with_hint(hint));
     }
     Ok(())
 }

@@ -17,6 +17,10 @@ pub struct Policy {
     pub limits: Limits,
     /// The most that may be granted; `None` leaves it to each grant.
     pub permissions: Option<Permissions>,
+    /// Whether names, and patterns of the permission `net` that cover more than one host, may lead to
+    /// addresses that are not public: this machine and its own networks. An address that is granted
+    /// as such, and `localhost`, may be reached in any case.
+    pub private_networks: bool,
     /// Which values of calls are compared with the schemas of the methods, beside those for which
     /// the extension's own manifest asks.
     pub check: Check,
@@ -58,6 +62,7 @@ impl Default for Policy {
             minimum_isolation: Isolation::InProcess,
             limits: Limits::default(),
             permissions: None,
+            private_networks: false,
             check: Check::None,
             load_timeout: Duration::from_secs(10),
             call_depth: 64,
@@ -81,11 +86,14 @@ impl Policy {
 
 /// The name of the first permission that a runtime does not mediate. Code that shares our memory
 /// without a barrier has what the host process has; the grant says so, and nothing can be mediated.
+/// But the network is: whoever asks for some of it goes where that holds.
 pub(crate) fn unmediated(permissions: &Permissions, support: &Support) -> Option<&'static str> {
     // To read the machine's own clock nobody has to be held to anything.
     let any_clock = permissions.clock.is_some_and(|Span(step)| step.is_zero());
     let mediated = |name: &&str| {
-        *name == "call" || support.permissions.contains(name) || (*name == "clock" && any_clock)
+        let open = support.isolation == Isolation::None && *name != "net";
+        let own = *name == "call" || (*name == "clock" && any_clock);
+        open || own || support.permissions.contains(name)
     };
-    permissions.requested().find(|name| support.isolation > Isolation::None && !mediated(name))
+    permissions.requested().find(|name| !mediated(name))
 }

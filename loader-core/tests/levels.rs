@@ -21,7 +21,8 @@ impl Runtime for Level {
     }
 
     fn support(&self) -> Support {
-        Support { isolation: self.1, limits: self.2, permissions: &[] }
+        let permissions: &[&str] = if self.1 == Isolation::Process { &["net"] } else { &[] };
+        Support { isolation: self.1, limits: self.2, permissions }
     }
 
     fn load(&self, unit: Unit, bridge: Bridge) -> BoxFuture<'_, Result<Arc<dyn Instance>, Error>> {
@@ -29,7 +30,8 @@ impl Runtime for Level {
     }
 }
 
-/// Three levels, registered in no order. Only that of processes bounds processor time.
+/// Three levels, registered in no order. Only that of processes bounds processor time and mediates
+/// the network.
 fn host(minimum_isolation: Isolation) -> Dispatcher {
     let level = |isolation, limits| Level(MockRuntime::new().echo("echo"), isolation, limits);
     Dispatcher::builder()
@@ -68,6 +70,8 @@ async fn the_weakest_that_is_strong_enough_takes_it() {
         ("", "[limits]\ncpu-time = '1s'", None, Open, Process),
         // What shares our memory cannot be denied anything.
         ("", "[permissions]\nenv = ['A']", None, Open, Open),
+        // But connections are made by its host, or not at all.
+        ("", "[permissions]\nnet = ['a:1']", None, Open, Process),
     ];
     for (runtime, more, load, policy, reached) in cases {
         let (host, dir) = (host(policy), package(runtime, more));
@@ -92,9 +96,9 @@ async fn what_none_can_keep_to_says_what_each_can() {
         ),
         (
             "isolation = 'in-process'",
-            "[permissions]\nnet = ['a:1']",
+            "[permissions]\nsecrets = ['a']",
             ErrorCode::Unsupported,
-            "does not offer the permission net",
+            "does not offer the permission secrets",
         ),
     ];
     let host = host(Isolation::None);

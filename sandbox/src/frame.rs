@@ -28,6 +28,9 @@ const HEADER: usize = 16 << 10;
 /// How much is read at once.
 const CHUNK: usize = 64 << 10;
 
+/// How many bytes of a connection go into a frame: less than what goes by shared memory.
+pub(crate) const CHUNK_OF_CONNECTION: usize = 16 << 10;
+
 /// How many files are taken before their frames are looked at.
 const FILES: usize = 16;
 
@@ -41,6 +44,13 @@ pub(crate) const OUTPUT: u32 = 2;
 /// who sends.
 pub(crate) const LENT: u32 = 4;
 
+/// A connection of the guest to a host of the network: the payload says to which.
+pub(crate) const NET: u32 = 8;
+
+/// The worker's listening socket comes with it, and nothing else. Never seen outside of here and of
+/// who sends.
+pub(crate) const LISTENER: u32 = 16;
+
 /// The ids of calls that guests make have this bit, those of calls to them have not.
 pub(crate) const FROM_GUEST: u64 = 1 << 63;
 
@@ -48,7 +58,7 @@ pub(crate) const FROM_GUEST: u64 = 1 << 63;
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Frame {
     pub(crate) envelope: Envelope,
-    /// [`INPUT`] and [`OUTPUT`].
+    /// [`INPUT`], [`OUTPUT`] and [`NET`].
     pub(crate) flags: u32,
     /// The call on whose behalf a guest calls; 0 for none.
     pub(crate) parent: u64,
@@ -67,6 +77,8 @@ pub(crate) enum Broken {
     Shared(String),
     #[error("{0} files, where {FILES} are the most that wait for their frames")]
     Files(usize),
+    #[error("a listening socket that nobody waits for, or none")]
+    Listener,
     #[error("the connection ended within a frame")]
     CutOff,
 }
@@ -159,9 +171,14 @@ pub(crate) struct Reader {
     begun: Option<(Prefix, Vec<u8>)>,
     /// Where large payloads are.
     borrower: Borrower,
+    /// Takes a listening socket, if one is awaited.
+    pub(crate) listener: Option<TakeListener>,
     /// The most bytes that a payload may have.
     pub(crate) most: usize,
 }
+
+/// What a worker's listening socket is given to.
+pub(crate) type TakeListener = Box<dyn FnOnce(OwnedFd) + Send>;
 
 /// What a look at the connection gives.
 pub(crate) enum Next {
@@ -182,7 +199,15 @@ struct Prefix {
 impl Reader {
     pub(crate) fn new(socket: Arc<OwnedFd>, most: usize) -> Self {
         let buffer = vec![0; CHUNK].into_boxed_slice();
-        Self { socket, buffer, unread: 0..0, begun: None, borrower: Borrower::default(), most }
+        Self {
+            socket,
+            buffer,
+            unread: 0..0,
+            begun: None,
+            borrower: Borrower::default(),
+            listener: None,
+            most,
+        }
     }
 
     /// Reads large payloads where they lie: only for who trusts the other side.
@@ -252,6 +277,12 @@ impl Reader {
             return Ok(None);
         }
         let mut envelope = Envelope::decode(bytes.into())?;
+        if prefix.flags & LISTENER != 0 {
+            let (take, socket) =
+                self.listener.take().zip(self.borrower.files.pop_front()).ok_or(Broken::Listener)?;
+            take(socket);
+            return self.whole();
+        }
         if prefix.flags & LENT != 0 {
             envelope.payload = self.borrower.take(&envelope.payload, self.most).map_err(Broken::Shared)?;
         }

@@ -13,7 +13,7 @@ use quadriga_abi::{Error, ErrorCode, Isolation};
 use quadriga_core::Unit;
 use tempfile::TempDir;
 
-use crate::confine::{self, Access, Cgroup, CgroupLimits, ExecMemory, Grant, Plan};
+use crate::confine::{self, Access, Cgroup, CgroupLimits, ExecMemory, Grant, Net, PROXY_PORT, Plan};
 
 /// What the engines and the system's libraries read. What a machine doesn't have is left out.
 const SYSTEM: [&str; 14] = [
@@ -45,7 +45,19 @@ pub(crate) const PROCESS: [Limit; 5] =
 pub(crate) const CGROUP: [Limit; 3] = [Limit::Memory, Limit::CpuShare, Limit::Processes];
 
 /// The permissions that are mediated by what a worker finds around itself.
-pub(crate) const PERMISSIONS: [&str; 2] = ["env", "fs"];
+pub(crate) const PERMISSIONS: [&str; 3] = ["env", "fs", "net"];
+
+/// What clients of HTTP look for.
+const PROXY_VARIABLES: [&str; 4] = ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"];
+
+/// Whom the machine trusts to sign for others: what TLS needs.
+const CERTIFICATES: [&str; 5] = [
+    "/etc/ssl/certs",
+    "/etc/ssl/openssl.cnf",
+    "/etc/pki/ca-trust/extracted",
+    "/etc/pki/tls/certs",
+    "/usr/share/ca-certificates",
+];
 
 /// Whether this user may make cgroups on this machine.
 pub(crate) static CGROUPS: LazyLock<bool> = LazyLock::new(|| {
@@ -95,6 +107,17 @@ impl Jail {
         let limits = CgroupLimits::default().with(&unit.limits, workers);
         let cgroup = cgroup(unit, &limits, outer)?;
         Ok(Self { plan, cgroup, limits: Mutex::new(limits), workers, _scratch: scratch })
+    }
+
+    /// Lets the extension at the host's proxy, which asks its permissions each time. Not whether it
+    /// was granted some of the network, but whether it might be: grants come and go while it runs.
+    pub(crate) fn open_to_proxy(&mut self) {
+        let address = format!("http://127.0.0.1:{PROXY_PORT}");
+        self.plan.net = Net::Proxy;
+        self.plan.env.extend(PROXY_VARIABLES.map(|name| (name.to_owned(), address.clone())));
+        // No host is reached without it.
+        self.plan.env.retain(|name, _| !name.eq_ignore_ascii_case("no_proxy"));
+        self.plan.engine_paths.extend(CERTIFICATES.map(PathBuf::from));
     }
 
     /// Changes those limits that the cgroup keeps to while the worker runs: all that are `Some`, or

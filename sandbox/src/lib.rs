@@ -17,6 +17,7 @@ mod nursery;
 mod output;
 mod process;
 mod program;
+mod proxy;
 mod runtime;
 mod shared;
 mod streams;

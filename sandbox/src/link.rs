@@ -1,6 +1,7 @@
 //! The host's end of the connection to a worker.
 
 mod answer;
+mod connect;
 mod cpu;
 mod freeze;
 mod host_call;
@@ -27,6 +28,7 @@ use crate::confine::Cgroup;
 use crate::frame::{Frame, INPUT, Reader};
 use crate::job::Greeting;
 use crate::nursery::Child;
+use crate::proxy;
 use crate::streams::{Sink, Streams, Wire};
 use answer::Answer;
 use cpu::{Backstop, Timed};
@@ -57,6 +59,10 @@ pub(crate) struct Link {
     ends_busy_calls: bool,
     /// Waits for the hello.
     loading: Mutex<Option<oneshot::Sender<Result<Greeting, Error>>>>,
+    /// It was told to hand over a socket, on which to serve its way to the network.
+    pub(crate) proxied: AtomicBool,
+    /// Serves that.
+    proxy: Mutex<Option<AbortHandle>>,
     /// Why it is gone.
     fate: OnceLock<Error>,
     /// The fate, once the process is gone.
@@ -111,6 +117,8 @@ impl Link {
             backstop: Backstop::default(),
             ends_busy_calls,
             loading: Mutex::new(Some(loading)),
+            proxied: AtomicBool::new(false),
+            proxy: Mutex::default(),
             fate: OnceLock::new(),
             over: watch::Sender::new(None),
             dismissed: AtomicBool::new(false),
@@ -118,6 +126,12 @@ impl Link {
             in_freezer: AtomicBool::new(false),
             pings: Mutex::default(),
         });
+        let serving = Arc::downgrade(&link);
+        link.reading.reader.lock().listener = Some(Box::new(move |listener| {
+            if let Some(link) = serving.upgrade() {
+                link.serve_network(listener);
+            }
+        }));
         let reading = Arc::clone(&link);
         std::thread::Builder::new().name(name).spawn(move || reading.read()).map_err(|error| {
             link.child.kill();
@@ -198,6 +212,32 @@ impl Link {
         self.send(&Frame::new(Kind::Permissions, 0, permissions));
     }
 
+    /// Lets the extension at the network, as far as its bridge does.
+    fn serve_network(&self, listener: OwnedFd) {
+        if !self.proxied.load(Ordering::Acquire) {
+            return self.end(self.broke("a listening socket, for which it was not asked"));
+        }
+        match proxy::serve(listener, self.bridge.clone(), &self.handle) {
+            Ok(proxy) => {
+                *self.proxy.lock() = Some(proxy);
+                // Whoever ended the worker meanwhile has not seen it.
+                if self.fate.get().is_some() {
+                    self.close_network();
+                }
+            }
+            Err(error) => {
+                let message = format!("its worker has no network: {error}");
+                self.end(Error::new(ErrorCode::LoadFailed, message));
+            }
+        }
+    }
+
+    fn close_network(&self) {
+        if let Some(proxy) = self.proxy.lock().take() {
+            proxy.abort();
+        }
+    }
+
     /// Tells the worker what its extension may use up from now on, as far as its engine sees to that.
     pub(crate) fn limit(&self, limits: &Limits) {
         let limits = rmp_serde::to_vec_named(limits).unwrap_or_default();
@@ -275,6 +315,7 @@ impl Link {
             return;
         }
         let why = self.gone();
+        self.close_network();
         if let Some(loading) = self.loading.lock().take() {
             let _ = loading.send(Err(why.clone()));
         }

@@ -1,6 +1,7 @@
 //! One worker process, from its start to its hello.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -8,6 +9,7 @@ use quadriga_abi::limits::{ByteSize, Limits, Span};
 use quadriga_abi::{Error, ErrorCode, Kind};
 use quadriga_core::{Bridge, Unit};
 
+use crate::confine::Net;
 use crate::frame::Frame;
 use crate::jail::{self, Jail};
 use crate::job::{Greeting, Hello as _, Job};
@@ -60,6 +62,7 @@ impl Worker {
         let cgroup = jail.cgroup.clone();
         let (link, loaded) =
             Link::start(bridge.clone(), Arc::clone(&child), cgroup, socket, most, ends_busy_calls)?;
+        link.proxied.store(jail.plan.net == Net::Proxy, Ordering::Release);
         let _printed = Printed::read(bridge, pipes).map_err(|error| {
             child.kill();
             Error::new(ErrorCode::LoadFailed, format!("what the worker prints cannot be read: {error}"))

@@ -20,6 +20,8 @@ pub struct ProcessRuntime {
     /// The engine itself ends calls that use up their processor time.
     ends_busy_calls: bool,
     exec_memory: ExecMemory,
+    /// Its engine asks the host for each connection, and needs no sockets of its own.
+    connects: bool,
     origin: Origin,
     /// What all extensions of the host may use together, once that is known.
     memory: OnceLock<Arc<MemoryPool>>,
@@ -54,7 +56,9 @@ impl ProcessRuntime {
         let support = Support { isolation, limits, permissions };
         let origin = Origin { kind: runtime.kind(), program, forks: true };
         let ends_busy_calls = inner.limits.contains(&Limit::CpuTime);
-        Self { inner: runtime, support, ends_busy_calls, exec_memory, origin, memory: OnceLock::new() }
+        let connects = inner.permissions.contains(&"net");
+        let memory = OnceLock::new();
+        Self { inner: runtime, support, ends_busy_calls, exec_memory, connects, origin, memory }
     }
 
     /// Starts the program anew for each worker. Otherwise workers of a kind are forked from one
@@ -99,8 +103,11 @@ impl Runtime for ProcessRuntime {
             let unit = Unit { prepared: self.prepare_in_time(&unit).await?, ..unit };
             let workers = if self.inner.is_concurrent() { None } else { unit.manifest.runtime.concurrency };
             let workers = workers.map_or(1, |n| usize::from(n.get()));
-            let jail =
-                Jail::new(self.support.isolation, self.exec_memory, &unit, self.around().as_ref(), workers)?;
+            let (isolation, around) = (self.support.isolation, self.around());
+            let mut jail = Jail::new(isolation, self.exec_memory, &unit, around.as_ref(), workers)?;
+            if !self.connects && !unit.manifest.permissions.net.is_empty() {
+                jail.open_to_proxy();
+            }
             let team = Team::start(&self.origin, jail, &unit, &bridge, workers, self.ends_busy_calls).await?;
             Ok(Arc::new(team) as Arc<dyn Instance>)
         })

@@ -154,8 +154,9 @@ impl Instance for Team {
     /// What is around a worker can be neither widened nor narrowed while it runs. Those that hold
     /// more than they may are ended; supervision starts the next with what is left.
     fn permissions_changed(&self, permissions: &Permissions) -> bool {
-        let beside_calls = |all: &Permissions| Permissions { call: Vec::new(), ..all.clone() };
-        let (held, now) = (beside_calls(&self.held), beside_calls(permissions));
+        // The host checks calls and connections each time.
+        let around = |all: &Permissions| Permissions { call: Vec::new(), net: Vec::new(), ..all.clone() };
+        let (held, now) = (around(&self.held), around(permissions));
         let gone = held.beyond(&now);
         if !gone.is_empty() {
             let message = format!("its worker was ended: it held {}, which was revoked", gone.join(", "));

@@ -1,5 +1,6 @@
 //! The other side: what runs in a worker process.
 
+mod connect;
 mod cpu;
 mod pool;
 mod server;

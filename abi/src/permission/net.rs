@@ -31,6 +31,11 @@ impl NetPattern {
     pub fn allows(&self, host: &str, port: u16) -> bool {
         self.port.is_none_or(|ours| ours == port) && port != 0 && self.host.allows(host)
     }
+
+    /// Whether it names one host, rather than all or those below a name.
+    pub fn is_one_host(&self) -> bool {
+        matches!(self.host, Host::Name(_) | Host::V6(_))
+    }
 }
 
 impl Host {

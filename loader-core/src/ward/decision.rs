@@ -81,6 +81,8 @@ pub enum Reason {
         /// When.
         at: SystemTime,
     },
+    /// What was granted is a name, and it leads to an address that is not public.
+    PrivateAddress,
     /// The extension is in quarantine.
     Quarantined,
     /// The host asked for it.

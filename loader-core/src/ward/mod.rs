@@ -32,6 +32,7 @@ pub use standing::Failure;
 pub(crate) use standing::{Inner as Stand, Next, Standing};
 
 use crate::dispatcher::lock;
+use crate::net::Connections;
 use crate::route::Slot;
 use crate::{Grant, Instance};
 
@@ -67,6 +68,7 @@ pub(crate) struct Reach {
     most: Option<Permissions>,
     rules: Arc<Rules>,
     pub(crate) meter: Meter,
+    pub(crate) connections: Connections,
     pub(crate) spout: Spout,
     /// While it is set, nothing is allowed.
     quarantined: AtomicBool,
@@ -125,6 +127,7 @@ impl Ward {
             most,
             rules,
             meter: Meter::default(),
+            connections: Connections::default(),
             spout: Spout::default(),
             quarantined: AtomicBool::new(false),
             view,
@@ -318,13 +321,16 @@ impl Reach {
         permissions.allows(&Access::Fs { path: &other, mode })
     }
 
-    fn deny(&self, call: u64, access: &Access<'_>, reason: Reason) -> Error {
+    pub(crate) fn deny(&self, call: u64, access: &Access<'_>, reason: Reason) -> Error {
         let id = &self.ward.id;
         self.ward.log.denied(id, call, access, reason, false);
         self.meter.denied.fetch_add(1, Relaxed);
         let hint = match reason {
             Reason::Rule => "a rule of the host blocks calls between the two".to_owned(),
             Reason::Policy => "the host's policy allows it to no extension".to_owned(),
+            Reason::PrivateAddress => {
+                "the name leads to an address that is not public: have the address itself granted".to_owned()
+            }
             Reason::Quarantined => "the extension is in quarantine".to_owned(),
             Reason::Revoked { .. } => "the host took the permission back".to_owned(),
             _ => {
@@ -352,6 +358,7 @@ impl Reach {
         let (before, now) = (self.permissions(), Arc::new(now));
         let ways = self.view.load().ways.clone();
         self.view.store(Arc::new(View { permissions: Arc::clone(&now), ways }));
+        self.connections.keep(|access| now.allows(access));
         let instance =
             self.instance.get().and_then(|(instance, isolation)| Some((instance.upgrade()?, isolation)));
         let Some((instance, isolation)) = instance.filter(|_| *now != *before) else {

@@ -12,7 +12,7 @@ use landlock::{
 
 use super::report::{Outcome, failed};
 use super::root::DEVICES;
-use super::{Access, Net, Plan, State};
+use super::{Access, Net, PROXY_PORT, Plan, State};
 
 /// The newest that we know; the crate leaves out what the kernel doesn't.
 const NEWEST: ABI = ABI::V10;
@@ -28,20 +28,17 @@ pub(super) fn restrict(plan: &Plan) -> io::Result<Outcome> {
         rules = allow(rules, device, rights, true).map_err(failed(device.display()))?;
     }
     match rules.restrict_self().map_err(io::Error::other)?.landlock {
-        LandlockStatus::Available { effective_abi, .. } => judge(effective_abi, &plan.net),
+        LandlockStatus::Available { effective_abi, .. } => judge(effective_abi),
         LandlockStatus::NotEnabled => Err(io::Error::other("the kernel was started without it")),
         LandlockStatus::NotImplemented => Err(io::Error::other("the kernel doesn't have it")),
     }
 }
 
 /// What has to be there: without ABI 3, `truncate` reaches files outside.
-fn judge(abi: ABI, net: &Net) -> io::Result<Outcome> {
+fn judge(abi: ABI) -> io::Result<Outcome> {
     let note = format!("ABI {}", abi as u32);
     if abi < ABI::V3 {
         return Err(io::Error::other(format!("{note}, and 3 is needed to guard truncation")));
-    }
-    if abi < ABI::V4 && matches!(net, Net::Connect(_)) {
-        return Err(io::Error::other(format!("{note}, and 4 is needed to guard ports")));
     }
     if abi < ABI::V6 {
         let missing = "no scopes of signals and abstract sockets, which seccomp guards alone";
@@ -57,10 +54,8 @@ fn ruleset(plan: &Plan) -> Result<RulesetCreated, RulesetError> {
         rules = rules.handle_access(AccessNet::from_all(NEWEST))?;
     }
     let mut rules = rules.create()?;
-    if let Net::Connect(ports) = &plan.net {
-        for port in ports {
-            rules = rules.add_rule(NetPort::new(*port, AccessNet::ConnectTcp))?;
-        }
+    if plan.net == Net::Proxy {
+        rules = rules.add_rule(NetPort::new(PROXY_PORT, AccessNet::ConnectTcp))?;
     }
     Ok(rules)
 }

@@ -13,7 +13,7 @@
 //! | capabilities dropped, rlimits, Landlock (ABI 3 or later), seccomp | yes | yes |
 //! | private root, UTS namespace | no | yes |
 //! | mount and IPC namespaces | used where they are there | yes |
-//! | network namespace | used where it is there | unless network is granted |
+//! | network namespace | used where it is there; for network by proxy | unless all network is granted |
 //! | PID namespace | if subprocesses are granted | yes |
 //! | user namespace | for what needs it | for an ordinary user |
 //!
@@ -83,6 +83,7 @@ mod warden;
 
 use std::fs;
 use std::io;
+use std::net::TcpListener;
 
 use quadriga_abi::Isolation;
 
@@ -92,6 +93,9 @@ pub use self::probe::probe;
 pub use self::report::{Error, Layer, LayerStatus, Report, State};
 
 use self::report::Outcome;
+
+/// The port of the proxy in a worker's own network.
+pub const PROXY_PORT: u16 = 3128;
 
 /// Confines the calling process for good, as the plan says.
 ///
@@ -111,6 +115,17 @@ use self::report::Outcome;
 /// not be used, or the process is not fit to be confined. It may be half confined then: report the
 /// error and exit.
 pub fn enter(plan: &Plan) -> Result<Report, Error> {
+    enter_with_proxy(plan).map(|(report, _)| report)
+}
+
+/// The same, and returns the listening socket inside of the worker's network namespace, if the plan
+/// asks for [`Net::Proxy`]: what the worker connects to at [`PROXY_PORT`] of 127.0.0.1. It is for the
+/// supervisor, who accepts on it, and who gets it by a Unix socket.
+///
+/// # Errors
+///
+/// As for [`enter`].
+pub fn enter_with_proxy(plan: &Plan) -> Result<(Report, Option<TcpListener>), Error> {
     plan.check()?;
     if process::threads()? != 1 {
         return Err(Error::Threads);
@@ -127,7 +142,7 @@ pub fn enter(plan: &Plan) -> Result<Report, Error> {
         fs::metadata(path).map_err(|error| Error::Path { path: path.to_owned(), error })?;
     }
     confine(plan, &mut layers)?;
-    Ok(Report { isolation: plan.isolation, layers: layers.reached })
+    Ok((Report { isolation: plan.isolation, layers: layers.reached }, layers.listener))
 }
 
 /// The layers that don't depend on how the process was started.
@@ -158,11 +173,13 @@ struct Layers<'a> {
     /// `None` takes what there is, to see how far it goes.
     demands: Option<&'a Plan>,
     reached: Vec<LayerStatus>,
+    /// For a proxy, once there is a network namespace.
+    listener: Option<TcpListener>,
 }
 
 impl<'a> Layers<'a> {
     fn demanding(plan: &'a Plan) -> Self {
-        Self { demands: Some(plan), reached: Vec::new() }
+        Self { demands: Some(plan), reached: Vec::new(), listener: None }
     }
 
     fn state(&self, layer: Layer) -> State {
@@ -189,7 +206,7 @@ fn demands(plan: &Plan, layer: Layer) -> bool {
     match layer {
         Layer::MountNamespace | Layer::IpcNamespace | Layer::UtsNamespace | Layer::PrivateRoot => container,
         Layer::ReadOnlyMounts => !container && !plan.nested().is_empty(),
-        Layer::NetNamespace => container && plan.net == Net::Denied,
+        Layer::NetNamespace => plan.net == Net::Proxy || container && plan.net == Net::Denied,
         Layer::PidNamespace => namespace::wants_pids(plan),
         Layer::UserNamespace => plan.limits.processes.is_some() || namespace::wants_pids(plan),
         Layer::Disk => plan.scratch_size.is_some(),

@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::io;
+use std::net::{Ipv4Addr, TcpListener};
 
 use quadriga_abi::Isolation;
 use rustix::thread::{CapabilitySet, UnshareFlags};
 
 use super::report::{Outcome, failed};
-use super::{Error, Layer, Layers, Net, Plan, State, sys};
+use super::{Error, Layer, Layers, Net, PROXY_PORT, Plan, State, sys};
 
 /// Subprocesses outlive a worker that is killed, except in a PID namespace.
 pub(super) fn wants_pids(plan: &Plan) -> bool {
@@ -20,13 +21,22 @@ pub(super) fn enter(plan: &Plan, layers: &mut Layers<'_>) -> Result<(), Error> {
     let wanted = [
         (Layer::MountNamespace, UnshareFlags::NEWNS, true),
         (Layer::IpcNamespace, UnshareFlags::NEWIPC, true),
-        (Layer::NetNamespace, UnshareFlags::NEWNET, plan.net == Net::Denied),
+        (Layer::NetNamespace, UnshareFlags::NEWNET, plan.net != Net::Any),
         (Layer::UtsNamespace, UnshareFlags::NEWUTS, container),
     ];
     for (layer, flag, wanted) in wanted {
         layers.put(layer, if wanted { unshare(flag) } else { Outcome::not_asked() })?;
     }
+    if plan.net == Net::Proxy && layers.state(Layer::NetNamespace) == State::Reached {
+        layers.listener = Some(listener().map_err(Error::Proxy)?);
+    }
     Ok(())
+}
+
+/// The one thing that a worker finds in its network.
+fn listener() -> io::Result<TcpListener> {
+    sys::raise_loopback().map_err(failed("the loopback interface"))?;
+    TcpListener::bind((Ipv4Addr::LOCALHOST, PROXY_PORT)).map_err(failed("the socket for the proxy"))
 }
 
 fn unshare(flag: UnshareFlags) -> io::Result<Outcome> {

@@ -86,9 +86,9 @@ pub enum Access {
 pub enum Net {
     /// None; the network namespace is empty as well, where there is one.
     Denied,
-    /// TCP connections to these ports of any address. Needs Landlock ABI 4. No UDP, and so no
-    /// resolver that uses it.
-    Connect(Vec<u16>),
+    /// TCP connections, in a network namespace in which there is nothing but a listening socket for
+    /// the supervisor to accept on: see [`enter_with_proxy`](super::enter_with_proxy).
+    Proxy,
     /// TCP and UDP over IP, to and from anywhere.
     Any,
 }

@@ -43,7 +43,7 @@ fn of_container(layer: Layer) -> bool {
 fn probe_level(level: Isolation) -> Vec<LayerStatus> {
     in_child(|| {
         let plan = Plan { parent: parent(), ..Plan::new(level, "/usr") };
-        let mut layers = Layers { demands: None, reached: Vec::new() };
+        let mut layers = Layers { demands: None, reached: Vec::new(), listener: None };
         // Without demands, the only errors are those of paths, which the layers say as well.
         let _ = confine(&plan, &mut layers);
         layers.reached

@@ -133,6 +133,9 @@ pub enum Error {
         #[source]
         error: io::Error,
     },
+    /// The worker could not listen in its own network.
+    #[error("the worker's network: {0}")]
+    Proxy(#[source] io::Error),
     /// Only a process with one thread can be confined.
     #[error("the worker has more than one thread")]
     Threads,
@@ -147,7 +150,9 @@ impl Error {
         match self {
             Self::Unavailable { .. } => ErrorCode::IsolationUnavailable,
             Self::NoCgroup(_) => ErrorCode::Unsupported,
-            Self::Cgroup { .. } | Self::Path { .. } | Self::User { .. } => ErrorCode::LoadFailed,
+            Self::Cgroup { .. } | Self::Path { .. } | Self::User { .. } | Self::Proxy(_) => {
+                ErrorCode::LoadFailed
+            }
             Self::Plan(_) | Self::Threads | Self::Proc(_) => ErrorCode::Internal,
         }
     }

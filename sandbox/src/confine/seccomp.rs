@@ -150,7 +150,7 @@ fn sockets(rules: &mut Rules, net: &Net) {
         types_but(rules, libc::SYS_socket, &[libc::SOCK_STREAM, libc::SOCK_DGRAM]);
         return;
     }
-    // Landlock guards the ports of TCP alone, and of `connect` alone.
+    // All that there is to connect to is the proxy.
     types_but(rules, libc::SYS_socket, &[libc::SOCK_STREAM]);
     rules.when(libc::SYS_socket, &[is_not(2, 0), is_not(2, libc::IPPROTO_TCP as u64)]);
     rules.all(LISTEN);

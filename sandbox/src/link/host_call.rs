@@ -4,12 +4,13 @@ use std::future::poll_fn;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use quadriga_abi::{Bytes, Error, ErrorCode, Kind};
-use quadriga_core::{Feed, Items};
+use quadriga_abi::{Bytes, Envelope, Error, ErrorCode, Kind};
+use quadriga_core::{CallContext, Feed, Items};
+use tokio::task::JoinHandle;
 
 use super::Link;
 use super::read::from_guest;
-use crate::frame::{Frame, INPUT, OUTPUT};
+use crate::frame::{Frame, INPUT, NET, OUTPUT};
 use crate::streams::{Outgoing, Sink, Wire as _};
 
 /// How many calls of one worker may be under way.
@@ -33,6 +34,27 @@ impl Link {
             self.send(&Frame::answer(Kind::HostReply, id, Err(error)));
             return Ok(());
         }
+        let context = self.context(parent);
+        let task = match flags & NET {
+            0 => self.call_another(id, flags, &context, envelope)?,
+            _ => self.connect(id, &context, &envelope.payload)?,
+        };
+        match self.host_calls.lock().get_mut(&id) {
+            Some(call) => *call = Some(task.abort_handle()),
+            // It has been answered, or the worker is gone.
+            None => task.abort(),
+        }
+        Ok(())
+    }
+
+    /// Calls another extension on behalf of a call.
+    fn call_another(
+        self: &Arc<Self>,
+        id: u64,
+        flags: u32,
+        context: &CallContext,
+        envelope: Envelope,
+    ) -> Result<JoinHandle<()>, String> {
         let (extension, method, arguments) = match &envelope.target {
             Some(target) => (target.extension.to_string(), target.method.to_string(), envelope.payload),
             // A name that no extension can have.
@@ -42,7 +64,6 @@ impl Link {
                 (extension, method, Bytes::from_static(b"\x90"))
             }
         };
-        let context = self.context(parent);
         let input = (flags & INPUT != 0).then(|| {
             let (feed, input) = Feed::new();
             self.streams.receive(self.wire(), id, Sink::Feed(Mutex::new(Some(feed))));
@@ -50,30 +71,24 @@ impl Link {
         });
         let outgoing = (flags & OUTPUT != 0).then(|| self.streams.outgoing(self.wire(), id));
         let link = Arc::clone(self);
-        let task = match (outgoing, input) {
+        Ok(match (outgoing, input) {
             (Some(outgoing), input) => {
-                let items = self.bridge.start(&context, &extension, &method, arguments, input, true);
+                let items = self.bridge.start(context, &extension, &method, arguments, input, true);
                 self.handle.spawn(async move { link.reply(id, send(items, &outgoing).await) })
             }
             (None, Some(input)) => {
                 let input = Some(input);
-                let mut items = self.bridge.start(&context, &extension, &method, arguments, input, false);
+                let mut items = self.bridge.start(context, &extension, &method, arguments, input, false);
                 self.handle.spawn(async move {
                     let nothing = || Err(Error::new(ErrorCode::Internal, "the call ended without a result"));
                     link.reply(id, items.next().await.unwrap_or_else(nothing));
                 })
             }
             (None, None) => {
-                let call = self.bridge.call_detached(&context, &extension, &method, arguments);
+                let call = self.bridge.call_detached(context, &extension, &method, arguments);
                 self.handle.spawn(async move { link.reply(id, call.await) })
             }
-        };
-        match self.host_calls.lock().get_mut(&id) {
-            Some(call) => *call = Some(task.abort_handle()),
-            // It has been answered, or the worker is gone.
-            None => task.abort(),
-        }
-        Ok(())
+        })
     }
 
     /// The guest no longer waits for one of its calls.
@@ -87,7 +102,7 @@ impl Link {
         }
     }
 
-    fn reply(&self, id: u64, result: Result<Bytes, Error>) {
+    pub(super) fn reply(&self, id: u64, result: Result<Bytes, Error>) {
         // Not if it was cancelled in this moment.
         if self.host_calls.lock().remove(&id).is_some() {
             self.streams.remove(id);

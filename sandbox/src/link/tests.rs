@@ -63,6 +63,15 @@ impl Uplink for Deaf {
         false
     }
 
+    fn connect(
+        &self,
+        _: &CallContext,
+        _: &str,
+        _: u16,
+    ) -> BoxFuture<'static, Result<quadriga_core::Connection, Error>> {
+        Box::pin(std::future::pending())
+    }
+
     fn check(&self, _: u64, _: &Access<'_>) -> Result<(), Error> {
         Ok(())
     }

@@ -2,17 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::net::TcpListener;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use quadriga_abi::limits::{ByteSize, Limit, Limits, Span};
-use quadriga_abi::{Error, ErrorCode, Kind};
+use quadriga_abi::{Bytes, Error, ErrorCode, Kind};
 use quadriga_core::{Bridge, Runtime, Unit, Warm};
 use rustix::io::fcntl_dupfd_cloexec;
-use rustix::net::SocketType;
+use rustix::net::{SendFlags, SocketType};
 
 use super::Engine;
 use super::cpu::Guard;
@@ -21,7 +22,7 @@ use super::server::{End, Server};
 use super::uplink::Host;
 use super::zygote::{self, Born};
 use crate::confine::{self, Plan, Report};
-use crate::frame::{Frame, Next, Reader};
+use crate::frame::{Frame, LISTENER, Next, Reader, write};
 use crate::jail;
 use crate::job::{Greeting, Hello as _, Job};
 use crate::streams::Wire as _;
@@ -167,7 +168,24 @@ fn confine(plan: &mut Plan, socket: &OwnedFd, prepared: Option<&OwnedFd>) -> Res
     plan.engine_paths.extend(libraries().map_err(|error| {
         Error::new(ErrorCode::LoadFailed, format!("the worker cannot read about itself: {error}"))
     })?);
-    confine::enter(plan).map_err(|error| jail::unavailable(&error))
+    let (report, listener) = confine::enter_with_proxy(plan).map_err(|error| jail::unavailable(&error))?;
+    if let Some(listener) = listener {
+        hand_over(&listener, socket).map_err(|error| {
+            Error::new(ErrorCode::LoadFailed, format!("the worker has no network: {error}"))
+        })?;
+    }
+    Ok(report)
+}
+
+/// Gives the host the socket on which it is to be this worker's proxy.
+fn hand_over(listener: &TcpListener, socket: &OwnedFd) -> io::Result<()> {
+    let frame = Frame { flags: LISTENER, ..Frame::new(Kind::Hello, 0, Bytes::new()) };
+    let head = frame.head();
+    // Nothing was sent before, so there is room for all of it.
+    match write(socket, [&head, &[]], Some(listener.as_fd()), SendFlags::empty())? {
+        written if written == head.len() => Ok(()),
+        _ => Err(io::ErrorKind::WriteZero.into()),
+    }
 }
 
 /// The folders of the libraries that are loaded: beside that of an interpreter lies its own library.

@@ -12,7 +12,9 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use quadriga_abi::permission::{Access, Permissions};
 use quadriga_abi::{Bytes, Envelope, Error, ErrorCode, ExtensionId, Kind, Target};
-use quadriga_core::{BoxFuture, CallContext, Counter, Feed, Input, Items, LogLevel, Outcome, Uplink};
+use quadriga_core::{
+    BoxFuture, CallContext, Connection, Counter, Feed, Input, Items, LogLevel, Outcome, Uplink,
+};
 use rustix::net::SendFlags;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -93,8 +95,8 @@ impl Host {
         wire
     }
 
-    /// Sends a call of the guest, under an id that has been taken for it.
-    fn ask(
+    /// Sends a call of the guest to another extension.
+    fn ask_for(
         &self,
         id: u64,
         flags: u32,
@@ -103,8 +105,6 @@ impl Host {
         method: &str,
         arguments: Bytes,
     ) -> Asking {
-        let (answer, answered) = oneshot::channel();
-        self.asked.lock().insert(id, answer);
         let mut envelope = Envelope::new(Kind::HostCall, id, arguments);
         match ExtensionId::new(extension) {
             Ok(extension) => {
@@ -113,6 +113,13 @@ impl Host {
             // No extension has such a name, but it is the host who says so.
             Err(_) => envelope.payload = rmp_serde::to_vec(&(extension, method)).unwrap_or_default().into(),
         }
+        self.ask(id, flags, parent, envelope)
+    }
+
+    /// Sends what the guest asks of the host, under an id that has been taken for it.
+    pub(super) fn ask(&self, id: u64, flags: u32, parent: u64, envelope: Envelope) -> Asking {
+        let (answer, answered) = oneshot::channel();
+        self.asked.lock().insert(id, answer);
         self.send(&Frame { envelope, flags, parent });
         Asking { host: self.this.clone(), id, answered, done: false }
     }
@@ -140,7 +147,7 @@ impl Host {
         }
     }
 
-    fn id(&self) -> u64 {
+    pub(super) fn id(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 }
@@ -178,7 +185,7 @@ impl Uplink for Host {
         method: &str,
         arguments: Bytes,
     ) -> BoxFuture<'static, Result<Bytes, Error>> {
-        Box::pin(self.ask(self.id(), 0, parent.id, extension, method, arguments))
+        Box::pin(self.ask_for(self.id(), 0, parent.id, extension, method, arguments))
     }
 
     fn start(
@@ -202,7 +209,7 @@ impl Uplink for Host {
             flags |= INPUT;
             self.streams.outgoing(self.wire(), id).pump(input)
         });
-        let call = self.ask(id, flags, parent.id, extension, method, arguments);
+        let call = self.ask_for(id, flags, parent.id, extension, method, arguments);
         if let (Some(pump), Some(executor)) = (pump, self.executor.get()) {
             executor.spawn(pump);
         }
@@ -216,6 +223,15 @@ impl Uplink for Host {
 
     fn cancelled(&self, call: u64) -> bool {
         call != 0 && self.calls.lock().get(&call).is_none_or(|running| running.cancelled)
+    }
+
+    fn connect(
+        &self,
+        parent: &CallContext,
+        host: &str,
+        port: u16,
+    ) -> BoxFuture<'static, Result<Connection, Error>> {
+        self.open(parent, host, port)
     }
 
     /// For the runtime's own sake: it is the layers around this process that hold the extension.
@@ -244,7 +260,7 @@ impl Uplink for Host {
 }
 
 /// A call of the guest that is under way. Dropped, it is given up.
-struct Asking {
+pub(super) struct Asking {
     host: Weak<Host>,
     id: u64,
     answered: oneshot::Receiver<Result<Bytes, Error>>,

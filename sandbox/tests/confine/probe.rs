@@ -28,9 +28,15 @@ fn main() {
     let Ok(request) = serde_json::from_reader::<_, Request>(io::stdin().lock()) else {
         std::process::exit(NOTHING_TO_DO);
     };
+    let mut listening = None;
     let entered = match &request.plan {
         None => Ok(None),
-        Some(plan) => confine::enter(plan).map(Some).map_err(|error| error.to_string()),
+        Some(plan) => confine::enter_with_proxy(plan).map_err(|error| error.to_string()).map(|entered| {
+            let (report, mut listener) = entered;
+            // Stays open, as if somebody were about to accept on it.
+            listening = listener.take();
+            Some(report)
+        }),
     };
     let failed = entered.is_err();
     say(&Entered(entered));
@@ -40,6 +46,7 @@ fn main() {
     for action in &request.actions {
         say(&attempt(action).map_err(|error| error.raw_os_error().unwrap_or(-1)) as &Outcome);
     }
+    drop(listening);
 }
 
 fn say(what: &impl serde::Serialize) {
