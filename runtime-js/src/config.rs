@@ -22,7 +22,7 @@ pub(crate) const SUPPORT: Support = Support {
         true => &[Limit::Memory, Limit::CpuTime, Limit::CallTimeout, Limit::OutputRate],
         false => &[Limit::Memory, Limit::CallTimeout, Limit::OutputRate],
     },
-    permissions: &["clock"],
+    permissions: &["clock", "net"],
 };
 
 /// The entry that runs a loose piece of source. No stack shows it.

@@ -12,7 +12,7 @@ use quadriga_core::{BoxFuture, LogLevel};
 
 use crate::convert::{self, ConvertError};
 use crate::state::{Helpers, Signal, State, Waiting};
-use crate::{clock, error, stream};
+use crate::{clock, error, fetch, stream};
 
 /// The ops and the script that hides them from the extension.
 pub(crate) fn extension() -> Extension {
@@ -25,6 +25,9 @@ pub(crate) fn extension() -> Extension {
         op_qx_config(),
         op_qx_decode(),
         stream::op_qx_emit(),
+        fetch::op_qx_fetch(),
+        fetch::op_qx_fetch_close(),
+        fetch::op_qx_fetch_read(),
         stream::op_qx_finish(),
         op_qx_install(),
         op_qx_log(),
@@ -41,6 +44,7 @@ pub(crate) fn extension() -> Extension {
     const SCRIPTS: &[ExtensionFileSource] = &[
         ExtensionFileSource::new("ext:quadriga/clock.js", ascii_str_include!("js/clock.js")),
         ExtensionFileSource::new("ext:quadriga/events.js", ascii_str_include!("js/events.js")),
+        ExtensionFileSource::new("ext:quadriga/fetch.js", ascii_str_include!("js/fetch.js")),
         ExtensionFileSource::new("ext:quadriga/streams.js", ascii_str_include!("js/streams.js")),
         ExtensionFileSource::new("ext:quadriga/bootstrap.js", ascii_str_include!("js/bootstrap.js")),
     ];

@@ -1,8 +1,10 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use quadriga_abi::limits::{ByteSize, Limits, Span};
+use quadriga_abi::permission::Permissions;
 use quadriga_abi::{Description, Error, ErrorCode};
 use quadriga_core::{BoxFuture, Call, Instance, Outcome, Pause, Usage};
 use tokio::sync::{mpsc, oneshot};
@@ -16,6 +18,8 @@ use crate::{config, limits};
 pub(crate) struct JsInstance {
     pub(crate) description: Description,
     pub(crate) line: Line,
+    /// The steps of the clock that it was given.
+    pub(crate) step: Duration,
 }
 
 /// The way to an isolate's thread. Ends it when dropped.
@@ -105,6 +109,11 @@ impl Instance for JsInstance {
         let _ = self.line.commands.send(Command::Ping(alive));
         let shared = Arc::clone(&self.line.shared);
         Box::pin(async move { answer.await.map_err(|_| shared.gone()) })
+    }
+
+    /// The host checks calls and connections each time; the clock stays what it was given.
+    fn permissions_changed(&self, permissions: &Permissions) -> bool {
+        self.step == permissions.clock_step()
     }
 
     fn set_limits(&self, limits: &Limits) -> Result<(), Error> {

@@ -18,6 +18,8 @@
 //! - **QuickJS** does the same, but for two things: an endless chain of promise jobs is not stopped,
 //!   so that its extension answers no more calls, and what is thrown without being an `Error` has no
 //!   stack.
+//! - **Network.** `fetch` over connections that the host makes, each decided about; no TLS, no streams
+//!   as bodies of requests, no cache and no cookies.
 //! - **Modules.** Only files of the package, by relative paths, and `quadriga`.
 
 #[cfg(feature = "bare")]
@@ -30,6 +32,7 @@ mod contract;
 mod convert;
 mod cpu;
 mod error;
+mod fetch;
 mod host_call;
 mod instance;
 mod isolate;

@@ -73,7 +73,7 @@ impl Runtime for JsRuntime {
     fn load(&self, unit: Unit, bridge: Bridge) -> BoxFuture<'_, Result<Arc<dyn Instance>, Error>> {
         Box::pin(async move {
             let deadline = unit.deadline;
-            let cpu_time = unit.limits.cpu_time;
+            let (cpu_time, step) = (unit.limits.cpu_time, unit.permissions.clock_step());
             let (commands, incoming) = mpsc::unbounded_channel();
             let (loaded, answer) = oneshot::channel();
             let (done, finished) = oneshot::channel();
@@ -94,7 +94,7 @@ impl Runtime for JsRuntime {
                         line.shared.cpu.set(limit);
                     }
                     tokio::spawn(cpu::watch(Arc::downgrade(&line.shared)));
-                    return Ok(Arc::new(JsInstance { description, line }) as Arc<dyn Instance>);
+                    return Ok(Arc::new(JsInstance { description, line, step }) as Arc<dyn Instance>);
                 }
                 Ok(Ok(Err(failure))) => failure,
                 Ok(Err(_)) => line.shared.gone(),

@@ -214,6 +214,7 @@ impl State {
         let Some(call) = self.calls.borrow_mut().remove(&call) else { return };
         // What it read or wrote goes with it.
         self.channels.borrow_mut().retain(|_, channel| channel.owner != call.context.id);
+        crate::fetch::forget(call.context.id);
         // The caller may have gone; nothing to do about it.
         let _ = call.reply.send(result);
     }

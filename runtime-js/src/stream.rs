@@ -44,7 +44,7 @@ fn no_stream() -> Error {
 }
 
 /// A promise of what a future gives.
-fn promise<'s>(
+pub(crate) fn promise<'s>(
     scope: &mut v8::PinScope<'s, '_>,
     state: &Rc<State>,
     item: bool,

@@ -19,7 +19,12 @@
   const { cancelTimer, createTimer, encode, getAsyncContext, isNativeError, setAsyncContext } = core;
   const { ErrorCaptureStackTrace, JSONStringify, ObjectFreeze, PromisePrototypeThen, StringPrototypeIsWellFormed, Symbol, SymbolFor } =
     primordials;
-  const { __quadriga_clock: makeClock, __quadriga_events: makeEvents, __quadriga_streams: makeStreams } = globalThis;
+  const {
+    __quadriga_clock: makeClock,
+    __quadriga_events: makeEvents,
+    __quadriga_fetch: makeFetch,
+    __quadriga_streams: makeStreams,
+  } = globalThis;
   makeClock(core.ops);
 
   const { Array, ArrayBuffer, Date, Error, Math, Object, RangeError, Reflect, String, TypeError, Uint8Array } = globalThis;
@@ -98,14 +103,16 @@
       if (typeof thrown !== "object" || thrown === null || !(isNativeError(thrown) || thrown instanceof Error)) {
         return [undefined, typeof thrown === "string" ? thrown : inspect(thrown)];
       }
-      const known = QuadrigaError.knows(thrown);
+      const ours = QuadrigaError.knows(thrown);
+      // Not caught, what the host said is what the caller gets to know.
+      const known = ours ? thrown : told(thrown);
       const cause = depth > 0 ? thrown.cause : undefined;
       return [
-        known ? thrown.code : undefined,
+        known?.code,
         textOr(thrown.message, "") || textOr(thrown.name, "Error"),
-        known ? thrown.hint : undefined,
+        known?.hint,
         textOr(thrown.stack, undefined),
-        known ? QuadrigaError.origin(thrown) : undefined,
+        ours ? QuadrigaError.origin(thrown) : undefined,
         cause === undefined || cause === null ? undefined : explain(cause, depth - 1),
       ];
     } catch {
@@ -135,6 +142,7 @@
   }
 
   const { drain, feed, input, isStream, stream } = makeStreams({ ops: core.ops, failed });
+  const { told, web } = makeFetch({ ops: core.ops, failed, encode, decode: (bytes) => withoutMark(op_qx_decode(bytes, false)) });
   op_qx_install(
     explain,
     watch,
@@ -451,6 +459,11 @@
     return 0;
   }
 
+  function withoutMark(text) {
+    return text[0] === "\ufeff" ? text.slice(1) : text;
+  }
+
+  for (const name in web) expose(name, web[name]);
   expose("TextEncoder", TextEncoder);
   expose("TextDecoder", TextDecoder);
 })(globalThis);
