@@ -11,7 +11,7 @@ use wasmtime::{
 };
 
 use crate::guest::Guest;
-use crate::{host_call, wasi};
+use crate::{host_call, http, wasi};
 
 /// What this runtime keeps to. Each tick a guest steps aside, and the time that it used is looked at.
 pub(crate) const LIMITS: &[Limit] = match ThreadClock::EXISTS {
@@ -49,7 +49,10 @@ pub(crate) fn engine(cache: Option<Cache>, for_one: bool) -> Result<(Engine, Lin
     let engine = with(Some(most)).or_else(|_| with(Some(FEW))).or_else(|_| with(None));
     let engine = engine.map_err(|error| broken(&error))?;
     let mut linker = Linker::new(&engine);
-    wasi::link(&mut linker).and_then(|()| host_call::link(&mut linker)).map_err(|error| broken(&error))?;
+    wasi::link(&mut linker)
+        .and_then(|()| http::link(&mut linker))
+        .and_then(|()| host_call::link(&mut linker))
+        .map_err(|error| broken(&error))?;
     Ok((engine, linker))
 }
 

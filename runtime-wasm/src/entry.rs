@@ -12,9 +12,17 @@ use crate::guest::Guest;
 const GUEST: &str = "quadriga:extension/guest";
 const CONTRACT: &str = "quadriga:extension/";
 
-/// Interfaces that the host provides, without their versions.
-const WASI: &[&str] =
-    &["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/", "wasi:sockets/"];
+/// Interfaces that the host provides, without their versions. Of HTTP it is the client's side.
+const WASI: &[&str] = &[
+    "wasi:cli/",
+    "wasi:clocks/",
+    "wasi:filesystem/",
+    "wasi:http/outgoing-handler",
+    "wasi:http/types",
+    "wasi:io/",
+    "wasi:random/",
+    "wasi:sockets/",
+];
 const HOST: &[&str] = &["quadriga:extension/host", "quadriga:extension/types"];
 
 /// Reads a file that may be a component.
@@ -74,7 +82,7 @@ fn check(engine: &Engine, component: &Component, file: &str) -> Result<(), Error
     let unknown: Vec<&str> = imports.iter().filter(|name| !provided(name)).map(String::as_str).collect();
     if !unknown.is_empty() {
         let message = format!("{file} imports what no one provides: {}", unknown.join(", "));
-        let hint = "a component gets quadriga:extension/host and WASI 0.2 without wasi:http";
+        let hint = "a component gets quadriga:extension/host and WASI 0.2 with a client's wasi:http";
         return Err(invalid(message).with_hint(hint));
     }
     if !exports.iter().any(|name| split_version(name).0 == GUEST) {

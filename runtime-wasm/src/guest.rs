@@ -7,6 +7,7 @@ use quadriga_core::{CallContext, Streams};
 use wasmtime::component::ResourceTable;
 use wasmtime::{Store, UpdateDeadline};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::WasiHttpCtx;
 
 use crate::bindings::Extension;
 use crate::config::GRACE;
@@ -25,6 +26,7 @@ pub(crate) struct Guest {
     pub(crate) share: Share,
     pub(crate) output: Arc<Output>,
     pub(crate) wasi: WasiCtx,
+    pub(crate) http: WasiHttpCtx,
     pub(crate) table: ResourceTable,
 }
 

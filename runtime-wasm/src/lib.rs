@@ -20,6 +20,7 @@ mod entry;
 mod error;
 mod guest;
 mod host_call;
+mod http;
 mod instance;
 mod limits;
 mod output;

@@ -12,6 +12,7 @@ use quadriga_abi::{Bytes, Description, Error, ErrorCode, ExtensionId};
 use quadriga_core::{Call, CallContext, Usage};
 use tokio::sync::Semaphore;
 use wasmtime::component::ResourceTable;
+use wasmtime_wasi_http::WasiHttpCtx;
 
 use crate::code::Compiled;
 use crate::convert;
@@ -115,7 +116,8 @@ impl Pool {
         let desk = Arc::clone(desk);
         let (watch, mut table) = (watch.clone(), ResourceTable::new());
         table.set_max_capacity(HANDLES);
-        let guest = Guest { watch, desk, stopping: None, streams: None, share, output, wasi, table };
+        let http = WasiHttpCtx::new();
+        let guest = Guest { watch, desk, stopping: None, streams: None, share, output, wasi, http, table };
         let mut store = guest.into_store(self.code.pre.engine());
         match self.code.pre.instantiate_async(&mut store).await {
             Ok(exports) => Ok(Live { store, exports }),

@@ -14,8 +14,8 @@ use crate::clock::Stepwise;
 use crate::guest::Guest;
 use crate::output::{Output, Pipe, Stream};
 
-/// The permissions that [`Grants`] turns into WASI.
-pub(crate) const PERMISSIONS: &[&str] = &["clock", "env", "fs"];
+/// The permissions that [`Grants`] turns into WASI, and that of `wasi:http`.
+pub(crate) const PERMISSIONS: &[&str] = &["clock", "env", "fs", "net"];
 
 /// What the instances of one extension may see of the system.
 pub(crate) struct Grants {

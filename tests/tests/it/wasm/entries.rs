@@ -69,9 +69,9 @@ async fn bad_entries() {
             "imports what no one provides",
             wat(r#"(component
                 (import "acme:clock/time@1.0.0" (instance (export "now" (func (result u64)))))
-                (import "wasi:http/types@0.2.0" (instance)))"#),
+                (import "wasi:http/incoming-handler@0.2.0" (instance)))"#),
             EntryInvalid,
-            &["acme:clock/time@1.0.0, wasi:http/types@0.2.0", "no one provides"],
+            &["acme:clock/time@1.0.0, wasi:http/incoming-handler@0.2.0", "no one provides"],
         ),
         (
             "imports more than the host has",
