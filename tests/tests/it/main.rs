@@ -30,6 +30,8 @@ mod limits;
 mod many;
 #[cfg(feature = "native")]
 mod native;
+#[cfg(all(feature = "process", any(feature = "v8", feature = "quickjs"), target_os = "linux"))]
+mod network;
 #[cfg(feature = "python")]
 mod python;
 #[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
