@@ -128,14 +128,13 @@ async fn grants_come_and_go_while_it_runs() {
         assert_eq!(guest.host.revoke(&guest.id, &net(&ask)).unwrap(), Effect::Now);
         let cut = tokio::time::timeout(PATIENCE, slow).await.expect("it is cut").unwrap().unwrap_err();
         let text = format!("{cut:?}");
-        let says = match *language {
-            "js" => "the connection was cut",
-            // Its client sees no more than that the rest is missing.
-            "python" => "IncompleteRead",
-            // What the host says of a connection that it cut.
-            _ => "HTTP request denied",
+        // The head of the answer may have come through by then, or not.
+        let says: &[&str] = match *language {
+            "js" => &["the connection was cut"],
+            "python" => &["IncompleteRead", "permission_denied: the connection was cut"],
+            _ => &["HTTP request denied", "HttpRequestDenied"],
         };
-        assert!(text.contains(says), "{language}: {text}");
+        assert!(says.iter().any(|says| text.contains(says)), "{language}: {text}");
         guest.is_denied(&server.url("/hello"), &what).await;
         assert_eq!(guest.host.status(&guest.id).unwrap().metrics.errors, 3, "it runs on");
     }
