@@ -10,7 +10,7 @@ mod read;
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -49,6 +49,8 @@ pub(crate) struct Link {
     reading: Reading,
     /// What the worker has not answered, also where nobody waits any more.
     calls: Mutex<HashMap<u64, Asked>>,
+    /// Calls that it was chosen for and does not know yet.
+    pub(crate) coming: AtomicUsize,
     /// The calls of the extension to others, each with what ends it once it is on its way.
     host_calls: Mutex<HashMap<u64, Option<AbortHandle>>>,
     streams: Streams,
@@ -111,6 +113,7 @@ impl Link {
             outbox: Outbox::new(Arc::clone(&socket)),
             reading: Reading::new(Reader::new(socket, most)),
             calls: Mutex::default(),
+            coming: AtomicUsize::new(0),
             host_calls: Mutex::default(),
             streams: Streams::default(),
             allowance: Allowance::default(),
@@ -271,7 +274,7 @@ impl Link {
 
     /// How many calls it has not answered.
     pub(crate) fn busy(&self) -> usize {
-        self.calls.lock().len()
+        self.calls.lock().len() + self.coming.load(Ordering::Relaxed)
     }
 
     pub(crate) fn pid(&self) -> u32 {

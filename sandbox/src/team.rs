@@ -3,9 +3,11 @@
 use std::cmp::Reverse;
 use std::fs::File;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use futures_util::future::{join_all, select_all, try_join_all};
+use parking_lot::Mutex;
 use quadriga_abi::limits::{Limits, Span};
 use quadriga_abi::permission::Permissions;
 use quadriga_abi::{Description, Error, ErrorCode};
@@ -25,6 +27,8 @@ const PATIENCE: Duration = Duration::from_millis(1500);
 pub(crate) struct Team {
     /// All have loaded it. At least one.
     workers: Vec<Worker>,
+    /// Held while a worker is chosen for a call.
+    choosing: Mutex<()>,
     description: Description,
     report: Report,
     /// What it could do when it was started.
@@ -66,7 +70,7 @@ impl Team {
         }
         let held = unit.permissions.clone();
         let _prepared = unit.prepared.clone();
-        Ok(Self { workers, description, report, held, _prepared, jail })
+        Ok(Self { workers, choosing: Mutex::default(), description, report, held, _prepared, jail })
     }
 
     fn links(&self) -> impl Iterator<Item = &Arc<Link>> {
@@ -82,13 +86,19 @@ impl Team {
         there
     }
 
-    /// The worker that has the least to do, of those that are there.
-    fn least_busy(&self) -> &Arc<Link> {
-        let first = &self.workers[0].link;
-        match &self.workers[..] {
-            [_] => first,
-            _ => self.links().min_by_key(|link| (link.is_over(), link.busy())).unwrap_or(first),
-        }
+    /// Hands a call to the worker that has the least to do, of those that are there.
+    fn share_out(&self, call: Call) -> Outcome {
+        let link = {
+            // One at a time, so that two do not find the same worker idle.
+            let _one = self.choosing.lock();
+            let least = self.links().min_by_key(|link| (link.is_over(), link.busy()));
+            let link = least.unwrap_or(&self.workers[0].link);
+            link.coming.fetch_add(1, Relaxed);
+            link
+        };
+        let outcome = link.call(call);
+        link.coming.fetch_sub(1, Relaxed);
+        outcome
     }
 
     /// Has all of them do the same, and waits for all. The first error counts.
@@ -108,10 +118,11 @@ impl Instance for Team {
     }
 
     fn call(&self, call: Call) -> Outcome {
-        if self.workers.len() > 1 && call.name() == RESTORE {
-            return self.ask_all(&call);
+        match &self.workers[..] {
+            [only] => only.link.call(call),
+            _ if call.name() == RESTORE => self.ask_all(&call),
+            _ => self.share_out(call),
         }
-        self.least_busy().call(call)
     }
 
     fn blocks(&self) -> bool {
