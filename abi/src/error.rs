@@ -60,12 +60,16 @@ pub enum ErrorCode {
     PermissionDenied,
     /// A peer broke the contract.
     ProtocolViolation,
+    /// The extension keeps as much with its host as it may.
+    QuotaExceeded,
     /// No extension of this id is loaded.
     UnknownExtension,
     /// The extension exports no method of this name.
     UnknownMethod,
     /// No runtime of this kind is in this host.
     UnknownRuntime,
+    /// The host has no secret of this name.
+    UnknownSecret,
     /// This build or runtime cannot do what was asked.
     Unsupported,
     /// A code of a newer contract.
@@ -103,9 +107,11 @@ impl ErrorCode {
             Self::Overloaded => "overloaded",
             Self::PermissionDenied => "permission_denied",
             Self::ProtocolViolation => "protocol_violation",
+            Self::QuotaExceeded => "quota_exceeded",
             Self::UnknownExtension => "unknown_extension",
             Self::UnknownMethod => "unknown_method",
             Self::UnknownRuntime => "unknown_runtime",
+            Self::UnknownSecret => "unknown_secret",
             Self::Unsupported => "unsupported",
             Self::Unknown => "unknown",
         }

@@ -24,6 +24,9 @@ pub use quadriga_core::{
     Provided, Recycle, Snippet, State, Status, abi,
 };
 
+/// What a host does for extensions itself, beside calls.
+pub use quadriga_core::{KvQuota, KvStore, SecretString, Service};
+
 /// What this machine and user can confine workers with, tried in child processes: to be called
 /// before other threads are started.
 #[cfg(all(feature = "process", target_os = "linux"))]

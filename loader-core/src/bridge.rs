@@ -9,7 +9,8 @@ use crate::call::CallOptions;
 use crate::dispatcher::Core;
 use crate::net::{Connection, Wanted};
 use crate::route::Slot;
-use crate::ward::{Counter, Link, Passage, Reach};
+use crate::service::service_name;
+use crate::ward::{Counter, Link, Passage, Reach, Ward};
 use crate::{BoxFuture, CallContext, Input, Items, Outcome};
 
 /// The host as one extension sees it: what its runtime calls on its behalf. Cheap to clone.
@@ -90,6 +91,8 @@ pub trait Uplink: Send + Sync + 'static {
 /// The way that a call takes.
 enum Way<'a> {
     Here(Arc<Core>, Arc<Link>, Arc<Slot>),
+    /// To a service of the host, by its name.
+    Service(Arc<Core>, &'a str),
     Elsewhere(&'a dyn Uplink),
 }
 
@@ -119,8 +122,8 @@ impl Bridge {
         &self.inner.extension
     }
 
-    /// Calls another extension from within the call `parent`. May run the callee on the calling
-    /// thread: for engines whose guests own the thread that they run on.
+    /// Calls another extension, or a service of the host, from within the call `parent`. May run the
+    /// callee on the calling thread: for engines whose guests own the thread that they run on.
     pub fn call(&self, parent: &CallContext, extension: &str, method: &str, arguments: Bytes) -> Outcome {
         if let Host::Here(core, reach) = &self.inner.host
             && let Some(core) = core.upgrade()
@@ -132,6 +135,7 @@ impl Bridge {
         }
         match self.way(parent, extension, method) {
             Ok(Way::Here(core, link, to)) => core.call(&link, to, method, arguments, self.options(parent)),
+            Ok(Way::Service(core, service)) => core.serve(self, parent, service, method, arguments),
             Ok(Way::Elsewhere(uplink)) => uplink.call(parent, extension, method, arguments),
             Err(error) => error.into(),
         }
@@ -149,6 +153,9 @@ impl Bridge {
         match self.way(parent, extension, method) {
             Ok(Way::Here(core, link, to)) => {
                 core.call_detached(&link, to, method, arguments, self.options(parent))
+            }
+            Ok(Way::Service(core, service)) => {
+                Box::pin(core.serve(self, parent, service, method, arguments).result())
             }
             Ok(Way::Elsewhere(uplink)) => uplink.call_detached(parent, extension, method, arguments),
             Err(error) => Box::pin(std::future::ready(Err(error))),
@@ -171,6 +178,16 @@ impl Bridge {
             Ok(Way::Here(core, link, to)) => {
                 let options = CallOptions { input, ..self.options(parent) };
                 core.start(Some((&link, to)), extension, method, arguments, options, stream)
+            }
+            Ok(Way::Service(core, service)) => {
+                let outcome = match input {
+                    None => core.serve(self, parent, service, method, arguments),
+                    Some(_) => {
+                        let message = format!("{extension} is a service of the host, and takes no stream");
+                        Error::new(ErrorCode::InvalidArguments, message).into()
+                    }
+                };
+                Items::new(None, Box::pin(outcome.result()), true)
             }
             Err(error) => Items::new(None, Box::pin(std::future::ready(Err(error))), true),
         }
@@ -298,7 +315,7 @@ impl Bridge {
     }
 
     /// Checks the permission before anything else, so that a denial tells nothing about the target.
-    fn way(&self, parent: &CallContext, extension: &str, method: &str) -> Result<Way<'_>, Error> {
+    fn way<'a>(&'a self, parent: &CallContext, extension: &'a str, method: &str) -> Result<Way<'a>, Error> {
         let (core, reach) = match &self.inner.host {
             Host::Here(core, reach) => (core.upgrade(), reach),
             Host::Elsewhere(uplink) => return Ok(Way::Elsewhere(&**uplink)),
@@ -308,9 +325,20 @@ impl Bridge {
         let known = reach.way(&reach.view(), extension, method).map(|(link, to)| (Arc::clone(link), to));
         let (link, to) = match known {
             Some(way) => way,
+            None if let Some(service) = service_name(extension) => {
+                return Ok(Way::Service(core.ok_or_else(stopped)?, service));
+            }
             None => reach.find_way(parent.id, extension, method, find)?,
         };
         Ok(Way::Here(core.ok_or_else(stopped)?, link, to))
+    }
+
+    /// What is kept of the extension, where the dispatcher is in this process.
+    pub(crate) fn ward(&self) -> Option<&Ward> {
+        match &self.inner.host {
+            Host::Here(_, reach) => Some(&reach.ward),
+            Host::Elsewhere(_) => None,
+        }
     }
 
     fn options(&self, parent: &CallContext) -> CallOptions {

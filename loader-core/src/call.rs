@@ -21,7 +21,7 @@ use crate::{BoxFuture, Call, Items, Outcome, SpanRef};
 /// without it.
 const GRACE: Duration = Duration::from_millis(100);
 
-const LATE: &str = "the call took longer than it was given";
+pub(crate) const LATE: &str = "the call took longer than it was given";
 
 /// What a caller says about one call.
 ///

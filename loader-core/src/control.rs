@@ -93,7 +93,7 @@ impl Dispatcher {
     /// in flight go on. Rules outlast unloads.
     ///
     /// # Errors
-    /// If one of the two is neither an id nor `*`.
+    /// If one of the two is neither the id of an extension nor `*`.
     pub fn block(&self, caller: &str, callee: &str) -> Result<(), Error> {
         self.rule(Rule::new(caller, callee, true)?)
     }
@@ -102,7 +102,7 @@ impl Dispatcher {
     /// fit a pair the one that was set last holds.
     ///
     /// # Errors
-    /// If one of the two is neither an id nor `*`.
+    /// If one of the two is neither the id of an extension nor `*`.
     pub fn allow(&self, caller: &str, callee: &str) -> Result<(), Error> {
         self.rule(Rule::new(caller, callee, false)?)
     }

@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use quadriga_abi::{Bytes, Error, ErrorCode};
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
 
 use crate::call::{Admitted, InFlight, Started};
 use crate::dispatcher::{Core, lock};
@@ -52,6 +54,34 @@ impl Core {
             leash.held = false;
             result
         })
+    }
+}
+
+/// Runs work on an executor of ours, and ends it if who waits for it goes away.
+pub(crate) fn spawned<T: Send + 'static>(
+    handle: &Handle,
+    work: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> BoxFuture<'static, Result<T, Error>> {
+    let task = handle.spawn(work);
+    let abort = Abort(task.abort_handle());
+    Box::pin(async move {
+        let done = tokio::task::unconstrained(task).await;
+        drop(abort);
+        done.unwrap_or_else(|error| {
+            Err(match error.is_panic() {
+                true => Error::new(ErrorCode::Internal, "the work panicked"),
+                false => Error::new(ErrorCode::ExtensionStopped, "the host is shutting down"),
+            })
+        })
+    })
+}
+
+/// Ends a task with who waits for it.
+struct Abort(AbortHandle);
+
+impl Drop for Abort {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

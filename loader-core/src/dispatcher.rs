@@ -21,29 +21,16 @@ use crate::items::Items;
 use crate::limits::Caps;
 use crate::metrics::Tick;
 use crate::route::{Routes, Slot, suggest};
+use crate::service::Services;
 use crate::state;
 use crate::stream::{Input, Output, Streams};
 use crate::ward::{Alert, Rules};
-use crate::{Call, LoadOptions, MemoryPool, Policy, Provided, Runtime, SpanRef, Status};
-
-/// Threads for calls that an event loop makes to guests that block. A call beyond them is refused
-/// rather than queued: the threads may all be waiting for it.
-const DETACHED_CALLS: usize = 480;
-
-/// Alerts that a subscriber may be behind before it misses the oldest.
-const ALERTS: usize = 256;
+use crate::{Builder, Call, LoadOptions, Policy, Provided, Runtime, SpanRef, Status};
 
 /// Loads extensions and routes calls to them. Cheap to clone; the last clone ends what is loaded.
 #[derive(Clone)]
 pub struct Dispatcher {
     pub(crate) core: Arc<Core>,
-}
-
-/// Puts a [`Dispatcher`] together.
-#[derive(Default)]
-pub struct Builder {
-    runtimes: Runtimes,
-    policy: Policy,
 }
 
 /// By kind: each level of isolation once, the weakest first.
@@ -52,75 +39,19 @@ pub(crate) type Runtimes = HashMap<RuntimeKind, Vec<Arc<dyn Runtime>>>;
 pub(crate) struct Core {
     pub(crate) runtimes: Runtimes,
     pub(crate) policy: Policy,
+    pub(crate) services: Services,
     pub(crate) routes: ArcSwap<Routes>,
     /// Ids that are being loaded, so that two loads cannot race for one.
     pub(crate) loading: Mutex<HashSet<ExtensionId>>,
     pub(crate) generations: AtomicU64,
-    call_ids: AtomicU64,
+    pub(crate) call_ids: AtomicU64,
     pub(crate) given_up: Arc<GivenUp>,
     pub(crate) rules: Arc<Rules>,
     pub(crate) alerts: broadcast::Sender<Alert>,
     pub(crate) detached: Arc<Semaphore>,
     /// Our own, so that no wait depends on the host's executor. `None` only while it is dropped.
-    executor: Option<tokio::runtime::Runtime>,
+    pub(crate) executor: Option<tokio::runtime::Runtime>,
     pub(crate) handle: Handle,
-}
-
-impl Builder {
-    /// Adds a runtime. There may be several of one kind, which isolate differently far; a later one
-    /// of the same kind and isolation takes its place.
-    pub fn runtime(mut self, runtime: impl Runtime) -> Self {
-        let level = |runtime: &dyn Runtime| runtime.support().isolation;
-        let (ours, levels) = (level(&runtime), self.runtimes.entry(runtime.kind()).or_default());
-        levels.retain(|other| level(&**other) != ours);
-        let place = levels.partition_point(|other| level(&**other) < ours);
-        levels.insert(place, Arc::new(runtime));
-        self
-    }
-
-    /// Sets what the host demands of every extension.
-    pub fn policy(mut self, policy: Policy) -> Self {
-        self.policy = policy;
-        self
-    }
-
-    /// Starts the dispatcher's threads.
-    ///
-    /// # Errors
-    /// If the system gives no threads.
-    pub fn build(self) -> std::io::Result<Dispatcher> {
-        let executor = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .max_blocking_threads(DETACHED_CALLS + 32)
-            .thread_name("quadriga")
-            // What a thread keeps for `arc-swap` is made under the lock of the system's loader, which
-            // a library may hold for as long as it likes: so before anything is loaded.
-            .on_thread_start(|| drop(ArcSwap::from_pointee(()).load()))
-            .enable_all()
-            .build()?;
-        let handle = executor.handle().clone();
-        if let Some(total) = self.policy.total_memory {
-            let pool = MemoryPool::new(total.most);
-            self.runtimes.values().flatten().for_each(|runtime| runtime.share_memory(&pool));
-        }
-        let core = Core {
-            runtimes: self.runtimes,
-            policy: self.policy,
-            routes: ArcSwap::default(),
-            loading: Mutex::default(),
-            generations: AtomicU64::new(1),
-            call_ids: AtomicU64::new(1),
-            given_up: Arc::default(),
-            rules: Arc::default(),
-            alerts: broadcast::Sender::new(ALERTS),
-            detached: Arc::new(Semaphore::new(DETACHED_CALLS)),
-            executor: Some(executor),
-            handle,
-        };
-        let core = Arc::new(core);
-        core.monitor();
-        Ok(Dispatcher { core })
-    }
 }
 
 impl Dispatcher {
@@ -186,7 +117,7 @@ impl Dispatcher {
     /// Offers functions of the host to extensions, under an id of their own.
     ///
     /// # Errors
-    /// If the id is taken.
+    /// If the id is taken, or of the publisher `quadriga`, which is kept for the host's services.
     pub fn provide(&self, functions: Provided) -> Result<(), Error> {
         self.core.provide(functions)
     }

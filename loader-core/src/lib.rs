@@ -2,6 +2,7 @@
 //! them and between them, counts, and unloads. It names no language and holds no engine.
 
 mod bridge;
+mod builder;
 mod call;
 mod choice;
 mod clock;
@@ -25,6 +26,7 @@ mod recycle;
 mod retry;
 mod route;
 mod runtime;
+mod service;
 mod state;
 mod stream;
 mod supervise;
@@ -33,9 +35,10 @@ mod wait;
 mod ward;
 
 pub use bridge::{Bridge, LogLevel, Uplink};
+pub use builder::Builder;
 pub use call::CallOptions;
 pub use clock::ThreadClock;
-pub use dispatcher::{Builder, Dispatcher};
+pub use dispatcher::Dispatcher;
 pub use execute::{Executed, Language, Snippet};
 pub use instance::{BoxFuture, Call, CallContext, Instance, Layer, Outcome, SpanRef, Usage};
 pub use items::Items;
@@ -50,6 +53,8 @@ pub use quadriga_abi as abi;
 pub use recycle::Recycle;
 pub use route::{State, Status};
 pub use runtime::{Runtime, Support, Unit, Warm};
+pub use secrecy::SecretString;
+pub use service::{KvQuota, KvStore, Service};
 pub use state::RESTORE;
 pub use stream::{Emit, Feed, ITEM_OVERHEAD, Input, Output, Streams, Taken, Tap, WINDOW};
 pub use supervise::{Recovery, Supervision};

@@ -16,6 +16,7 @@ use crate::limits::Caps;
 use crate::metrics::Counters;
 use crate::recycle::check_recycling;
 use crate::route::{Gate, Slot, Source, Watcher, suggest};
+use crate::service::not_a_service;
 use crate::supervise::Renewal;
 use crate::ward::{Reach, Ward};
 use crate::{Bridge, Grant, Instance, Provided, Recycle, State, Supervision, Support, Unit};
@@ -58,7 +59,8 @@ impl Core {
             if core.routes.load().contains_key(&reserved.id) {
                 return Err(taken(&reserved.id));
             }
-            let ward = Ward::new(reserved.id.clone(), options.grant.clone());
+            not_a_service(&reserved.id, ErrorCode::InvalidManifest)?;
+            let ward = Ward::new(reserved.id.clone(), options.grant.clone(), false);
             let slot = core.instantiate(root, manifest, options, ward).await?;
             core.insert(&slot);
             Ok(reserved.id.clone())
@@ -152,6 +154,7 @@ impl Core {
 
     pub(crate) fn provide(self: &Arc<Self>, functions: Provided) -> Result<(), Error> {
         let id = functions.id().clone();
+        not_a_service(&id, ErrorCode::InvalidArguments)?;
         let reserved = self.reserve(&id)?;
         if self.routes.load().contains_key(&reserved.id) {
             return Err(taken(&id));
@@ -160,7 +163,7 @@ impl Core {
         let instance: Arc<dyn Instance> = Arc::new(functions);
         let support = Support { isolation: Isolation::None, limits: &[], permissions: &[] };
         let version = semver::Version::new(0, 0, 0);
-        let reach = self.reach(&Ward::new(id, Grant::Nothing), None, Permissions::default());
+        let reach = self.reach(&Ward::new(id, Grant::Nothing, false), None, Permissions::default());
         let limits = Limits::default();
         let slot = self.slot(reach, kind, version, support, instance, limits, None, Instant::now())?;
         self.insert(&slot);

@@ -5,7 +5,8 @@ use quadriga_abi::limits::{Limits, Span};
 use quadriga_abi::manifest::Check;
 use quadriga_abi::permission::Permissions;
 
-use crate::{Monitor, Recycle, Supervision, Support, TotalMemory};
+use crate::service::beside_calls;
+use crate::{KvQuota, Monitor, Recycle, Supervision, Support, TotalMemory};
 
 /// What a host demands of every extension.
 #[derive(Debug, Clone)]
@@ -42,6 +43,9 @@ pub struct Policy {
     pub monitor: Monitor,
     /// How much memory all extensions may use together; `None` for no such limit.
     pub total_memory: Option<TotalMemory>,
+    /// How much each extension may keep in the key-value store, unless the host has a store of its
+    /// own ([`Builder::kv`](crate::Builder::kv)).
+    pub kv: KvQuota,
 }
 
 /// What a host grants one extension.
@@ -73,6 +77,7 @@ impl Default for Policy {
             recycle: Recycle::default(),
             monitor: Monitor::default(),
             total_memory: None,
+            kv: KvQuota::default(),
         }
     }
 }
@@ -92,8 +97,7 @@ pub(crate) fn unmediated(permissions: &Permissions, support: &Support) -> Option
     let any_clock = permissions.clock.is_some_and(|Span(step)| step.is_zero());
     let mediated = |name: &&str| {
         let open = support.isolation == Isolation::None && *name != "net";
-        let own = *name == "call" || (*name == "clock" && any_clock);
-        open || own || support.permissions.contains(name)
+        open || (*name == "clock" && any_clock) || support.permissions.contains(name)
     };
-    permissions.requested().find(|name| !mediated(name))
+    beside_calls(permissions).requested().find(|name| !mediated(name))
 }

@@ -100,7 +100,8 @@ pub struct Support {
     /// message-size, queue-depth and call-depth. With `call-timeout` it says that it can interrupt
     /// calls, and with `output-rate` that all that is printed goes through [`Bridge::log`].
     pub limits: &'static [Limit],
-    /// The permissions it mediates, by their names in the manifest, beside `call`.
+    /// The permissions it mediates, by their names in the manifest, beside `call` and those of the
+    /// services of the host ([`Service`](crate::Service)).
     pub permissions: &'static [&'static str],
 }
 

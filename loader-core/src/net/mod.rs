@@ -18,9 +18,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
-use tokio::task::AbortHandle;
 
 use crate::BoxFuture;
+use crate::detached::spawned;
 use crate::dispatcher::lock;
 use crate::ward::{Counter, Reach, Reason};
 use socket::{Socket, Wire};
@@ -200,7 +200,7 @@ impl Wanted {
             Ok(place) => place,
             Err(error) => return Box::pin(std::future::ready(Err(error))),
         };
-        let task = handle.spawn(async move {
+        spawned(handle, async move {
             let late = || {
                 let message =
                     format!("{}:{} did not answer in {} s", self.host, self.port, PATIENCE.as_secs());
@@ -208,12 +208,6 @@ impl Wanted {
             };
             let made = tokio::time::timeout(PATIENCE, self.make(place)).await;
             made.unwrap_or_else(|_| Err(late()))
-        });
-        let abort = Abort(task.abort_handle());
-        Box::pin(async move {
-            let made = tokio::task::unconstrained(task).await;
-            drop(abort);
-            made.unwrap_or_else(|_| Err(Error::new(ErrorCode::ExtensionStopped, "the host is shutting down")))
         })
     }
 
@@ -295,13 +289,4 @@ impl Wanted {
 fn literal(host: &str) -> Option<IpAddr> {
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     bare.parse().ok()
-}
-
-/// Ends a task with who waits for it.
-struct Abort(AbortHandle);
-
-impl Drop for Abort {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }

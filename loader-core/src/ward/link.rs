@@ -10,9 +10,11 @@ use serde::Serialize;
 
 use crate::dispatcher::lock;
 use crate::metrics::Tick;
+use crate::service::not_a_service;
 
 /// A rule for the calls from one extension to another. Of those that fit, the one that was set
 /// last holds; where none fits, permissions alone decide.
+/// Services of the host are no part of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Rule {
     /// Who calls; `None` for whoever does.
@@ -164,10 +166,15 @@ impl Rule {
     /// Reads the ends of a rule: ids, or `*`.
     pub(crate) fn new(caller: &str, callee: &str, blocks: bool) -> Result<Self, Error> {
         let end = |text: &str| match text {
-            "*" => Ok(None),
-            id => ExtensionId::new(id).map(Some).map_err(|error| {
-                Error::new(ErrorCode::InvalidArguments, error.to_string()).with_hint("or * for all")
-            }),
+            "*" => Ok::<_, Error>(None),
+            id => {
+                let id = ExtensionId::new(id).map_err(|error| {
+                    Error::new(ErrorCode::InvalidArguments, error.to_string()).with_hint("or * for all")
+                })?;
+                not_a_service(&id, ErrorCode::InvalidArguments)
+                    .map_err(|error| error.with_hint("grant or revoke the permission that it asks for"))?;
+                Ok(Some(id))
+            }
         };
         Ok(Self { caller: end(caller)?, callee: end(callee)?, blocks })
     }

@@ -34,6 +34,7 @@ pub(crate) use standing::{Inner as Stand, Next, Standing};
 use crate::dispatcher::lock;
 use crate::net::Connections;
 use crate::route::Slot;
+use crate::service::{Space, beside_calls};
 use crate::{Grant, Instance};
 
 /// How many revocations are remembered, to explain what is denied.
@@ -45,6 +46,10 @@ pub(crate) struct Ward {
     pub(crate) log: DecisionLog,
     pub(crate) standing: Standing,
     pub(crate) history: History,
+    /// Whether it is a loose piece of source, of which nothing stays.
+    pub(crate) loose: bool,
+    /// What it keeps in the key-value store in memory.
+    pub(crate) space: Space,
     held: Mutex<Held>,
 }
 
@@ -78,8 +83,9 @@ pub(crate) struct Reach {
     instance: OnceLock<(Weak<dyn Instance>, Isolation)>,
 }
 
-/// From when on a change of permissions holds. Calls to other extensions, and all that a runtime
-/// asks [`Bridge::check`](crate::Bridge::check) for, are always denied from the next one on.
+/// From when on a change of permissions holds. Calls to other extensions and to services of the host,
+/// and all that a runtime asks [`Bridge::check`](crate::Bridge::check) for, are always denied from
+/// the next one on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[must_use = "a revocation may need a reload to hold"]
@@ -102,11 +108,11 @@ pub(crate) struct View {
 }
 
 impl Ward {
-    pub(crate) fn new(id: ExtensionId, grant: Grant) -> Arc<Self> {
+    pub(crate) fn new(id: ExtensionId, grant: Grant, loose: bool) -> Arc<Self> {
         let (revoked, limits, reaches) = (VecDeque::new(), Limits::default(), Vec::new());
         let held = Mutex::new(Held { grant, revoked, limits, reaches, links: HashMap::default() });
         let (log, standing, history) = (DecisionLog::default(), Standing::default(), History::default());
-        Arc::new(Self { id, log, standing, history, held })
+        Arc::new(Self { id, log, standing, history, loose, space: Space::default(), held })
     }
 
     /// What the next generation may do.
@@ -366,8 +372,6 @@ impl Reach {
         };
         let holds = instance.permissions_changed(&now);
         // Each call goes through here.
-        let beside_calls =
-            |permissions: &Permissions| Permissions { call: Vec::new(), ..permissions.clone() };
         match holds || beside_calls(&before) == beside_calls(&now) {
             true => Effect::Now,
             false if *isolation == Isolation::None => Effect::Never,
@@ -441,7 +445,7 @@ impl Reach {
         let _held = lock(&self.ward.held);
         let _ = self.instance.set((Arc::downgrade(instance), isolation));
         let now = self.permissions();
-        let lost = Permissions { call: Vec::new(), ..known.clone() }.beyond(&now);
+        let lost = beside_calls(known).beyond(&now);
         let changed = *now != *known;
         if changed && !instance.permissions_changed(&now) && !lost.is_empty() && isolation > Isolation::None {
             let message = format!("{} was revoked while {} was being loaded", lost.join(", "), self.ward.id);

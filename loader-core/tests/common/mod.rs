@@ -9,8 +9,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use quadriga_core::abi::permission::{CallPattern, Permissions};
-use quadriga_core::abi::{Bytes, Error};
-use quadriga_core::{CallOptions, Dispatcher, Grant, LoadOptions, MockRuntime, Outcome, Policy};
+use quadriga_core::abi::{Bytes, Error, Value, codec};
+use quadriga_core::{
+    CallOptions, Dispatcher, Feed, Grant, Language, LoadOptions, MockRuntime, Outcome, Policy,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
 /// An empty list of arguments.
@@ -78,4 +82,69 @@ pub(crate) async fn until<F: Future<Output = bool>>(mut so: impl FnMut() -> F) {
         }
     };
     tokio::time::timeout(Duration::from_secs(10), waiting).await.expect("it never became so");
+}
+
+const LANGUAGE: Language = Language { names: &["mock"], file: "source", entry: "main", wrapper: "" };
+
+/// A method of a service, and its arguments.
+type Wanted = (String, String, Value);
+
+/// Guests that call what they are told to: here and now, detached, and as a stream of one item.
+pub(crate) fn told() -> MockRuntime {
+    let wanted = |arguments: &[u8]| {
+        let (service, method, arguments): Wanted = codec::from_arguments(arguments).unwrap();
+        (service, method, Bytes::from(arguments.to_bytes().unwrap()))
+    };
+    MockRuntime::new()
+        .method("call", move |bridge, call| {
+            let (service, method, arguments) = wanted(&call.envelope.payload);
+            bridge.call(&call.context(), &service, &method, arguments)
+        })
+        .method("detached", move |bridge, call| {
+            let (service, method, arguments) = wanted(&call.envelope.payload);
+            Outcome::Pending(bridge.call_detached(&call.context(), &service, &method, arguments))
+        })
+        .method("start", move |bridge, call| {
+            let (service, method, arguments) = wanted(&call.envelope.payload);
+            let mut items = bridge.start(&call.context(), &service, &method, arguments, None, true);
+            Outcome::Pending(Box::pin(async move { items.next().await.unwrap() }))
+        })
+        .method("feed", move |bridge, call| {
+            let (service, method, arguments) = wanted(&call.envelope.payload);
+            let (_, input) = Feed::new();
+            let mut items = bridge.start(&call.context(), &service, &method, arguments, Some(input), false);
+            Outcome::Pending(Box::pin(async move { items.next().await.unwrap() }))
+        })
+        .method("large", |bridge, call| {
+            let pair = codec::arguments(&("k", Value::Bytes(vec![0; 3000]))).unwrap();
+            bridge.call(&call.context(), "quadriga.kv", "put", pair.into())
+        })
+        // For loose code.
+        .method("run", move |bridge, call| {
+            let (service, method, arguments) = wanted(&call.envelope.payload);
+            bridge.call(&call.context(), &service, &method, arguments)
+        })
+        .languages(&[LANGUAGE])
+}
+
+/// Tells it to call a method of a service.
+pub(crate) fn wanted(service: &str, method: &str, arguments: impl Serialize) -> Bytes {
+    let arguments = Value::from_bytes(&codec::arguments(&arguments).unwrap()).unwrap();
+    codec::arguments(&(service, method, arguments)).unwrap().into()
+}
+
+/// Has an extension use the key-value store.
+pub(crate) async fn kv<R: DeserializeOwned>(
+    host: &Dispatcher,
+    extension: &str,
+    method: &str,
+    arguments: impl Serialize,
+) -> Result<R, Error> {
+    let arguments = wanted("quadriga.kv", method, arguments);
+    let reply = host.call(extension, "call", arguments, CallOptions::default()).await?;
+    Ok(codec::from_bytes(&reply).unwrap())
+}
+
+pub(crate) fn only_kv() -> Permissions {
+    Permissions { kv: true, ..Permissions::default() }
 }

@@ -1,0 +1,123 @@
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+
+use arc_swap::ArcSwap;
+use quadriga_abi::Error;
+use secrecy::SecretString;
+use tokio::sync::{Semaphore, broadcast};
+
+use crate::dispatcher::{Core, Runtimes};
+use crate::service::{Kv, Secrets, Services};
+use crate::{Dispatcher, KvStore, MemoryPool, Policy, Runtime, Service};
+
+/// Threads for calls that an event loop makes to guests that block. A call beyond them is refused
+/// rather than queued: the threads may all be waiting for it.
+const DETACHED_CALLS: usize = 480;
+
+/// Alerts that a subscriber may be behind before it misses the oldest.
+const ALERTS: usize = 256;
+
+/// Puts a [`Dispatcher`] together.
+#[derive(Default)]
+pub struct Builder {
+    runtimes: Runtimes,
+    policy: Policy,
+    services: Services,
+    kv: Option<Arc<dyn KvStore>>,
+    secrets: Secrets,
+}
+
+impl Builder {
+    /// Adds a runtime. There may be several of one kind, which isolate differently far; a later one
+    /// of the same kind and isolation takes its place.
+    pub fn runtime(mut self, runtime: impl Runtime) -> Self {
+        let level = |runtime: &dyn Runtime| runtime.support().isolation;
+        let (ours, levels) = (level(&runtime), self.runtimes.entry(runtime.kind()).or_default());
+        levels.retain(|other| level(&**other) != ours);
+        let place = levels.partition_point(|other| level(&**other) < ours);
+        levels.insert(place, Arc::new(runtime));
+        self
+    }
+
+    /// Sets what the host demands of every extension.
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Keeps what extensions put into the key-value store in a store of the host's, beyond their
+    /// unload. Otherwise it is kept in memory as long as they are loaded, bounded by [`Policy::kv`].
+    pub fn kv(mut self, store: impl KvStore + 'static) -> Self {
+        self.kv = Some(Arc::new(store));
+        self
+    }
+
+    /// Gives extensions the secrets that they are granted, by name: `None` for one that the host does
+    /// not have. It is asked at each read, on threads where it may wait. What it fails with the
+    /// extension gets as it is, so it must not say the secret.
+    ///
+    /// ```
+    /// use quadriga_core::{Dispatcher, SecretString};
+    /// let builder = Dispatcher::builder().secrets(|name| match name {
+    ///     "token" => Ok(std::env::var("APP_TOKEN").ok().map(SecretString::from)),
+    ///     _ => Ok(None),
+    /// });
+    /// ```
+    pub fn secrets(
+        mut self,
+        find: impl Fn(&str) -> Result<Option<SecretString>, Error> + Send + Sync + 'static,
+    ) -> Self {
+        self.secrets = Secrets { find: Some(Arc::new(find)) };
+        self
+    }
+
+    /// Adds a service that extensions call as `quadriga.NAME`, with a name as in the id of an
+    /// extension. A later one of the same name takes its place, and that of the dispatcher's own.
+    pub fn service(mut self, name: &str, service: impl Service) -> Self {
+        self.services.insert(name.to_owned(), Arc::new(service));
+        self
+    }
+
+    /// Starts the dispatcher's threads.
+    ///
+    /// # Errors
+    /// If the system gives no threads.
+    pub fn build(self) -> std::io::Result<Dispatcher> {
+        let executor = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .max_blocking_threads(DETACHED_CALLS + 32)
+            .thread_name("quadriga")
+            // What a thread keeps for `arc-swap` is made under the lock of the system's loader, which
+            // a library may hold for as long as it likes: so before anything is loaded.
+            .on_thread_start(|| drop(ArcSwap::from_pointee(()).load()))
+            .enable_all()
+            .build()?;
+        let handle = executor.handle().clone();
+        if let Some(total) = self.policy.total_memory {
+            let pool = MemoryPool::new(total.most);
+            self.runtimes.values().flatten().for_each(|runtime| runtime.share_memory(&pool));
+        }
+        let mut services = self.services;
+        let (quota, store, secrets) = (self.policy.kv, self.kv, self.secrets);
+        services.entry("kv".to_owned()).or_insert_with(|| Arc::new(Kv { quota, store }));
+        services.entry("secrets".to_owned()).or_insert_with(|| Arc::new(secrets));
+        let core = Core {
+            runtimes: self.runtimes,
+            policy: self.policy,
+            services,
+            routes: ArcSwap::default(),
+            loading: Mutex::default(),
+            generations: AtomicU64::new(1),
+            call_ids: AtomicU64::new(1),
+            given_up: Arc::default(),
+            rules: Arc::default(),
+            alerts: broadcast::Sender::new(ALERTS),
+            detached: Arc::new(Semaphore::new(DETACHED_CALLS)),
+            executor: Some(executor),
+            handle,
+        };
+        let core = Arc::new(core);
+        core.monitor();
+        Ok(Dispatcher { core })
+    }
+}
