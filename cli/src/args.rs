@@ -136,7 +136,8 @@ Examples:
   quadriga call ./adder sum '[[1, 2, 3]]'       one argument, a list
   quadriga call ./site describe                 no arguments
   quadriga call ./stats count - < numbers.json
-  quadriga call ./front start --with ./back     ./front can call ./back")]
+  quadriga call ./front start --with ./back     ./front can call ./back
+  quadriga call ./front start --secret token=file:/run/secrets/token")]
 pub(crate) struct CallArgs {
     /// The extension's folder, with its quadriga.toml
     #[arg(value_hint = ValueHint::DirPath)]
@@ -166,6 +167,11 @@ pub(crate) struct CallArgs {
     #[arg(long = "limit", value_name = "NAME=VALUE", value_parser = limit)]
     pub(crate) limits: Vec<LimitArg>,
 
+    /// Give the extensions a secret that they are granted, as NAME=file:PATH or NAME=env:VARIABLE; may
+    /// be repeated
+    #[arg(long = "secret", value_name = "NAME=FROM")]
+    pub(crate) secrets: Vec<String>,
+
     /// Say what was decided about the extension, what it used and what held it
     #[arg(long)]
     pub(crate) report: bool,
@@ -189,7 +195,9 @@ Examples:
   echo 'export default (a, b) => a + b' | quadriga exec --language js --param 2 --param 3
   quadriga exec --language ts --isolation process sum.ts
   quadriga exec --language python --timeout 500ms --limit memory=64MiB work.py
-  quadriga exec --language python --permission 'env=[\"LANG\"]' --report work.py")]
+  quadriga exec --language python --permission 'env=[\"LANG\"]' --report work.py
+  quadriga exec --language js --permission kv=true --permission 'secrets=[\"token\"]' \
+    --secret token=env:API_TOKEN work.js")]
 pub(crate) struct ExecArgs {
     /// The language: javascript, typescript or python
     #[arg(long)]
@@ -218,6 +226,11 @@ pub(crate) struct ExecArgs {
     /// Let it do something, as in [permissions] of a manifest; may be repeated
     #[arg(long = "permission", value_name = "KEY=JSON", value_parser = setting)]
     pub(crate) permissions: Vec<(String, Json)>,
+
+    /// Give it a secret that it is permitted, as NAME=file:PATH or NAME=env:VARIABLE; may
+    /// be repeated
+    #[arg(long = "secret", value_name = "NAME=FROM")]
+    pub(crate) secrets: Vec<String>,
 
     /// Say what was decided about it, what it used and what held it
     #[arg(long)]

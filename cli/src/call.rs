@@ -11,6 +11,7 @@ use crate::failure::Failure;
 use crate::host;
 use crate::output::{Output, duration, millis};
 use crate::report::{self, Report};
+use crate::secrets;
 
 /// How much longer than the timeout a guest may take that cannot be interrupted.
 const GRACE: Duration = Duration::from_secs(1);
@@ -18,7 +19,8 @@ const GRACE: Duration = Duration::from_secs(1);
 /// Loads an extension and calls one of its methods.
 pub(crate) fn run(args: CallArgs, output: Output) -> Result<ExitCode> {
     let limits = report::limits(&args.limits)?;
-    let dispatcher = host::start_with(args.host.isolation, host::LOAD_TIMEOUT, limits)?;
+    let dispatcher =
+        host::start_with(args.host.isolation, host::LOAD_TIMEOUT, limits, secrets::read(&args.secrets)?)?;
     host::run(async move {
         let grant = args.grant.into();
         let others = LoadOptions { grant, ..LoadOptions::default() };

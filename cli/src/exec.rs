@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use quadriga::abi::Value;
-use quadriga::abi::limits::Span;
+use quadriga::abi::limits::{Limits, Span};
 use quadriga::abi::permission::Permissions;
 use quadriga::{Executed, Snippet};
 use serde_json::{Map, Value as Json, json};
@@ -15,6 +15,7 @@ use crate::failure::{Advice, Failure};
 use crate::host;
 use crate::output::{Output, duration, millis};
 use crate::report::{self, Report};
+use crate::secrets;
 
 /// Runs a loose piece of source code once.
 pub(crate) fn run(args: ExecArgs, output: Output) -> Result<ExitCode> {
@@ -33,7 +34,8 @@ pub(crate) fn run(args: ExecArgs, output: Output) -> Result<ExitCode> {
     }
     snippet.limits = snippet.limits.overlaid(&report::limits(&args.limits)?);
     snippet.parameters = encode(Some(Json::Array(args.params)))?;
-    let dispatcher = host::start(args.isolation, host::LOAD_TIMEOUT)?;
+    let secrets = secrets::read(&args.secrets)?;
+    let dispatcher = host::start_with(args.isolation, host::LOAD_TIMEOUT, Limits::default(), secrets)?;
     host::run(async move {
         let executed = dispatcher.execute(snippet).await?;
         dispatcher.shutdown().await;

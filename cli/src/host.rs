@@ -9,6 +9,8 @@ use quadriga::abi::limits::Limits;
 use quadriga::abi::{ExtensionId, Isolation};
 use quadriga::{Dispatcher, LoadOptions, Policy};
 
+use crate::secrets::Secrets;
+
 /// What shells expect of a command that ended by Ctrl-C: 128 and the signal's number.
 const INTERRUPTED: u8 = 130;
 
@@ -20,17 +22,19 @@ pub(crate) const LOAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Starts the engines. To be called on the main thread, as V8 demands.
 pub(crate) fn start(minimum_isolation: Isolation, load_timeout: Duration) -> Result<Dispatcher> {
-    start_with(minimum_isolation, load_timeout, Limits::default())
+    start_with(minimum_isolation, load_timeout, Limits::default(), Secrets::new())
 }
 
-/// The same, with ceilings for the limits of all that is loaded.
+/// The same, with ceilings for the limits of all that is loaded, and secrets for it.
 pub(crate) fn start_with(
     minimum_isolation: Isolation,
     load_timeout: Duration,
     limits: Limits,
+    secrets: Secrets,
 ) -> Result<Dispatcher> {
     let policy = Policy { minimum_isolation, load_timeout, limits, ..Policy::default() };
-    quadriga::builder().policy(policy).build().context("the dispatcher could not start its threads")
+    let builder = quadriga::builder().policy(policy).secrets(move |name| Ok(secrets.get(name).cloned()));
+    builder.build().context("the dispatcher could not start its threads")
 }
 
 /// Works until it is done or the user presses Ctrl-C.

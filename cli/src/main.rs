@@ -15,6 +15,7 @@ mod log;
 mod output;
 mod report;
 mod schema;
+mod secrets;
 
 use std::process::ExitCode;
 
