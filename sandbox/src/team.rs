@@ -11,7 +11,9 @@ use parking_lot::Mutex;
 use quadriga_abi::limits::{Limits, Span};
 use quadriga_abi::permission::Permissions;
 use quadriga_abi::{Description, Error, ErrorCode};
-use quadriga_core::{BoxFuture, Bridge, Call, Instance, Layer, Outcome, Pause, RESTORE, Unit, Usage};
+use quadriga_core::{
+    BoxFuture, Bridge, Call, Instance, Layer, Outcome, Pause, RESTORE, Unit, Usage, beside_calls,
+};
 
 use crate::confine::{LayerStatus, Report};
 use crate::jail::Jail;
@@ -166,7 +168,7 @@ impl Instance for Team {
     /// more than they may are ended; supervision starts the next with what is left.
     fn permissions_changed(&self, permissions: &Permissions) -> bool {
         // The host checks calls and connections each time.
-        let around = |all: &Permissions| Permissions { call: Vec::new(), net: Vec::new(), ..all.clone() };
+        let around = |all: &Permissions| Permissions { net: Vec::new(), ..beside_calls(all) };
         let (held, now) = (around(&self.held), around(permissions));
         let gone = held.beyond(&now);
         if !gone.is_empty() {

@@ -42,6 +42,10 @@ export interface Host {
   stream<T = any>(extension: string, method: string, ...args: Value[]): AsyncIterableIterator<T>;
   /** Writes to the host's log. */
   readonly log: Log;
+  /** What the extension keeps with its host, by key. It needs the permission `kv`. */
+  readonly kv: KeyValue;
+  /** The host's secrets that the extension was granted, under the permission `secrets`. */
+  readonly secrets: Secrets;
   /** The extension's settings: the manifest's defaults with the host's changes. */
   config<C = Record<string, any>>(): C;
   /**
@@ -52,6 +56,32 @@ export interface Host {
   readonly signal: AbortSignal;
   /** Whether the caller no longer waits: long work should look now and then, and stop. */
   cancelled(): boolean;
+}
+
+/** A key-value store. Each extension sees its own keys, of 1 to 512 bytes. */
+export interface KeyValue {
+  /** The value of a key, or `null`. */
+  get<V = any>(key: string): Promise<V | null>;
+  /**
+   * Puts a value in the place of the one before.
+   *
+   * @throws {QuadrigaError} `quota_exceeded` if there is no room for it.
+   */
+  put(key: string, value: Value): Promise<null>;
+  /** Takes a key away, and says whether it was there. */
+  delete(key: string): Promise<boolean>;
+  /** The keys that begin with `prefix`, in order: the first 1000, or the first 1000 after `after`. */
+  list(prefix?: string, after?: string): Promise<string[]>;
+}
+
+/** The host's secrets. */
+export interface Secrets {
+  /**
+   * The text of a secret.
+   *
+   * @throws {QuadrigaError} `unknown_secret` if the host does not have it.
+   */
+  get(name: string): Promise<string>;
 }
 
 /** The host's log. Values other than text are rendered for people. */

@@ -69,9 +69,9 @@ pub(crate) fn not_a_service(id: &ExtensionId, code: ErrorCode) -> Result<(), Err
     Err(Error::new(code, message).with_hint("choose another publisher"))
 }
 
-/// The permissions that runtimes see to: those beside what is asked for here and at every call,
-/// whatever runs the extension.
-pub(crate) fn beside_calls(permissions: &Permissions) -> Permissions {
+/// The permissions that runtimes see to. The others are asked for at every call of an extension or a
+/// service, whatever runs it.
+pub fn beside_calls(permissions: &Permissions) -> Permissions {
     Permissions { call: Vec::new(), kv: false, secrets: Vec::new(), ..permissions.clone() }
 }
 

@@ -174,6 +174,13 @@
     }
   }
 
+  // The functions of a service of the host.
+  function service(name, ...methods) {
+    const functions = { __proto__: null };
+    for (const method of methods) functions[method] = (...args) => call(`quadriga.${name}`, method, ...args);
+    return ObjectFreeze(functions);
+  }
+
   function logger(level) {
     return (...values) => op_qx_log(level, line(values));
   }
@@ -202,6 +209,8 @@
       warn: logger(3),
       error: logger(4),
     }),
+    kv: service("kv", "get", "put", "delete", "list"),
+    secrets: service("secrets", "get"),
     config: () => op_qx_config(),
     cancelled: () => op_qx_cancelled(),
   });

@@ -44,6 +44,13 @@ mod rust_async;
     feature = "python",
     target_os = "linux"
 ))]
+mod services;
+#[cfg(all(
+    feature = "process",
+    any(feature = "v8", feature = "quickjs"),
+    feature = "python",
+    target_os = "linux"
+))]
 mod snippets;
 #[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
 mod spans;

@@ -60,6 +60,46 @@ def cancelled() -> bool:
     return _host.cancelled()
 
 
+_Keys = list[str]
+
+
+class _KeyValue:
+    """What the extension keeps with its host, by key. It needs the permission `kv`.
+
+    Coroutines call `quadriga.kv` with `call_async` instead, so that others go on.
+    """
+
+    def get(self, key: str) -> Any:
+        """The value of a key, or None."""
+        return call("quadriga.kv", "get", key)
+
+    def put(self, key: str, value: Any) -> None:
+        """Puts a value in the place of the one before.
+
+        Raises QuadrigaError with the code `quota_exceeded` if there is no room for it.
+        """
+        call("quadriga.kv", "put", key, value)
+
+    def delete(self, key: str) -> bool:
+        """Takes a key away, and says whether it was there."""
+        return call("quadriga.kv", "delete", key)
+
+    def list(self, prefix: str = "", after: str | None = None) -> _Keys:
+        """The keys that begin with `prefix`, in order: the first 1000, or the first after `after`."""
+        return call("quadriga.kv", "list", prefix, after)
+
+
+class _Secrets:
+    """The host's secrets that the extension was granted, under the permission `secrets`."""
+
+    def get(self, name: str) -> str:
+        """The text of a secret.
+
+        Raises QuadrigaError with the code `unknown_secret` if the host does not have it.
+        """
+        return call("quadriga.secrets", "get", name)
+
+
 class _Log:
     """Writes lines to the host's log. What is printed gets there too, at the level info."""
 
@@ -79,4 +119,6 @@ class _Log:
         _host.log("error", str(message))
 
 
+kv = _KeyValue()
+secrets = _Secrets()
 log = _Log()

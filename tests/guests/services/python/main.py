@@ -1,0 +1,44 @@
+"""The tests' guest that uses the host's services."""
+
+from typing import Any
+
+from quadriga import QuadrigaError, host
+
+
+def get(key: str) -> Any:
+    return host.kv.get(key)
+
+
+def put(key: str, value: Any) -> None:
+    host.kv.put(key, value)
+
+
+def remove(key: str) -> bool:
+    return host.kv.delete(key)
+
+
+def keys(prefix: str, after: str | None = None) -> list[str]:
+    return host.kv.list(prefix, after)
+
+
+def secret(name: str) -> str:
+    return host.secrets.get(name)
+
+
+def caught(name: str) -> list[str]:
+    """What code that catches sees of a secret that it does not get."""
+    try:
+        host.secrets.get(name)
+    except QuadrigaError as error:
+        return [error.code, error.message]
+    return []
+
+
+def persist() -> str:
+    """Reads until that is denied, in one call."""
+    for _ in range(10_000_000):
+        try:
+            host.kv.get("k")
+        except QuadrigaError as error:
+            return error.code
+    return "never"

@@ -1,0 +1,44 @@
+//! The test guest that every language has for the services of the host.
+
+#[quadriga_sdk::extension]
+mod services {
+    use quadriga_sdk::{Error, Value, host};
+
+    pub fn get(key: String) -> Result<Option<Value>, Error> {
+        host::kv::get(&key)
+    }
+
+    pub fn put(key: String, value: Value) -> Result<(), Error> {
+        host::kv::put(&key, value)
+    }
+
+    pub fn remove(key: String) -> Result<bool, Error> {
+        host::kv::delete(&key)
+    }
+
+    pub fn keys(prefix: String, after: Option<String>) -> Result<Vec<String>, Error> {
+        host::kv::list(&prefix, after.as_deref())
+    }
+
+    pub fn secret(name: String) -> Result<String, Error> {
+        host::secrets::get(&name)
+    }
+
+    /// What code that catches sees of a secret that it does not get.
+    pub fn caught(name: String) -> Vec<String> {
+        match host::secrets::get(&name) {
+            Ok(_) => Vec::new(),
+            Err(error) => vec![error.code.to_string(), error.message.clone()],
+        }
+    }
+
+    /// Reads until that is denied, in one call.
+    pub fn persist() -> String {
+        for _ in 0..10_000_000 {
+            if let Err(error) = host::kv::get::<Value>("k") {
+                return error.code.to_string();
+            }
+        }
+        "never".to_owned()
+    }
+}
