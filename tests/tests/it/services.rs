@@ -11,13 +11,14 @@ use quadriga::{
     DecisionFilter, Dispatcher, Effect, Grant, KvQuota, LoadOptions, Policy, Reason, SecretString, Snippet,
     Verdict,
 };
-use quadriga_tests::{guest, with};
+use quadriga_tests::{granted, guest, with};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 use tracing_subscriber::fmt::format::FmtSpan;
 
 use crate::cli::command;
+use crate::zygotes::python;
 
 /// Where each language runs.
 const PLACES: &[(&str, Isolation)] = &[
@@ -171,6 +172,26 @@ async fn each_sees_its_own() {
         assert_eq!(guest.host.invoke::<String>(id, "get", &("k",)).await.unwrap(), *id);
         assert_eq!(guest.host.invoke::<Vec<String>>(id, "keys", &("", ())).await.unwrap(), ["k"]);
     }
+}
+
+/// Each of two calls waits for what the other one puts, in a worker of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_of_one_extension_see_the_same() {
+    let code = "import os\nfrom quadriga import host\n\n\ndef meet(own: str, other: str) -> list[int]:\n    \
+                host.kv.put(own, os.getpid())\n    while host.kv.get(other) is None:\n        pass\n    \
+                return [os.getpid(), host.kv.get(other)]\n";
+    let package = python("test.team", code);
+    let manifest = package.path().join("quadriga.toml");
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    let text = text.replace("[permissions]", "[permissions]\nkv = true");
+    std::fs::write(&manifest, text.replace("[runtime]", "[runtime]\nconcurrency = 2")).unwrap();
+    let host = quadriga_tests::host();
+    let options = LoadOptions { isolation: Some(Isolation::Process), ..granted() };
+    let id = host.load(package.path(), options).await.unwrap().to_string();
+    let meet = async |own, other| host.invoke::<[u32; 2]>(&id, "meet", &(own, other)).await.unwrap();
+    let (first, second) = tokio::join!(meet("a", "b"), meet("b", "a"));
+    assert_eq!(first, [second[1], second[0]]);
+    assert_ne!(first[0], first[1], "two processes");
 }
 
 /// Everything that anybody logs.
