@@ -261,6 +261,14 @@ impl Bridge {
         }
     }
 
+    /// Records a system call that the kernel refused to the extension's process, by its name, as
+    /// whoever runs it has seen. Only in the host's process.
+    pub fn refused(&self, call: &str) {
+        if let Host::Here(_, reach) = &self.inner.host {
+            reach.refused(call);
+        }
+    }
+
     /// Whether the extension is in a worker process, so that its host is another.
     pub fn is_remote(&self) -> bool {
         matches!(self.inner.host, Host::Elsewhere(_))

@@ -8,14 +8,13 @@ use quadriga_abi::limits::{ByteSize, Limits, Span};
 use quadriga_abi::manifest::Manifest;
 use quadriga_abi::permission::Permissions;
 use quadriga_abi::{Bytes, Error, ErrorCode, Isolation};
-use tempfile::TempDir;
 
 use crate::dispatcher::Core;
 use crate::load::retire;
 use crate::metrics::Tick;
 use crate::route::{Slot, suggest};
 use crate::ward::{Decision, DecisionFilter, Sample, Ward};
-use crate::{CallOptions, Dispatcher, Grant, Layer, LoadOptions, Runtime};
+use crate::{CallOptions, Dispatcher, Grant, Layer, LoadOptions, Runtime, TemporaryFolder};
 
 /// The method of the entry that a [`Language`] brings.
 const METHOD: &str = "run";
@@ -232,8 +231,8 @@ fn manifest(runtime: &dyn Runtime, language: &Language, snippet: &Snippet) -> Re
     Ok(manifest)
 }
 
-fn folder(language: &Language, source: &str) -> std::io::Result<TempDir> {
-    let folder = tempfile::Builder::new().prefix("quadriga-snippet-").tempdir()?;
+fn folder(language: &Language, source: &str) -> std::io::Result<TemporaryFolder> {
+    let folder = TemporaryFolder::new()?;
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(Path::new(name)), text);
     write(language.entry, language.wrapper)?;
     write(language.file, source)?;

@@ -161,3 +161,122 @@ impl<R: Runtime + ?Sized> Runtime for Arc<R> {
         (**self).load(unit, bridge)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{Dispatcher, LoadOptions, MockRuntime, Policy};
+
+    /// Answers otherwise than a runtime that leaves all to the defaults.
+    struct Odd {
+        inner: MockRuntime,
+        told: AtomicU32,
+        warmed: AtomicU32,
+    }
+
+    static LANGUAGES: [Language; 1] = [Language { names: &["odd"], file: "a", entry: "b", wrapper: "" }];
+
+    impl Runtime for Odd {
+        fn kind(&self) -> RuntimeKind {
+            RuntimeKind::new("odd")
+        }
+
+        fn engine(&self) -> String {
+            "Odd 1".to_owned()
+        }
+
+        fn is_concurrent(&self) -> bool {
+            true
+        }
+
+        fn support(&self) -> Support {
+            Support { isolation: Isolation::InProcess, limits: &[Limit::Memory], permissions: &["env"] }
+        }
+
+        fn languages(&self) -> &'static [Language] {
+            &LANGUAGES
+        }
+
+        fn warm_up(&self) -> BoxFuture<'_, ()> {
+            self.warmed.fetch_add(1, Ordering::Relaxed);
+            Box::pin(async {})
+        }
+
+        fn prepare(&self, _: &Unit) -> BoxFuture<'_, Result<Option<Arc<File>>, Error>> {
+            Box::pin(async { Ok(tempfile::tempfile().ok().map(Arc::new)) })
+        }
+
+        fn share_memory(&self, _: &Arc<MemoryPool>) {
+            self.told.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn load(&self, unit: Unit, bridge: Bridge) -> BoxFuture<'_, Result<Arc<dyn Instance>, Error>> {
+            assert!(unit.prepared.is_some(), "it was prepared by the same");
+            self.inner.load(unit, bridge)
+        }
+    }
+
+    /// Prepares what it loads, as those do that run it elsewhere.
+    struct Preparing(Arc<Odd>);
+
+    impl Runtime for Preparing {
+        fn kind(&self) -> RuntimeKind {
+            self.0.kind()
+        }
+
+        fn support(&self) -> Support {
+            self.0.support()
+        }
+
+        fn load(&self, unit: Unit, bridge: Bridge) -> BoxFuture<'_, Result<Arc<dyn Instance>, Error>> {
+            Box::pin(async move {
+                let prepared = Runtime::prepare(&self.0, &unit).await?;
+                Runtime::load(&self.0, Unit { prepared, ..unit }, bridge).await
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_shared_runtime_answers_as_the_one_that_is_shared() {
+        let inner = MockRuntime::new().echo("echo");
+        let odd = Arc::new(Odd { inner, told: AtomicU32::new(0), warmed: AtomicU32::new(0) });
+        let shared: &dyn Runtime = &odd;
+        assert_eq!((shared.kind().as_str(), shared.engine().as_str()), ("odd", "Odd 1"));
+        assert!(shared.is_concurrent());
+        let Support { isolation, limits, permissions } = shared.support();
+        assert_eq!(
+            (isolation, limits, permissions),
+            (Isolation::InProcess, &[Limit::Memory][..], &["env"][..])
+        );
+        assert_eq!(shared.languages()[0].names, ["odd"]);
+        shared.warm_up().await;
+        shared.share_memory(&MemoryPool::new(1));
+        assert_eq!((odd.warmed.load(Ordering::Relaxed), odd.told.load(Ordering::Relaxed)), (1, 1));
+
+        let folder = tempfile::tempdir().unwrap();
+        let manifest =
+            "[extension]\nid = 'a.b'\nversion = '1.0.0'\n[runtime]\nkind = 'odd'\nentry = 'main'\n";
+        std::fs::write(folder.path().join("quadriga.toml"), manifest).unwrap();
+        std::fs::write(folder.path().join("main"), "").unwrap();
+        let policy = Policy { load_timeout: Duration::from_secs(10), ..Policy::default() };
+        let host = Dispatcher::builder().runtime(Preparing(odd)).policy(policy).build().unwrap();
+        host.load(folder.path(), LoadOptions::default()).await.unwrap();
+        assert_eq!(host.status("a.b").unwrap().methods[0].name, "echo");
+    }
+
+    /// One that is left out would fall back to the default.
+    #[test]
+    fn each_method_is_passed_on() {
+        let source = include_str!("runtime.rs");
+        let methods = |begin: &str| {
+            let rest = source.split_once(begin).unwrap().1;
+            rest.split_once("\n}\n").unwrap().0.matches("\n    fn ").count()
+        };
+        let all = methods("pub trait Runtime");
+        assert!(all >= 9);
+        assert_eq!(methods("Runtime for Arc<R>"), all);
+    }
+}

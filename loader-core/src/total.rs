@@ -35,7 +35,7 @@ pub struct TotalMemory {
 #[derive(Debug)]
 pub struct MemoryPool {
     most: u64,
-    kept: OnceLock<Option<Arc<dyn Any + Send + Sync>>>,
+    kept: OnceLock<Result<Arc<dyn Any + Send + Sync>, String>>,
 }
 
 impl MemoryPool {
@@ -49,10 +49,17 @@ impl MemoryPool {
     }
 
     /// What holds extensions to it, for all runtimes that ask for one of this type. The first makes
-    /// it; `None` if it could not be made.
-    pub fn keeper<T: Send + Sync + 'static>(&self, make: impl FnOnce(u64) -> Option<T>) -> Option<Arc<T>> {
+    /// it.
+    ///
+    /// # Errors
+    /// Why it could not be made, each time.
+    pub fn keeper<T: Send + Sync + 'static>(
+        &self,
+        make: impl FnOnce(u64) -> Result<T, String>,
+    ) -> Result<Arc<T>, String> {
         let make = || make(self.most).map(|made| Arc::new(made) as Arc<dyn Any + Send + Sync>);
-        Arc::clone(self.kept.get_or_init(make).as_ref()?).downcast().ok()
+        let kept = self.kept.get_or_init(make).clone()?;
+        kept.downcast().map_err(|_| "runtimes of other sorts have one".to_owned())
     }
 }
 

@@ -8,7 +8,7 @@ use abi_stable::library::{RawLibrary, lib_header_from_raw_library};
 use object::{Architecture, Object, ObjectKind, ObjectSegment};
 use quadriga_abi::vtable::{ExtensionModuleRef, HostFunctionsRef};
 use quadriga_abi::{Error, ErrorCode};
-use tempfile::TempDir;
+use quadriga_core::TemporaryFolder;
 
 use crate::error;
 
@@ -17,7 +17,7 @@ pub(crate) struct Library {
     /// What it exports.
     pub(crate) module: ExtensionModuleRef,
     /// The file that backs its code, which stack traces read. `None` if that is not ours.
-    _copy: Option<TempDir>,
+    _copy: Option<TemporaryFolder>,
 }
 
 impl Library {
@@ -41,13 +41,13 @@ impl Library {
         let data = read(entry)?;
         let failed =
             |error| Error::new(ErrorCode::LoadFailed, format!("no private copy could be made: {error}"));
-        let copy = tempfile::Builder::new().prefix("quadriga-native-").tempdir().map_err(failed)?;
+        let copy = TemporaryFolder::new().map_err(failed)?;
         let path = copy.path().join(entry.file_name().unwrap_or(OsStr::new("library")));
         fs::write(&path, data).map_err(failed)?;
         Self::load(&path, Some(copy))
     }
 
-    fn load(path: &Path, copy: Option<TempDir>) -> Result<Self, Error> {
+    fn load(path: &Path, copy: Option<TemporaryFolder>) -> Result<Self, Error> {
         let raw = RawLibrary::load_at(path).map_err(|error| error::library(error, path))?;
         // Leaked at once: what failed to load may have left threads behind.
         let raw: &'static RawLibrary = Box::leak(Box::new(raw));

@@ -123,7 +123,8 @@ impl Default for Allowance {
 }
 
 impl Allowance {
-    /// Takes the records of a frame. `context` says what the host knows of a call.
+    /// Takes the records of a frame. `context` says what the host knows of a call. With `guarded`,
+    /// the host itself sees what would start a program.
     ///
     /// # Errors
     /// Says how the worker broke the contract.
@@ -131,6 +132,7 @@ impl Allowance {
         &self,
         payload: &[u8],
         bridge: &Bridge,
+        guarded: bool,
         context: impl Fn(u64) -> CallContext,
     ) -> Result<(), String> {
         if payload.len() > SIZE {
@@ -152,6 +154,7 @@ impl Allowance {
                 Record::More(kind, allowed, denied) if allowed.max(denied) <= MOST => {
                     bridge.claim_more(kind, allowed, denied);
                 }
+                Record::Spawns(amount) if amount <= MOST && guarded => {}
                 Record::Spawns(amount) if amount <= MOST => bridge.report(Counter::Spawns, amount),
                 Record::More(..) | Record::Spawns(_) => {
                     return Err(format!("a claim of more than {MOST} at once"));
@@ -162,7 +165,7 @@ impl Allowance {
     }
 
     /// Whether one more is kept.
-    fn keeps(&self) -> bool {
+    pub(crate) fn keeps(&self) -> bool {
         let (left, filled) = &mut *self.0.lock();
         let now = Instant::now();
         *left = (*left + (now - *filled).as_secs_f64() * f64::from(KEPT)).min(f64::from(KEPT));

@@ -51,6 +51,10 @@ pub(crate) const NET: u32 = 8;
 /// who sends.
 pub(crate) const LISTENER: u32 = 16;
 
+/// What the kernel asks about the worker comes with it, and nothing else. Never seen outside of here
+/// and of who sends.
+pub(crate) const WATCH: u32 = 32;
+
 /// The ids of calls that guests make have this bit, those of calls to them have not.
 pub(crate) const FROM_GUEST: u64 = 1 << 63;
 
@@ -77,8 +81,8 @@ pub(crate) enum Broken {
     Shared(String),
     #[error("{0} files, where {FILES} are the most that wait for their frames")]
     Files(usize),
-    #[error("a listening socket that nobody waits for, or none")]
-    Listener,
+    #[error("a file to serve that nobody waits for, or none")]
+    Handed,
     #[error("the connection ended within a frame")]
     CutOff,
 }
@@ -172,13 +176,15 @@ pub(crate) struct Reader {
     /// Where large payloads are.
     borrower: Borrower,
     /// Takes a listening socket, if one is awaited.
-    pub(crate) listener: Option<TakeListener>,
+    pub(crate) listener: Option<TakeFile>,
+    /// Takes what the kernel asks at, if that is awaited.
+    pub(crate) watch: Option<TakeFile>,
     /// The most bytes that a payload may have.
     pub(crate) most: usize,
 }
 
-/// What a worker's listening socket is given to.
-pub(crate) type TakeListener = Box<dyn FnOnce(OwnedFd) + Send>;
+/// What a file that a worker hands over is given to.
+pub(crate) type TakeFile = Box<dyn FnOnce(OwnedFd) + Send>;
 
 /// What a look at the connection gives.
 pub(crate) enum Next {
@@ -206,6 +212,7 @@ impl Reader {
             begun: None,
             borrower: Borrower::default(),
             listener: None,
+            watch: None,
             most,
         }
     }
@@ -277,10 +284,14 @@ impl Reader {
             return Ok(None);
         }
         let mut envelope = Envelope::decode(bytes.into())?;
-        if prefix.flags & LISTENER != 0 {
-            let (take, socket) =
-                self.listener.take().zip(self.borrower.files.pop_front()).ok_or(Broken::Listener)?;
-            take(socket);
+        let awaited = match prefix.flags & (LISTENER | WATCH) {
+            0 => None,
+            LISTENER => Some(self.listener.take()),
+            _ => Some(self.watch.take()),
+        };
+        if let Some(awaited) = awaited {
+            let (take, file) = awaited.zip(self.borrower.files.pop_front()).ok_or(Broken::Handed)?;
+            take(file);
             return self.whole();
         }
         if prefix.flags & LENT != 0 {

@@ -1,19 +1,19 @@
 //! What the worker of one extension is confined to, and what holds its processes together.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
-use std::{env, fs, io};
+use std::{env, io};
 
 use parking_lot::Mutex;
 use quadriga_abi::limits::{ByteSize, Limit, Limits};
 use quadriga_abi::permission::{FsMode, FsPermission};
 use quadriga_abi::{Error, ErrorCode, Isolation};
-use quadriga_core::Unit;
-use tempfile::TempDir;
+use quadriga_core::{TemporaryFolder, Unit};
 
-use crate::confine::{self, Access, Cgroup, CgroupLimits, ExecMemory, Grant, Net, PROXY_PORT, Plan};
+use crate::confine::{
+    self, Access, Cgroup, CgroupLimits, ExecMemory, Grant, Layer, LayerStatus, Net, PROXY_PORT, Plan, State,
+};
 
 /// What the engines and the system's libraries read. What a machine doesn't have is left out.
 const SYSTEM: [&str; 14] = [
@@ -66,33 +66,37 @@ pub(crate) static CGROUPS: LazyLock<bool> = LazyLock::new(|| {
     Cgroup::create("probe", &all).and_then(Cgroup::destroy).is_ok()
 });
 
+/// What all workers of a host are in, or why there is no such thing.
+pub(crate) type Around = Result<Arc<Cgroup>, String>;
+
 /// What is around the workers of one extension, for as long as they live.
 pub(crate) struct Jail {
     pub(crate) plan: Plan,
     pub(crate) cgroup: Option<Arc<Cgroup>>,
+    /// How far cgroups hold them.
+    pub(crate) held: Vec<LayerStatus>,
     /// What the cgroup is set to.
     limits: Mutex<CgroupLimits>,
     /// How many workers share it.
     workers: u64,
     /// Removed with all that the extension left there.
-    _scratch: TempDir,
+    _scratch: TemporaryFolder,
 }
 
 impl Jail {
-    /// `outer` is what its memory counts for too, if that is limited.
+    /// `around` is what its memory counts for too, if that is limited.
     pub(crate) fn new(
         isolation: Isolation,
         exec_memory: ExecMemory,
         unit: &Unit,
-        outer: Option<&Arc<Cgroup>>,
+        around: Option<Around>,
         workers: usize,
     ) -> Result<Self, Error> {
         let failed = |error: io::Error| {
             let message = format!("there is no place for the extension's own files: {error}");
             Error::new(ErrorCode::LoadFailed, message)
         };
-        let scratch = tempfile::Builder::new().prefix("quadriga-").tempdir().map_err(failed)?;
-        fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o700)).map_err(failed)?;
+        let scratch = TemporaryFolder::new().map_err(failed)?;
         let folder = scratch.path().canonicalize().map_err(failed)?;
         let mut plan = Plan::new(isolation, &unit.root);
         plan.env = environment(unit, &folder);
@@ -102,11 +106,18 @@ impl Jail {
         plan.grants = unit.permissions.fs.iter().map(|asked| grant(unit, asked)).collect::<Result<_, _>>()?;
         plan.exec_memory = exec_memory;
         plan.memfd = true;
+        plan.watched = true;
         plan.limits.open_files = unit.limits.open_files.map(u64::from);
         let workers = workers as u64;
         let limits = CgroupLimits::default().with(&unit.limits, workers);
-        let cgroup = cgroup(unit, &limits, outer)?;
-        Ok(Self { plan, cgroup, limits: Mutex::new(limits), workers, _scratch: scratch })
+        let (total, outer) = match around {
+            None => (None, None),
+            Some(Ok(outer)) => (Some(reached(Layer::TotalMemory, outer.describe())), Some(outer)),
+            Some(Err(why)) => (Some(not_reached(Layer::TotalMemory, why)), None),
+        };
+        let (cgroup, own) = cgroup(unit, &limits, outer.as_ref())?;
+        let held = std::iter::once(own).chain(total).collect();
+        Ok(Self { plan, cgroup, held, limits: Mutex::new(limits), workers, _scratch: scratch })
     }
 
     /// Lets the extension at the host's proxy, which asks its permissions each time. Not whether it
@@ -177,17 +188,30 @@ fn cgroup(
     unit: &Unit,
     limits: &CgroupLimits,
     outer: Option<&Arc<Cgroup>>,
-) -> Result<Option<Arc<Cgroup>>, Error> {
+) -> Result<(Option<Arc<Cgroup>>, LayerStatus), Error> {
     let name = unit.manifest.extension.id.as_str();
     let made = match outer {
         Some(outer) => Cgroup::create_within(outer, name, limits),
         None => Cgroup::create(name, limits),
     };
     match made {
-        Ok(cgroup) => Ok(Some(Arc::new(cgroup))),
-        Err(_) if *limits == CgroupLimits::default() && outer.is_none() => Ok(None),
+        Ok(cgroup) => {
+            let status = reached(Layer::Cgroup, cgroup.describe());
+            Ok((Some(Arc::new(cgroup)), status))
+        }
+        Err(error) if *limits == CgroupLimits::default() && outer.is_none() => {
+            Ok((None, not_reached(Layer::Cgroup, error.to_string())))
+        }
         Err(error) => Err(unavailable(&error)),
     }
+}
+
+fn reached(layer: Layer, note: String) -> LayerStatus {
+    LayerStatus { layer, state: State::Reached, note }
+}
+
+fn not_reached(layer: Layer, note: String) -> LayerStatus {
+    LayerStatus { layer, state: State::NotReached, note }
 }
 
 impl CgroupLimits {

@@ -19,6 +19,7 @@ mod process;
 mod program;
 mod proxy;
 mod runtime;
+mod sentry;
 mod shared;
 mod streams;
 mod team;

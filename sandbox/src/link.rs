@@ -29,6 +29,7 @@ use crate::frame::{Frame, INPUT, Reader};
 use crate::job::Greeting;
 use crate::nursery::Child;
 use crate::proxy;
+use crate::sentry;
 use crate::streams::{Sink, Streams, Wire};
 use answer::Answer;
 use cpu::{Backstop, Timed};
@@ -65,6 +66,10 @@ pub(crate) struct Link {
     pub(crate) proxied: AtomicBool,
     /// Serves that.
     proxy: Mutex<Option<AbortHandle>>,
+    /// Says no to what the kernel asks about the worker.
+    sentry: Mutex<Option<AbortHandle>>,
+    /// That is there.
+    guarded: AtomicBool,
     /// Why it is gone.
     fate: OnceLock<Error>,
     /// The fate, once the process is gone.
@@ -122,6 +127,8 @@ impl Link {
             loading: Mutex::new(Some(loading)),
             proxied: AtomicBool::new(false),
             proxy: Mutex::default(),
+            sentry: Mutex::default(),
+            guarded: AtomicBool::new(false),
             fate: OnceLock::new(),
             over: watch::Sender::new(None),
             dismissed: AtomicBool::new(false),
@@ -129,12 +136,19 @@ impl Link {
             in_freezer: AtomicBool::new(false),
             pings: Mutex::default(),
         });
-        let serving = Arc::downgrade(&link);
-        link.reading.reader.lock().listener = Some(Box::new(move |listener| {
+        let [serving, watching] = [Arc::downgrade(&link), Arc::downgrade(&link)];
+        let mut reader = link.reading.reader.lock();
+        reader.listener = Some(Box::new(move |listener| {
             if let Some(link) = serving.upgrade() {
                 link.serve_network(listener);
             }
         }));
+        reader.watch = Some(Box::new(move |watch| {
+            if let Some(link) = watching.upgrade() {
+                link.watch(watch);
+            }
+        }));
+        drop(reader);
         let reading = Arc::clone(&link);
         std::thread::Builder::new().name(name).spawn(move || reading.read()).map_err(|error| {
             link.child.kill();
@@ -225,7 +239,7 @@ impl Link {
                 *self.proxy.lock() = Some(proxy);
                 // Whoever ended the worker meanwhile has not seen it.
                 if self.fate.get().is_some() {
-                    self.close_network();
+                    self.stop_serving();
                 }
             }
             Err(error) => {
@@ -235,9 +249,26 @@ impl Link {
         }
     }
 
-    fn close_network(&self) {
-        if let Some(proxy) = self.proxy.lock().take() {
-            proxy.abort();
+    /// Answers what the kernel asks about the worker.
+    fn watch(&self, watch: OwnedFd) {
+        match sentry::serve(watch, self.bridge.clone(), &self.handle) {
+            Ok(sentry) => {
+                *self.sentry.lock() = Some(sentry);
+                self.guarded.store(true, Ordering::Release);
+                // Whoever ended the worker meanwhile has not seen it.
+                if self.fate.get().is_some() {
+                    self.stop_serving();
+                }
+            }
+            Err(error) => self.end(self.broke(&format!("a watch that cannot be used: {error}"))),
+        }
+    }
+
+    fn stop_serving(&self) {
+        for task in [&self.proxy, &self.sentry] {
+            if let Some(task) = task.lock().take() {
+                task.abort();
+            }
         }
     }
 
@@ -318,7 +349,7 @@ impl Link {
             return;
         }
         let why = self.gone();
-        self.close_network();
+        self.stop_serving();
         if let Some(loading) = self.loading.lock().take() {
             let _ = loading.send(Err(why.clone()));
         }

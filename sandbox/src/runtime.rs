@@ -6,8 +6,8 @@ use quadriga_abi::limits::Limit;
 use quadriga_abi::{Error, Isolation, RuntimeKind};
 use quadriga_core::{BoxFuture, Bridge, Instance, Language, MemoryPool, Runtime, Support, Unit};
 
-use crate::confine::{Cgroup, ExecMemory};
-use crate::jail::{self, Jail};
+use crate::confine::{self, Cgroup, ExecMemory};
+use crate::jail::{self, Around, Jail};
 use crate::process::late;
 use crate::team::Team;
 
@@ -103,8 +103,8 @@ impl Runtime for ProcessRuntime {
             let unit = Unit { prepared: self.prepare_in_time(&unit).await?, ..unit };
             let workers = if self.inner.is_concurrent() { None } else { unit.manifest.runtime.concurrency };
             let workers = workers.map_or(1, |n| usize::from(n.get()));
-            let (isolation, around) = (self.support.isolation, self.around());
-            let mut jail = Jail::new(isolation, self.exec_memory, &unit, around.as_ref(), workers)?;
+            let (isolation, around) = (self.support.isolation, self.around(Cgroup::create_around));
+            let mut jail = Jail::new(isolation, self.exec_memory, &unit, around, workers)?;
             if !self.connects && !unit.manifest.permissions.net.is_empty() {
                 jail.open_to_proxy();
             }
@@ -115,10 +115,18 @@ impl Runtime for ProcessRuntime {
 }
 
 impl ProcessRuntime {
-    /// What holds all workers of the host to the memory that they may use together. Where there
-    /// are no cgroups it is the dispatcher alone that looks.
-    fn around(&self) -> Option<Arc<Cgroup>> {
-        self.memory.get()?.keeper(|most| Cgroup::create_around("all", most).ok())
+    /// What holds all workers of the host to the memory that they may use together, if that is
+    /// limited. Where it cannot be made it is the dispatcher alone that looks, which is said once here
+    /// and in the layers of each worker.
+    fn around(&self, make: impl FnOnce(&str, u64) -> Result<Cgroup, confine::Error>) -> Option<Around> {
+        let pool = self.memory.get()?;
+        Some(pool.keeper(|most| {
+            make("all", most).map_err(|error| {
+                let why = error.to_string();
+                tracing::warn!(why, "no cgroup holds the workers to their memory together");
+                why
+            })
+        }))
     }
 }
 

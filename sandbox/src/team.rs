@@ -153,7 +153,7 @@ impl Instance for Team {
             state: status.state.to_string(),
             note: status.note.clone(),
         };
-        self.report.layers.iter().map(layer).collect()
+        self.report.layers.iter().chain(&self.jail.held).map(layer).collect()
     }
 
     /// What the cgroup of all and their engines hold them to can change; what a process was told at

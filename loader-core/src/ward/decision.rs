@@ -48,6 +48,8 @@ pub struct Decision {
 pub enum Subject {
     /// Something that the extension tried.
     Access(AccessKind),
+    /// A system call that the kernel refused its process, and that no permission gives.
+    Kernel,
     /// Something that the host or an alert did to it: a grant, a limit, a quarantine.
     Management,
 }
@@ -89,6 +91,8 @@ pub enum Reason {
     Operator,
     /// An alert led to it.
     Alert,
+    /// The kernel refused it, as the host had told it to.
+    Kernel,
     /// The extension's instance ended.
     Crash,
     /// Its worker or the kernel decided so, though the host would not have: by permissions of an
@@ -163,9 +167,19 @@ impl DecisionLog {
     ) {
         let kind = access.kind();
         self.counts[kind as usize][Verdict::Denied as usize].fetch_add(1, Relaxed);
-        let what = access.to_string();
-        tracing::info!(target: "quadriga::audit", extension = extension.as_str(), call, what, ?reason, claimed, "denied");
         let said = Said { subject: Subject::Access(kind), verdict: Verdict::Denied, reason, claimed };
+        self.refuse(extension, call, access.to_string(), said);
+    }
+
+    /// Records a system call that the kernel refused.
+    pub(crate) fn kernel(&self, extension: &ExtensionId, what: String) {
+        let (subject, verdict, reason) = (Subject::Kernel, Verdict::Denied, Reason::Kernel);
+        self.refuse(extension, 0, what, Said { subject, verdict, reason, claimed: false });
+    }
+
+    fn refuse(&self, extension: &ExtensionId, call: u64, what: String, said: Said) {
+        let Said { reason, claimed, .. } = said;
+        tracing::info!(target: "quadriga::audit", extension = extension.as_str(), call, what, ?reason, claimed, "denied");
         self.record(extension, call, what, said);
     }
 

@@ -286,6 +286,12 @@ impl Reach {
         }
     }
 
+    /// Counts and records a system call that the kernel refused.
+    pub(crate) fn refused(&self, call: &str) {
+        self.ward.log.kernel(&self.ward.id, format!("make the system call {call}"));
+        self.meter.denied.fetch_add(1, Relaxed);
+    }
+
     /// What would be said to an access, and why.
     pub(crate) fn verdict(&self, access: &Access<'_>) -> Result<(), Reason> {
         if self.covers(&self.view.load().permissions, access) {

@@ -16,6 +16,7 @@
 //! | network namespace | used where it is there; for network by proxy | unless all network is granted |
 //! | PID namespace | if subprocesses are granted | yes |
 //! | user namespace | for what needs it | for an ordinary user |
+//! | a watch over what seccomp refuses | used where it is there | used where it is there |
 //!
 //! A layer that is demanded and can't be reached is an error. Nothing is left out silently.
 //!
@@ -80,10 +81,12 @@ mod seccomp;
 pub(crate) mod sys;
 mod syscalls;
 mod warden;
+pub(crate) mod watch;
 
 use std::fs;
 use std::io;
 use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 
 use quadriga_abi::Isolation;
 
@@ -91,6 +94,7 @@ pub use self::cgroup::{Cgroup, CgroupLimits, CgroupUsage};
 pub use self::plan::{Access, ExecMemory, Grant, Net, Plan, ProcessLimits, RunAs};
 pub use self::probe::probe;
 pub use self::report::{Error, Layer, LayerStatus, Report, State};
+pub use self::watch::Refusal;
 
 use self::report::Outcome;
 
@@ -115,17 +119,28 @@ pub const PROXY_PORT: u16 = 3128;
 /// not be used, or the process is not fit to be confined. It may be half confined then: report the
 /// error and exit.
 pub fn enter(plan: &Plan) -> Result<Report, Error> {
-    enter_with_proxy(plan).map(|(report, _)| report)
+    enter_with(plan).map(|entered| entered.report)
 }
 
-/// The same, and returns the listening socket inside of the worker's network namespace, if the plan
-/// asks for [`Net::Proxy`]: what the worker connects to at [`PROXY_PORT`] of 127.0.0.1. It is for the
-/// supervisor, who accepts on it, and who gets it by a Unix socket.
+/// How far a process is confined, and what is for its supervisor, who gets it by a Unix socket.
+#[derive(Debug)]
+pub struct Entered {
+    /// How far.
+    pub report: Report,
+    /// The listening socket inside of the worker's network namespace, if the plan asks for
+    /// [`Net::Proxy`]: what the worker connects to at [`PROXY_PORT`] of 127.0.0.1.
+    pub proxy: Option<TcpListener>,
+    /// Where the kernel asks about what the plan has watched, if that can be had. While nobody
+    /// answers, whoever is asked about waits; when all have closed it, such calls fail (`ENOSYS`).
+    pub watch: Option<OwnedFd>,
+}
+
+/// The same as [`enter`], with what is for the supervisor.
 ///
 /// # Errors
 ///
 /// As for [`enter`].
-pub fn enter_with_proxy(plan: &Plan) -> Result<(Report, Option<TcpListener>), Error> {
+pub fn enter_with(plan: &Plan) -> Result<Entered, Error> {
     plan.check()?;
     if process::threads()? != 1 {
         return Err(Error::Threads);
@@ -142,7 +157,8 @@ pub fn enter_with_proxy(plan: &Plan) -> Result<(Report, Option<TcpListener>), Er
         fs::metadata(path).map_err(|error| Error::Path { path: path.to_owned(), error })?;
     }
     confine(plan, &mut layers)?;
-    Ok((Report { isolation: plan.isolation, layers: layers.reached }, layers.listener))
+    let report = Report { isolation: plan.isolation, layers: layers.reached };
+    Ok(Entered { report, proxy: layers.listener, watch: layers.watch })
 }
 
 /// The layers that don't depend on how the process was started.
@@ -165,7 +181,13 @@ fn confine(plan: &Plan, layers: &mut Layers<'_>) -> Result<(), Error> {
     layers.put(Layer::Capabilities, caps::drop_all())?;
     layers.put(Layer::Landlock, landlock::restrict(plan))?;
     layers.put(Layer::Limits, rlimit::set(&plan.limits))?;
-    layers.put(Layer::Seccomp, seccomp::install(plan, mounted))
+    let watch = plan.watched.then(|| seccomp::watch(plan)).transpose();
+    let outcome = watch.and_then(|watch| {
+        layers.watch = watch;
+        layers.watch.as_ref().map_or(Outcome::not_asked(), |_| Outcome::reached())
+    });
+    layers.put(Layer::Watch, outcome)?;
+    layers.put(Layer::Seccomp, seccomp::install(plan, mounted, layers.watch.is_some()))
 }
 
 /// What was reached so far, held against what the plan demands.
@@ -175,11 +197,13 @@ struct Layers<'a> {
     reached: Vec<LayerStatus>,
     /// For a proxy, once there is a network namespace.
     listener: Option<TcpListener>,
+    /// For whoever watches.
+    watch: Option<OwnedFd>,
 }
 
 impl<'a> Layers<'a> {
     fn demanding(plan: &'a Plan) -> Self {
-        Self { demands: Some(plan), reached: Vec::new(), listener: None }
+        Self { demands: Some(plan), reached: Vec::new(), listener: None, watch: None }
     }
 
     fn state(&self, layer: Layer) -> State {
@@ -210,7 +234,7 @@ fn demands(plan: &Plan, layer: Layer) -> bool {
         Layer::PidNamespace => namespace::wants_pids(plan),
         Layer::UserNamespace => plan.limits.processes.is_some() || namespace::wants_pids(plan),
         Layer::Disk => plan.scratch_size.is_some(),
-        Layer::Cgroup => false,
+        Layer::Watch | Layer::Cgroup | Layer::TotalMemory => false,
         _ => true,
     }
 }

@@ -48,6 +48,9 @@ pub struct Plan {
     /// Whether files in memory may be made (`memfd_create`). Otherwise there seem to be none
     /// (`ENOSYS`), which engines that use them know how to do without.
     pub memfd: bool,
+    /// Whether the supervisor wants to know of system calls that are refused, and answers at
+    /// [`Entered::watch`](super::Entered::watch). Where that cannot be had, they are refused unseen.
+    pub watched: bool,
     /// Limits of each process.
     pub limits: ProcessLimits,
 }
@@ -87,7 +90,7 @@ pub enum Net {
     /// None; the network namespace is empty as well, where there is one.
     Denied,
     /// TCP connections, in a network namespace in which there is nothing but a listening socket for
-    /// the supervisor to accept on: see [`enter_with_proxy`](super::enter_with_proxy).
+    /// the supervisor to accept on: see [`Entered::proxy`](super::Entered::proxy).
     Proxy,
     /// TCP and UDP over IP, to and from anywhere.
     Any,
@@ -145,6 +148,7 @@ impl Plan {
             subprocess: false,
             exec_memory: ExecMemory::Denied,
             memfd: false,
+            watched: false,
             limits: ProcessLimits::default(),
         }
     }

@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, Signal, WaitOptions};
 
-use super::{Cgroup, CgroupLimits, Layer, LayerStatus, Layers, Plan, State, confine, sys};
+use super::{Cgroup, CgroupLimits, Error, Layer, LayerStatus, Layers, Plan, State, confine, sys};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -23,7 +23,9 @@ pub fn probe() -> Vec<LayerStatus> {
     // What comes after a private root is tried without it, in case that one failed half way.
     layers.retain(|status| of_container(status.layer));
     layers.extend(probe_level(Isolation::Process).into_iter().filter(|status| !of_container(status.layer)));
-    layers.push(probe_cgroup());
+    let limits = CgroupLimits { memory: Some(64 << 20), cpu_share: Some(1.0), processes: Some(16) };
+    layers.push(probe_cgroup(Layer::Cgroup, Cgroup::create("probe", &limits)));
+    layers.push(probe_cgroup(Layer::TotalMemory, Cgroup::create_around("probe", 64 << 20)));
     layers
 }
 
@@ -42,8 +44,8 @@ fn of_container(layer: Layer) -> bool {
 
 fn probe_level(level: Isolation) -> Vec<LayerStatus> {
     in_child(|| {
-        let plan = Plan { parent: parent(), ..Plan::new(level, "/usr") };
-        let mut layers = Layers { demands: None, reached: Vec::new(), listener: None };
+        let plan = Plan { parent: parent(), watched: true, ..Plan::new(level, "/usr") };
+        let mut layers = Layers { demands: None, reached: Vec::new(), listener: None, watch: None };
         // Without demands, the only errors are those of paths, which the layers say as well.
         let _ = confine(&plan, &mut layers);
         layers.reached
@@ -108,14 +110,13 @@ fn wait(child: Pid) -> io::Result<()> {
     }
 }
 
-fn probe_cgroup() -> LayerStatus {
-    let limits = CgroupLimits { memory: Some(64 << 20), cpu_share: Some(1.0), processes: Some(16) };
-    let tried = Cgroup::create("probe", &limits).and_then(|group| {
+fn probe_cgroup(layer: Layer, made: Result<Cgroup, Error>) -> LayerStatus {
+    let tried = made.and_then(|group| {
         let how = group.describe();
         group.destroy().map(|()| how)
     });
     match tried {
-        Ok(note) => LayerStatus { layer: Layer::Cgroup, state: State::Reached, note },
-        Err(error) => LayerStatus { layer: Layer::Cgroup, state: State::NotReached, note: error.to_string() },
+        Ok(note) => LayerStatus { layer, state: State::Reached, note },
+        Err(error) => LayerStatus { layer, state: State::NotReached, note: error.to_string() },
     }
 }

@@ -67,10 +67,14 @@ pub enum Layer {
     Landlock,
     /// Limits of each process.
     Limits,
+    /// The kernel asks the supervisor about telling system calls before it refuses them.
+    Watch,
     /// System calls by rule.
     Seccomp,
     /// Limits of all processes of a worker together, which the supervisor sets.
     Cgroup,
+    /// A limit of the memory of all workers of a supervisor together.
+    TotalMemory,
 }
 
 /// How far a layer was reached.
@@ -178,8 +182,10 @@ impl fmt::Display for Layer {
             Self::Capabilities => "dropped capabilities",
             Self::Landlock => "Landlock",
             Self::Limits => "rlimits",
+            Self::Watch => "a watch over refused system calls",
             Self::Seccomp => "seccomp",
             Self::Cgroup => "a cgroup",
+            Self::TotalMemory => "a cgroup around all workers (total memory)",
         })
     }
 }

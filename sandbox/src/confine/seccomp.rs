@@ -1,15 +1,19 @@
 //! seccomp: two filters, of which the kernel takes the stricter answer.
 //!
-//! The first allows what [`syscalls`](super::syscalls) lists; all else doesn't exist. The second
-//! denies with `EPERM` what would be dangerous, or dangerous with these arguments, and has the kernel
-//! log it. `clone3` is in neither: its flags are out of a filter's reach, and libc falls back to
-//! `clone`.
+//! The one allows what [`syscalls`](super::syscalls) lists; all else doesn't exist. The other denies
+//! with `EPERM` what would be dangerous, or dangerous with these arguments, and has the kernel log it.
+//! `clone3` is in neither: its flags are out of a filter's reach, and libc falls back to `clone`.
+//!
+//! Where the supervisor watches, a third one, which comes first, has the kernel ask it about the most
+//! telling of what is denied: see [`watch`](super::watch). An error counts as stricter than a
+//! question, so the other two let pass what this one asks about.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::io;
+use std::os::fd::OwnedFd;
 
-use libc::{c_int, c_long};
+use libc::{BPF_K, BPF_RET, SECCOMP_RET_TRACE, SECCOMP_RET_USER_NOTIF, c_int, c_long};
 use quadriga_abi::Isolation;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
@@ -19,7 +23,7 @@ use seccompiler::{
 use super::report::Outcome;
 use super::syscalls::{
     ALLOWED, DENIED, IOCTLS, LEGACY, LEGACY_DENIED, LEGACY_METADATA, LEGACY_PROCESSES, LEGACY_WATCHES,
-    LISTEN, METADATA, PRCTLS, PROCESSES, SOCKETS, TYPING, WATCHES,
+    LISTEN, METADATA, PRCTLS, PROCESSES, SOCKETS, TELLING, TYPING, WATCHES,
 };
 use super::{ExecMemory, Net, Plan, State, process, sys};
 
@@ -38,16 +42,39 @@ const CLONE_APART: [c_int; 9] = [
 /// The bits of a socket's type that aren't flags.
 const SOCK_TYPE_MASK: u64 = 0xF;
 
-/// With `guarded`, mounts keep the process from changing what it may not write.
-pub(super) fn install(plan: &Plan, guarded: bool) -> io::Result<Outcome> {
+/// Has the kernel ask about what is telling, and returns where it asks.
+pub(super) fn watch(plan: &Plan) -> io::Result<OwnedFd> {
+    // The crate has no action for it, and nothing else of ours leaves anything to a tracer.
+    let mut asks = telling(plan, process::pid()).compile((SeccompAction::Allow, SeccompAction::Trace(0)))?;
+    for instruction in &mut asks {
+        if u32::from(instruction.code) == BPF_RET | BPF_K && instruction.k == SECCOMP_RET_TRACE {
+            instruction.k = SECCOMP_RET_USER_NOTIF;
+        }
+    }
+    sys::install_watch(&asks)
+}
+
+/// With `guarded`, mounts keep the process from changing what it may not write. With `watched`, the
+/// kernel asks about what is telling.
+pub(super) fn install(plan: &Plan, guarded: bool, watched: bool) -> io::Result<Outcome> {
     let denied = (SeccompAction::Allow, SeccompAction::Errno(libc::EPERM as u32));
     let unknown = (SeccompAction::Errno(libc::ENOSYS as u32), SeccompAction::Allow);
     // Both are made before the first is installed, and of two equally strict answers the later counts.
-    let allow = allowed(plan, guarded).compile(unknown)?;
-    let deny = denied_with(plan, guarded, process::pid()).compile(denied)?;
+    let mut allow = allowed(plan, guarded);
+    let mut deny = quietly_denied(plan, guarded);
+    match watched {
+        true => _ = allow.all(TELLING).when_any(libc::SYS_ioctl, TYPING.map(|request| is(1, request))),
+        false => deny.add(telling(plan, process::pid())),
+    }
+    let (allow, deny) = (allow.compile(unknown)?, deny.compile(denied)?);
     sys::install_filter(&allow, false)?;
     sys::install_filter(&deny, true)?;
     Outcome::noted(State::Reached, if guarded { "" } else { "no changes of modes, owners and times" })
+}
+
+/// Whether these flags of `clone` make something that is no child like any other.
+pub(super) fn is_apart(flags: u64) -> bool {
+    CLONE_APART.iter().any(|flag| flags & *flag as u64 != 0)
 }
 
 fn allowed(plan: &Plan, guarded: bool) -> Rules {
@@ -75,8 +102,8 @@ fn allowed(plan: &Plan, guarded: bool) -> Rules {
     rules
 }
 
-/// What is denied by name; `own` is the pid of the process.
-fn denied_with(plan: &Plan, guarded: bool, own: u32) -> Rules {
+/// What is denied by name, and may well happen by itself.
+fn quietly_denied(plan: &Plan, guarded: bool) -> Rules {
     let mut rules = Rules::default();
     rules.all(DENIED).all(LEGACY_DENIED);
     if !guarded {
@@ -85,18 +112,21 @@ fn denied_with(plan: &Plan, guarded: bool, own: u32) -> Rules {
     if plan.isolation != Isolation::Container {
         rules.all(WATCHES).all(LEGACY_WATCHES);
     }
-    for request in TYPING {
-        rules.when(libc::SYS_ioctl, &[is(1, request)]);
-    }
     // A file that becomes ready signals whom it was told to.
     for command in [libc::F_SETOWN, F_SETSIG, F_SETOWN_EX] {
         rules.when(libc::SYS_fcntl, &[is(1, command as u64)]);
     }
-    for flag in CLONE_APART {
-        rules.when(libc::SYS_clone, &[has(0, flag as u64)]);
-    }
-    processes(&mut rules, plan.subprocess, own);
     memory(&mut rules, plan.exec_memory);
+    rules
+}
+
+/// What is denied by name, and that somebody has to want; `own` is the pid of the process.
+fn telling(plan: &Plan, own: u32) -> Rules {
+    let mut rules = Rules::default();
+    rules.all(TELLING);
+    rules.when_any(libc::SYS_ioctl, TYPING.map(|request| is(1, request)));
+    rules.when_any(libc::SYS_clone, CLONE_APART.map(|flag| has(0, flag as u64)));
+    processes(&mut rules, plan.subprocess, own);
     sockets(&mut rules, &plan.net);
     rules
 }
@@ -215,6 +245,18 @@ impl Rules {
         self
     }
 
+    fn when_any<const N: usize>(&mut self, call: c_long, conditions: [Condition; N]) -> &mut Self {
+        for condition in conditions {
+            self.when(call, &[condition]);
+        }
+        self
+    }
+
+    /// Those of another list too, which is about other calls.
+    fn add(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
     fn compile(&self, (mismatch, matched): (SeccompAction, SeccompAction)) -> io::Result<BpfProgram> {
         let rules = self.0.iter().map(|(call, lists)| {
             let rules = lists.iter().map(|conditions| {
@@ -239,7 +281,7 @@ mod tests {
 
     #[test]
     fn no_call_is_both_allowed_and_denied() {
-        let denied: Vec<_> = DENIED.iter().chain(LEGACY_DENIED).collect();
+        let denied: Vec<_> = DENIED.iter().chain(LEGACY_DENIED).chain(TELLING).collect();
         let mut allowed = [ALLOWED, LEGACY, METADATA, LEGACY_METADATA, WATCHES, LEGACY_WATCHES].concat();
         assert_eq!(allowed.iter().filter(|call| denied.contains(call)).count(), 0);
         let count = allowed.len();
@@ -249,6 +291,18 @@ mod tests {
         // What is denied unless it was granted has to be there when it is.
         for call in [PROCESSES, LEGACY_PROCESSES, SOCKETS, LISTEN].concat() {
             assert!(allowed.contains(&call), "{call}");
+        }
+    }
+
+    #[test]
+    fn what_the_host_is_told_of_has_a_name_and_is_not_denied_twice() {
+        for net in [Net::Denied, Net::Proxy, Net::Any] {
+            let plan = Plan { net, ..Plan::new(Isolation::Process, "/usr") };
+            let quiet = quietly_denied(&plan, false);
+            for call in telling(&plan, 1).0.keys() {
+                assert!(super::super::syscalls::name(*call as c_long).is_some(), "{call}");
+                assert!(!quiet.0.contains_key(call), "{call}");
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::ptr;
 
+use rustix::ioctl::{Opcode, Updater, ioctl, opcode};
 use rustix::net::{AddressFamily, SocketType};
 use rustix::process::Pid;
 use rustix::thread::UnshareFlags;
@@ -137,17 +138,45 @@ pub(super) fn set_variable(name: &CStr, value: &CStr) -> io::Result<()> {
 /// Installs a seccomp filter for this thread and those that it starts. With `log`, the kernel logs
 /// the calls that it denies.
 pub(super) fn install_filter(program: &[sock_filter], log: bool) -> io::Result<()> {
+    seccomp(program, if log { libc::SECCOMP_FILTER_FLAG_LOG } else { 0 }).map(drop)
+}
+
+/// The same for a filter whose questions are read from the descriptor.
+pub(super) fn install_watch(program: &[sock_filter]) -> io::Result<OwnedFd> {
+    let flags = libc::SECCOMP_FILTER_FLAG_LOG | libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
+    let fd = seccomp(program, flags)?;
+    // SAFETY: the descriptor is new.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+fn seccomp(program: &[sock_filter], flags: libc::c_ulong) -> io::Result<i64> {
     let program = libc::sock_fprog {
         len: u16::try_from(program.len()).map_err(io::Error::other)?,
         filter: program.as_ptr().cast_mut().cast(),
     };
-    let flags = if log { libc::SECCOMP_FILTER_FLAG_LOG } else { 0 };
     // SAFETY: the kernel copies the program, of the length said; the instructions of both crates have
     // the layout that the kernel defines.
     check(unsafe {
         libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program)
     })
-    .map(drop)
+}
+
+/// Takes a question that waits; fails if who asked is gone.
+pub(super) fn take_question(watch: &OwnedFd) -> io::Result<libc::seccomp_notif> {
+    // SAFETY: plain data, for which zeros are fine, and which the kernel wants to find.
+    let mut question: libc::seccomp_notif = unsafe { std::mem::zeroed() };
+    const TAKE: Opcode = opcode::read_write::<libc::seccomp_notif>(b'!', 0);
+    // SAFETY: this operation writes a question, which lives through the call.
+    unsafe { ioctl(watch, Updater::<TAKE, _>::new(&mut question)) }?;
+    Ok(question)
+}
+
+/// Answers a question: the call fails with `EPERM`.
+pub(super) fn answer_no(watch: &OwnedFd, id: u64) -> io::Result<()> {
+    let mut answer = libc::seccomp_notif_resp { id, val: 0, error: -libc::EPERM, flags: 0 };
+    const ANSWER: Opcode = opcode::read_write::<libc::seccomp_notif_resp>(b'!', 1);
+    // SAFETY: this operation reads an answer, which lives through the call.
+    unsafe { ioctl(watch, Updater::<ANSWER, _>::new(&mut answer)) }.map_err(io::Error::from)
 }
 
 fn check(result: i64) -> io::Result<i64> {

@@ -270,15 +270,53 @@ pub(super) const SOCKETS: &[c_long] = &[SYS_socket, SYS_connect];
 /// To wait for others to connect.
 pub(super) const LISTEN: &[c_long] = &[SYS_bind, SYS_listen, SYS_accept, SYS_accept4];
 
-/// Never for a confined process, whatever else it may do: `EPERM`, and the kernel logs the attempt.
-pub(super) const DENIED: &[c_long] = &[
+/// Never for a confined process, and a sign that something is wrong with it: the host is told of each
+/// attempt.
+pub(super) const TELLING: &[c_long] = &[
     // Other processes.
     SYS_ptrace,
     SYS_process_vm_readv,
     SYS_process_vm_writev,
+    SYS_pidfd_getfd,
+    // Wide or young parts of the kernel.
+    SYS_io_uring_setup,
+    SYS_bpf,
+    SYS_perf_event_open,
+    SYS_userfaultfd,
+    SYS_keyctl,
+    SYS_add_key,
+    SYS_request_key,
+    // Namespaces, roots and mounts.
+    SYS_unshare,
+    SYS_setns,
+    SYS_chroot,
+    SYS_pivot_root,
+    SYS_mount,
+    SYS_umount2,
+    SYS_move_mount,
+    SYS_open_tree,
+    SYS_fsopen,
+    SYS_open_by_handle_at,
+    // Who it is.
+    SYS_setuid,
+    SYS_setgid,
+    SYS_setresuid,
+    SYS_setresgid,
+    SYS_capset,
+    // The machine.
+    SYS_reboot,
+    SYS_kexec_load,
+    SYS_kexec_file_load,
+    SYS_init_module,
+    SYS_finit_module,
+];
+
+/// Never for a confined process either, whatever else it may do: `EPERM`, and the kernel logs the
+/// attempt.
+pub(super) const DENIED: &[c_long] = &[
+    // Other processes.
     SYS_process_madvise,
     SYS_process_mrelease,
-    SYS_pidfd_getfd,
     SYS_kcmp,
     SYS_migrate_pages,
     SYS_move_pages,
@@ -289,15 +327,8 @@ pub(super) const DENIED: &[c_long] = &[
     SYS_ioprio_set,
     // Wide or young parts of the kernel.
     SYS_seccomp,
-    SYS_io_uring_setup,
     SYS_io_uring_enter,
     SYS_io_uring_register,
-    SYS_bpf,
-    SYS_perf_event_open,
-    SYS_userfaultfd,
-    SYS_keyctl,
-    SYS_add_key,
-    SYS_request_key,
     SYS_fanotify_init,
     SYS_fanotify_mark,
     SYS_personality,
@@ -305,41 +336,21 @@ pub(super) const DENIED: &[c_long] = &[
     SYS_remap_file_pages,
     SYS_memfd_secret,
     // Namespaces, roots and mounts.
-    SYS_unshare,
-    SYS_setns,
-    SYS_chroot,
-    SYS_pivot_root,
-    SYS_mount,
-    SYS_umount2,
-    SYS_move_mount,
-    SYS_open_tree,
     SYS_mount_setattr,
-    SYS_fsopen,
     SYS_fsconfig,
     SYS_fsmount,
     SYS_fspick,
     SYS_quotactl,
     SYS_quotactl_fd,
     SYS_name_to_handle_at,
-    SYS_open_by_handle_at,
     SYS_mknodat,
     // Who it is.
-    SYS_setuid,
-    SYS_setgid,
     SYS_setreuid,
     SYS_setregid,
-    SYS_setresuid,
-    SYS_setresgid,
     SYS_setfsuid,
     SYS_setfsgid,
     SYS_setgroups,
-    SYS_capset,
     // The machine.
-    SYS_reboot,
-    SYS_kexec_load,
-    SYS_kexec_file_load,
-    SYS_init_module,
-    SYS_finit_module,
     SYS_delete_module,
     SYS_swapon,
     SYS_swapoff,
@@ -401,3 +412,27 @@ pub(super) const PRCTLS: &[c_int] = &[
     PR_SET_THP_DISABLE,
     PR_GET_THP_DISABLE,
 ];
+
+/// The name of a call that the host is told of.
+pub(super) fn name(call: c_long) -> Option<&'static str> {
+    let name = NAMES.iter().find(|(number, _)| *number == call)?.1;
+    Some(name.trim_start_matches("SYS_"))
+}
+
+macro_rules! names {
+    ($($(#[$on:meta])* $call:ident)*) => { &[$($(#[$on])* ($call, stringify!($call))),*] };
+}
+
+const NAMES: &[(c_long, &str)] = names! {
+    SYS_ptrace SYS_process_vm_readv SYS_process_vm_writev SYS_pidfd_getfd SYS_io_uring_setup SYS_bpf
+    SYS_perf_event_open SYS_userfaultfd SYS_keyctl SYS_add_key SYS_request_key SYS_unshare SYS_setns
+    SYS_chroot SYS_pivot_root SYS_mount SYS_umount2 SYS_move_mount SYS_open_tree SYS_fsopen
+    SYS_open_by_handle_at SYS_setuid SYS_setgid SYS_setresuid SYS_setresgid SYS_capset SYS_reboot
+    SYS_kexec_load SYS_kexec_file_load SYS_init_module SYS_finit_module
+    SYS_ioctl SYS_clone SYS_execve SYS_execveat SYS_pidfd_open SYS_pidfd_send_signal SYS_setpgid SYS_setsid
+    #[cfg(target_arch = "x86_64")] SYS_fork
+    #[cfg(target_arch = "x86_64")] SYS_vfork
+    SYS_kill SYS_tgkill SYS_tkill SYS_rt_sigqueueinfo SYS_rt_tgsigqueueinfo
+    SYS_socket SYS_socketpair SYS_connect SYS_bind SYS_listen SYS_accept SYS_accept4
+    SYS_sendto SYS_sendmsg SYS_sendmmsg
+};

@@ -1,5 +1,6 @@
 //! What a worker sends. Whatever it is, it ends that worker at worst.
 
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -112,8 +113,9 @@ impl Link {
             return Error::new(ErrorCode::ExtensionStopped, format!("{id} was stopped"));
         }
         let how = how(status);
-        let usage = self.cgroup.as_ref().and_then(|cgroup| cgroup.usage().ok());
-        if usage.and_then(|usage| usage.oom_kills).is_some_and(|kills| kills > 0) {
+        // Others may share the cgroup: it counts who was killed, and not who ended otherwise.
+        let killed = status.is_none_or(|status| status.signal() == Some(libc::SIGKILL));
+        if killed && self.cgroup.as_ref().is_some_and(|cgroup| cgroup.tell_oom_kill()) {
             let message = format!("the worker of {id} needed more memory than it may have: it {how}");
             return Error::new(ErrorCode::MemoryLimit, message).with_hint("raise [limits] memory");
         }
@@ -150,7 +152,8 @@ impl Link {
             }
             Kind::Ping => self.answered_ping(id),
             Kind::Event => {
-                self.allowance.take(&frame.envelope.payload, &self.bridge, |call| self.context(call))
+                let guarded = self.guarded.load(Ordering::Acquire);
+                self.allowance.take(&frame.envelope.payload, &self.bridge, guarded, |call| self.context(call))
             }
             Kind::Log => self.log(id, &frame.envelope.payload),
             // Of a newer contract.

@@ -19,6 +19,8 @@ use rustix::net::{
 };
 use rustix::process::{Pid, Signal, kill_process};
 
+mod ends;
+
 use super::*;
 use crate::claims::Gathered;
 use crate::confine::Report;
@@ -95,6 +97,10 @@ struct Worker {
 
 impl Worker {
     async fn start(script: &str) -> Self {
+        Self::start_in(None, script).await
+    }
+
+    async fn start_in(cgroup: Option<&Arc<Cgroup>>, script: &str) -> Self {
         let pair =
             || socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
         let ((ours, socket), (nothing, _)) = (pair(), pair());
@@ -104,9 +110,10 @@ impl Worker {
         std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let begun = nursery::start_with(&program, (ours, nothing)).await.unwrap();
         let nursery::Begun { child, socket: ours, pipes } = begun;
+        cgroup.map_or(Ok(()), |cgroup| cgroup.add(child.pid)).unwrap();
         let heard = Arc::new(Deaf::default());
         let bridge = Bridge::remote("a.worker".parse().unwrap(), Bytes::new(), Arc::clone(&heard) as _);
-        let (link, loaded) = Link::start(bridge, child, None, ours, MOST, true).unwrap();
+        let (link, loaded) = Link::start(bridge, child, cgroup.cloned(), ours, MOST, true).unwrap();
         Self { link, loaded: Some(loaded), socket, heard, _kept: (folder, pipes) }
     }
 
@@ -378,7 +385,7 @@ async fn a_flood_of_claims_is_bounded() {
     assert!(gathered.take().is_none());
     let heard = Arc::new(Deaf::default());
     let bridge = Bridge::remote("a.worker".parse().unwrap(), Bytes::new(), Arc::clone(&heard) as _);
-    Allowance::default().take(&told, &bridge, |_| CallContext::default()).unwrap();
+    Allowance::default().take(&told, &bridge, false, |_| CallContext::default()).unwrap();
     assert_eq!(heard.claims.load(Ordering::Relaxed), 32);
 }
 

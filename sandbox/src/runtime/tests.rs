@@ -8,7 +8,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use quadriga_abi::{Bytes, Description, Envelope, ErrorCode, Kind, Method, Target};
 use quadriga_core::{
-    CallOptions, Dispatcher, Grant, LoadOptions, MockRuntime, Policy, Recovery, State, Supervision,
+    Action, CallOptions, Dispatcher, Grant, LoadOptions, MockRuntime, Policy, Recovery, State, Supervision,
+    TotalMemory,
 };
 use tempfile::TempDir;
 
@@ -62,6 +63,39 @@ struct Stage {
     kept: Arc<Mutex<Option<Arc<dyn Instance>>>>,
 }
 
+/// A runtime whose workers send what was written for them, and where that and an extension are.
+fn scripted(mock: &Arc<MockRuntime>, hello: &[u8], rest: &[u8]) -> (TempDir, ProcessRuntime) {
+    let folder = TempDir::new().unwrap();
+    let program = folder.path().join("worker");
+    fs::write(&program, SCRIPT).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(folder.path().join("worker.hello"), hello).unwrap();
+    fs::write(folder.path().join("worker.rest"), rest).unwrap();
+    fs::write(folder.path().join("main"), "").unwrap();
+    let (mock, exec) = (Arc::clone(mock), ExecMemory::Libraries);
+    (folder, ProcessRuntime::new(mock, Isolation::Process, exec, Some(program)).unforked())
+}
+
+/// Where no cgroup can hold all workers together, each says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_total_that_no_cgroup_keeps_is_told_with_the_layers() {
+    let (folder, runtime) = scripted(&Arc::new(MockRuntime::new()), &hello(), b"");
+    let runtime = Arc::new(runtime);
+    let total_memory = Some(TotalMemory { most: 1 << 40, action: Action::None });
+    let policy = Policy { total_memory, load_timeout: Duration::from_secs(10), ..Policy::default() };
+    let host = Dispatcher::builder().runtime(Arc::clone(&runtime)).policy(policy).build().unwrap();
+    let refused = |_: &str, _| Err(confine::Error::NoCgroup("the test says so".to_owned()));
+    assert!(runtime.around(refused).unwrap().is_err());
+    let manifest = "[extension]\nid = 'a.worker'\nversion = '1.0.0'\n\
+                    [runtime]\nkind = 'mock'\nentry = 'main'\nisolation = 'process'\n";
+    fs::write(folder.path().join("quadriga.toml"), manifest).unwrap();
+    host.load(folder.path(), LoadOptions::default()).await.unwrap();
+    let layers = host.status("a.worker").unwrap().layers;
+    let layer = layers.iter().find(|layer| layer.name.contains("around all workers")).unwrap();
+    assert_eq!((layer.state.as_str(), layer.note.as_str()), ("not-reached", "no cgroup: the test says so"));
+    assert!(layers.iter().any(|layer| layer.name == "a cgroup"));
+}
+
 impl Stage {
     async fn new(hello: &[u8], rest: &[u8]) -> (Self, Result<(), Error>) {
         Self::asking("", hello, rest).await
@@ -69,26 +103,11 @@ impl Stage {
 
     /// One whose extension is granted what it asks for in its manifest.
     async fn asking(request: &str, hello: &[u8], rest: &[u8]) -> (Self, Result<(), Error>) {
-        let folder = TempDir::new().unwrap();
-        let program = folder.path().join("worker");
-        fs::write(&program, SCRIPT).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-        fs::write(folder.path().join("worker.hello"), hello).unwrap();
-        fs::write(folder.path().join("worker.rest"), rest).unwrap();
-        fs::write(folder.path().join("main"), "").unwrap();
         let mock = Arc::new(MockRuntime::new().echo("echo"));
+        let (folder, runtime) = scripted(&mock, hello, rest);
         let kept = Arc::default();
         let host = Dispatcher::builder()
-            .runtime(Kept(
-                ProcessRuntime::new(
-                    Arc::clone(&mock) as _,
-                    Isolation::Process,
-                    ExecMemory::Libraries,
-                    Some(program),
-                )
-                .unforked(),
-                Arc::clone(&kept),
-            ))
+            .runtime(Kept(runtime, Arc::clone(&kept)))
             .runtime(mock)
             .policy(Policy { load_timeout: Duration::from_secs(10), ..Policy::default() })
             .build()

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::TcpListener;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,7 +21,7 @@ use super::server::{End, Server};
 use super::uplink::Host;
 use super::zygote::{self, Born};
 use crate::confine::{self, Plan, Report};
-use crate::frame::{Frame, LISTENER, Next, Reader, write};
+use crate::frame::{Frame, LISTENER, Next, Reader, WATCH, write};
 use crate::jail;
 use crate::job::{Greeting, Hello as _, Job};
 use crate::streams::Wire as _;
@@ -168,21 +167,23 @@ fn confine(plan: &mut Plan, socket: &OwnedFd, prepared: Option<&OwnedFd>) -> Res
     plan.engine_paths.extend(libraries().map_err(|error| {
         Error::new(ErrorCode::LoadFailed, format!("the worker cannot read about itself: {error}"))
     })?);
-    let (report, listener) = confine::enter_with_proxy(plan).map_err(|error| jail::unavailable(&error))?;
-    if let Some(listener) = listener {
-        hand_over(&listener, socket).map_err(|error| {
-            Error::new(ErrorCode::LoadFailed, format!("the worker has no network: {error}"))
+    let entered = confine::enter_with(plan).map_err(|error| jail::unavailable(&error))?;
+    let proxy = entered.proxy.map(OwnedFd::from);
+    for (file, flag) in [(proxy, LISTENER), (entered.watch, WATCH)] {
+        let handed = file.map_or(Ok(()), |file| hand_over(&file, flag, socket));
+        handed.map_err(|error| {
+            Error::new(ErrorCode::LoadFailed, format!("the worker cannot reach its host: {error}"))
         })?;
     }
-    Ok(report)
+    Ok(entered.report)
 }
 
-/// Gives the host the socket on which it is to be this worker's proxy.
-fn hand_over(listener: &TcpListener, socket: &OwnedFd) -> io::Result<()> {
-    let frame = Frame { flags: LISTENER, ..Frame::new(Kind::Hello, 0, Bytes::new()) };
+/// Gives the host what it is to serve for this worker, and keeps nothing of it.
+fn hand_over(file: &OwnedFd, flag: u32, socket: &OwnedFd) -> io::Result<()> {
+    let frame = Frame { flags: flag, ..Frame::new(Kind::Hello, 0, Bytes::new()) };
     let head = frame.head();
-    // Nothing was sent before, so there is room for all of it.
-    match write(socket, [&head, &[]], Some(listener.as_fd()), SendFlags::empty())? {
+    // Next to nothing was sent before, so there is room for all of it.
+    match write(socket, [&head, &[]], Some(file.as_fd()), SendFlags::empty())? {
         written if written == head.len() => Ok(()),
         _ => Err(io::ErrorKind::WriteZero.into()),
     }

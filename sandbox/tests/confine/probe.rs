@@ -31,11 +31,10 @@ fn main() {
     let mut listening = None;
     let entered = match &request.plan {
         None => Ok(None),
-        Some(plan) => confine::enter_with_proxy(plan).map_err(|error| error.to_string()).map(|entered| {
-            let (report, mut listener) = entered;
+        Some(plan) => confine::enter_with(plan).map_err(|error| error.to_string()).map(|entered| {
             // Stays open, as if somebody were about to accept on it.
-            listening = listener.take();
-            Some(report)
+            listening = entered.proxy;
+            Some(entered.report)
         }),
     };
     let failed = entered.is_err();

@@ -91,7 +91,7 @@ async fn slow_workers_start_soon() {
 async fn slow_five_hundred_workers_live_at_once() {
     let own = std::process::id().to_string();
     let raised = Command::new("prlimit").args(["--pid", &own, "--nofile=8192:"]).status().unwrap();
-    assert!(raised.success(), "each worker takes four open files of its host");
+    assert!(raised.success(), "each worker takes five open files of its host");
     let host = host();
     let begun = Instant::now();
     let mut loading = tokio::task::JoinSet::new();

@@ -1,5 +1,7 @@
 //! Loose pieces of source code in each interpreted language.
 
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use quadriga::abi::limits::{ByteSize, Span};
@@ -157,7 +159,7 @@ fn an_interrupted_command_takes_its_folder_along() {
     std::fs::write(&endless, "export default () => { for (;;); }").unwrap();
     let folders = || {
         let names = std::fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().file_name());
-        names.filter(|name| name.to_string_lossy().starts_with("quadriga-snippet-")).count()
+        names.filter(|name| name.to_string_lossy().starts_with("quadriga-host-")).count()
     };
     let mut child = command()
         .args(["exec", "--language", "js", "--timeout", "60s", endless.to_str().unwrap()])
@@ -174,4 +176,35 @@ fn an_interrupted_command_takes_its_folder_along() {
     assert!(interrupt.unwrap().success());
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert_eq!(folders(), 0);
+}
+
+/// It could not remove what it had made: the next one of the same user does.
+#[test]
+fn what_a_killed_host_left_goes_with_the_next() {
+    let (temporary, sources) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let exec = |name: &str, source: &str| {
+        let file = sources.path().join(name);
+        std::fs::write(&file, source).unwrap();
+        let mut command = command();
+        command.args(["exec", "--language", "python"]).arg(file).env("TMPDIR", temporary.path());
+        command
+    };
+    let within = |folder: &Path| -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect()
+    };
+    let mut killed = exec("long.py", "import time\ntime.sleep(60)");
+    let mut killed = killed.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let until = Instant::now() + Duration::from_secs(30);
+    // The place of the source, and that of its worker.
+    while within(temporary.path()).iter().map(|host| within(host).len()).sum::<usize>() < 2 {
+        assert!(Instant::now() < until, "{:?}", within(temporary.path()));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    assert_eq!(within(temporary.path()).len(), 1, "it was killed before it could clean up");
+    let next = exec("short.py", "6 * 7").output().unwrap();
+    assert!(next.status.success(), "{}", String::from_utf8_lossy(&next.stderr));
+    assert_eq!(within(temporary.path()), Vec::<PathBuf>::new());
 }

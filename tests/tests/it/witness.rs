@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use quadriga::abi::Isolation;
 use quadriga::abi::permission::AccessKind;
 use quadriga::{
-    Action, AlertRule, Dispatcher, LoadOptions, Monitor, Policy, Reason, State, Trigger, Verdict,
+    Action, AlertRule, Dispatcher, LoadOptions, Monitor, Policy, Reason, State, Subject, Trigger, Verdict,
 };
 use quadriga_tests::{granted, guest};
 
@@ -73,6 +73,76 @@ async fn attempts_to_start_a_program_are_counted() {
         assert!(Instant::now() < until, "no attempt was counted");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// What the kernel refuses and tells the host of, by whatever the code is that tries.
+#[tokio::test(flavor = "multi_thread")]
+async fn system_calls_that_the_kernel_refused_are_in_the_record() {
+    let spawns = Trigger::SpawnAttempts { count: 3, within: Duration::from_secs(600) };
+    for isolation in [Isolation::Process, Isolation::Container] {
+        for language in ["python", "native"] {
+            let host = watchful(vec![rule("spawning", spawns, Action::Quarantine)]);
+            let id = format!("hostile.{language}");
+            let options = LoadOptions { isolation: Some(isolation), ..granted() };
+            host.load(guest("hostile", language), options).await.unwrap();
+            let layers = host.status(&id).unwrap().layers;
+            let watch = layers.iter().find(|layer| layer.name.contains("watch")).unwrap();
+            if watch.state != "reached" {
+                return eprintln!("SKIPPED: {}: {}", watch.name, watch.note);
+            }
+            let own = host.status(&id).unwrap().usage.process.unwrap();
+            for (door, pid) in
+                [("ptrace", own), ("io_uring_setup", 0), ("bpf", 0), ("keyctl", 0), ("unshare", 0)]
+            {
+                let said: String = match language {
+                    "python" if door == "ptrace" => host.invoke(&id, "trace", &(pid,)).await.unwrap(),
+                    "python" => host.invoke(&id, "door", &(door,)).await.unwrap(),
+                    _ => host.invoke(&id, "door", &(door, pid)).await.unwrap(),
+                };
+                assert!(said.starts_with("denied"), "{door}: {said}");
+                // The record is there before the answer is.
+                let what = format!("make the system call {door}");
+                let decisions = host.decisions(&id, &Default::default()).unwrap();
+                let decision = decisions.iter().find(|decision| decision.what == what);
+                let decision = decision.unwrap_or_else(|| panic!("{what} is not in {decisions:?}"));
+                assert_eq!((decision.subject, decision.verdict), (Subject::Kernel, Verdict::Denied));
+                assert!(decision.reason == Reason::Kernel && !decision.claimed, "{decision:?}");
+                assert_eq!(decision.extension.as_str(), id);
+            }
+            let _: String = host.invoke(&id, "special_socket", &(17, 3)).await.unwrap();
+            let decisions = host.decisions(&id, &Default::default()).unwrap();
+            let raw = "make the system call socket (family 17)";
+            assert!(decisions.iter().any(|decision| decision.what == raw), "{decisions:?}");
+            assert!(host.usage(&id).unwrap().denied >= 6);
+            // Each counts once, and an alert sees them.
+            let before = host.usage(&id).unwrap().spawns;
+            let _: String = host.invoke(&id, "forks", &(1,)).await.unwrap();
+            assert_eq!(host.usage(&id).unwrap().spawns, before + 1);
+            let until = Instant::now() + PATIENCE;
+            while host.status(&id).unwrap().state != State::Quarantined {
+                assert!(Instant::now() < until, "no alert");
+                let _ = host.invoke::<String>(&id, "forks", &(1,)).await;
+            }
+            assert_eq!(host.activity(&id).unwrap().alerts[0].rule, "spawning");
+        }
+    }
+}
+
+/// Whoever goes on trying waits for its answers, and leaves as many records as are kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_refused_system_calls_is_bounded() {
+    let host = watchful(Vec::new());
+    host.load(guest("hostile", "native"), granted()).await.unwrap();
+    let begun = Instant::now();
+    let said: String = host.invoke("hostile.native", "doors", &("unshare", 700)).await.unwrap();
+    assert_eq!(said, "denied: 700 times");
+    let decisions = host.decisions("hostile.native", &Default::default()).unwrap();
+    if decisions.is_empty() {
+        return eprintln!("SKIPPED: nothing is told of here");
+    }
+    // 256 at once, and as many in each second after that.
+    assert!(begun.elapsed() > Duration::from_millis(1500), "{:?}", begun.elapsed());
+    assert_eq!((decisions.len(), host.usage("hostile.native").unwrap().denied), (64, 700));
 }
 
 /// By a signal that the kernel ends a process with that makes a system call that is not let pass.

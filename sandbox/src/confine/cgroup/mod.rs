@@ -31,6 +31,8 @@ const CPU_PERIOD_US: u64 = 100_000;
 #[derive(Debug)]
 pub struct Cgroup {
     groups: Vec<Group>,
+    /// How many processes that were killed for want of memory have been told of.
+    told: AtomicU64,
     /// The one in whose memory it lies, which goes after it.
     _outer: Option<Arc<Cgroup>>,
 }
@@ -83,7 +85,7 @@ impl Cgroup {
     }
 
     fn create_in(trees: Vec<Hierarchy>, folder: &str, limits: &CgroupLimits) -> Result<Self, Error> {
-        let mut made = Self { groups: Vec::new(), _outer: None };
+        let mut made = Self { groups: Vec::new(), told: AtomicU64::new(0), _outer: None };
         for Hierarchy { version, controllers, parent } in trees {
             let folder = parent.join(folder);
             match fs::create_dir(&folder) {
@@ -133,6 +135,14 @@ impl Cgroup {
     /// The processor time of its processes so far; `None` where nothing counts it.
     pub fn cpu_time(&self) -> Option<Duration> {
         self.with(Controller::CpuTime)?.cpu_time().ok()?
+    }
+
+    /// Whether a process was killed for want of memory that this has not told of yet. Of several that
+    /// share it, each that was killed asks once.
+    pub(crate) fn tell_oom_kill(&self) -> bool {
+        let kills = self.usage().ok().and_then(|usage| usage.oom_kills).unwrap_or(0);
+        let next = |told| (told < kills).then_some(told + 1);
+        self.told.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
     }
 
     /// What is used now.
@@ -221,7 +231,7 @@ impl Cgroup {
             let _ = group.freeze(false);
         }
         let remove = |group| {
-            let mut whole = Self { groups: vec![group], _outer: None };
+            let mut whole = Self { groups: vec![group], told: AtomicU64::new(0), _outer: None };
             let removed = whole.remove().is_ok();
             // Another try when it is dropped would only take as long again.
             whole.groups.clear();
@@ -231,7 +241,7 @@ impl Cgroup {
     }
 
     /// The versions and controllers in use.
-    pub(super) fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         let one = |group: &Group| {
             let names: Vec<_> = group.controllers.iter().map(ToString::to_string).collect();
             format!("{}: {}", group.version, names.join(" "))

@@ -78,6 +78,28 @@ export function spin_in_getter() {
   return `done: ${trap.then}`;
 }
 
+/** @returns {string} */
+export function spin_in_sort() {
+  [3, 1, 2].sort(() => (untilLate(), 0));
+  return "done: sorted";
+}
+
+/** @returns {Promise<string>} */
+export async function spin_in_timers() {
+  const until = Date.now() + SECONDS * 1000;
+  while (Date.now() < until) await new Promise((resolve) => setTimeout(resolve, 0));
+  return "done: the time was up";
+}
+
+/**
+ * Waits where no script runs that could be interrupted.
+ *
+ * @returns {string}
+ */
+export function block_in_wait() {
+  return attempt(() => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, SECONDS * 1000));
+}
+
 /** @returns {Promise<string>} */
 export function never_reply() {
   return new Promise(() => {});
@@ -119,6 +141,39 @@ export function grow_buffers(mebibytes) {
   return attempt(() => {
     for (let n = 0; n < Math.min(mebibytes, 2048); n++) held.push(new Uint8Array(1 << 20).fill(1));
     return `${held.length} MiB`;
+  });
+}
+
+/**
+ * Memory of a component of its own, which the heap knows nothing of.
+ *
+ * @param {number} mebibytes
+ * @returns {string}
+ */
+export function grow_wasm(mebibytes) {
+  return attempt(() => {
+    const memory = new WebAssembly.Memory({ initial: 0, maximum: 1 << 16 });
+    for (let n = 0; n < Math.min(mebibytes, 2048); n++) {
+      const before = memory.grow(16);
+      new Uint8Array(memory.buffer, before << 16).fill(1);
+    }
+    return `${memory.buffer.byteLength >> 20} MiB`;
+  });
+}
+
+/**
+ * @param {number} mebibytes
+ * @returns {string}
+ */
+export function grow_resizable(mebibytes) {
+  return attempt(() => {
+    const most = Math.min(mebibytes, 2048) << 20;
+    const buffer = new ArrayBuffer(0, { maxByteLength: most });
+    for (let n = 1 << 20; n <= most; n += 1 << 20) {
+      buffer.resize(n);
+      new Uint8Array(buffer, n - (1 << 20)).fill(1);
+    }
+    return `${buffer.byteLength >> 20} MiB`;
   });
 }
 
@@ -176,14 +231,151 @@ export function reach_engine() {
   return seen.length === 0 ? "denied: nothing there" : `done: ${seen}`;
 }
 
+/** @returns {string} */
+export function reach_engine_by_constructor() {
+  const top = quadriga.host.call.constructor("return this")();
+  const seen = ["Deno", "__bootstrap", "process", "require"].filter((name) => name in top);
+  return seen.length === 0 ? "denied: nothing there" : `done: ${seen}`;
+}
+
+/** @returns {string} */
+export function start_worker() {
+  return attempt(() => `${new Worker("data:text/javascript,for(;;);", { type: "module" })}`);
+}
+
+/**
+ * Whoever looks at what is thrown loses time.
+ *
+ * @returns {string}
+ */
+export function throw_trap() {
+  throw {
+    get message() {
+      return untilLate();
+    },
+    get stack() {
+      return untilLate();
+    },
+    toString: () => untilLate(),
+  };
+}
+
+/**
+ * Whoever looks at what is returned loses time.
+ *
+ * @returns {unknown}
+ */
+export function return_trap() {
+  return {
+    get value() {
+      return untilLate();
+    },
+  };
+}
+
+/** @returns {unknown} */
+export function return_proxy() {
+  return new Proxy({}, { ownKeys: () => (untilLate(), []), get: () => untilLate() });
+}
+
+/** @returns {unknown} */
+export function return_cycle() {
+  const cycle = {};
+  cycle.cycle = cycle;
+  return cycle;
+}
+
+/** @returns {unknown} */
+export function return_thenable() {
+  return { then() {} };
+}
+
+// What is none of its business
+
+/**
+ * @param {() => Promise<unknown>} attack
+ * @returns {Promise<string>}
+ */
+async function attemptLater(attack) {
+  try {
+    return `done: ${await attack()}`;
+  } catch (error) {
+    return `denied: ${error} ${error?.cause ?? ""}`;
+  }
+}
+
 /**
  * @param {string} path
  * @returns {Promise<string>}
  */
-export async function import_file(path) {
-  try {
-    return `done: ${Object.keys(await import(`file://${path}`))}`;
-  } catch (error) {
-    return `denied: ${error}`;
+export function import_file(path) {
+  return attemptLater(async () => Object.keys(await import(`file://${path}`)));
+}
+
+/**
+ * @param {string} path
+ * @returns {Promise<string>}
+ */
+export function import_by_dots(path) {
+  return attemptLater(async () => Object.keys(await import("./" + "../".repeat(20) + path)));
+}
+
+/**
+ * @param {number} port
+ * @returns {Promise<string>}
+ */
+export function import_from_network(port) {
+  return attemptLater(async () => Object.keys(await import(`http://127.0.0.1:${port}/main.js`)));
+}
+
+/**
+ * @param {string} path
+ * @returns {Promise<string>}
+ */
+export function fetch_file(path) {
+  return attemptLater(async () => (await fetch(`file://${path}`)).text());
+}
+
+/**
+ * @param {number} port
+ * @returns {Promise<string>}
+ */
+export function connect(port) {
+  return attemptLater(async () => (await fetch(`http://127.0.0.1:${port}/`)).status);
+}
+
+/**
+ * @param {string} name
+ * @returns {Promise<string>}
+ */
+export function resolve(name) {
+  return attemptLater(async () => (await fetch(`http://${name}/`)).status);
+}
+
+/**
+ * Calls an extension that it may not call, so often.
+ *
+ * @param {string} extension
+ * @param {number} times
+ * @returns {Promise<string>}
+ */
+export async function call_others(extension, times) {
+  let refused = 0;
+  for (let n = 0; n < Math.min(times, 5000); n++) {
+    await quadriga.host.call(extension, "add", 2, 3).catch(() => refused++);
   }
+  return refused === times ? `denied: ${refused} times` : `done: all but ${refused}`;
+}
+
+/**
+ * Looks for steps finer than a millisecond, which is what is granted unless more is.
+ *
+ * @returns {string}
+ */
+export function fine_clock() {
+  const steps = [Date.now, () => performance.now()].map((clock) => {
+    const read = Array.from({ length: 20_000 }, clock);
+    return Math.min(...read.slice(1).map((time, n) => time - read[n] || Infinity));
+  });
+  return `${steps.some((step) => step < 0.999) ? "done" : "denied"}: ${steps}`;
 }

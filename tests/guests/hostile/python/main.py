@@ -5,7 +5,6 @@ canaries: files, sockets and processes that the test planted and names in the ar
 """
 
 import ctypes
-import errno
 import mmap
 import os
 import re
@@ -17,7 +16,9 @@ import sys
 import threading
 import time
 
-from system import DOORS, attempt, syscall
+import system
+from quadriga import QuadrigaError, host
+from system import attempt, host_socket, syscall
 
 SECONDS = 20
 
@@ -151,12 +152,12 @@ def grow_memfd(mebibytes: int) -> str:
     return attempt(grow)
 
 
-def open_files(most: int) -> str:
+def open_files(path: str, most: int) -> str:
     held = []
 
     def grow() -> str:
         for _ in range(min(most, 20_000)):
-            held.append(os.open("/dev/null", os.O_RDONLY))
+            held.append(os.open(path, os.O_RDONLY))
         return f"{len(held)} files"
 
     try:
@@ -252,6 +253,25 @@ def remove_file(path: str) -> str:
     return attempt(lambda: str(os.unlink(path)))
 
 
+def list_folder(path: str) -> str:
+    return attempt(lambda: f"{len(os.listdir(path))} names")
+
+
+def move_out(source: str, path: str) -> str:
+    return attempt(lambda: str(os.rename(source, path)))
+
+
+def call_others(extension: str, times: int) -> str:
+    """Calls an extension that it may not call, so often."""
+    refused = 0
+    for _ in range(min(times, 5000)):
+        try:
+            host.call(extension, "add", 2, 3)
+        except QuadrigaError:
+            refused += 1
+    return f"denied: {refused} times" if refused == times else f"done: all but {refused}"
+
+
 def send_signal(pid: int) -> str:
     return attempt(lambda: str(os.kill(pid, signal.SIGTERM)))
 
@@ -335,7 +355,7 @@ def resolve(name: str) -> str:
 
 def door(name: str) -> str:
     """A system call that no extension has any business with."""
-    return attempt(lambda: syscall(name, *DOORS[name]()))
+    return attempt(lambda: system.door(name))
 
 
 def chroot() -> str:
@@ -373,6 +393,10 @@ def run_from_memory(path: str) -> str:
         return subprocess.run([f"/proc/self/fd/{file}"], pass_fds=[file], timeout=5).stdout or "ran"
 
     return attempt(run)
+
+
+def make_setuid(folder: str) -> str:
+    return attempt(lambda: system.make_setuid(folder))
 
 
 def raise_limit() -> str:
@@ -442,24 +466,13 @@ def ping() -> str:
 # Lies to the host, told by the socket itself
 
 
-def _host_socket() -> socket.socket:
-    for file in range(3, 64):
-        try:
-            found = socket.socket(fileno=os.dup(file))
-        except OSError:
-            continue
-        if found.family == socket.AF_UNIX:
-            return found
-    raise OSError(errno.ENOENT, "no socket to the host")
-
-
-def send_raw(frame: bytes, times: int) -> str:
+def send_raw(frame: list[int], times: int) -> str:
     """Writes past the runtime, straight to the host."""
 
     def send() -> str:
-        with _host_socket() as host:
+        with host_socket() as host:
             for _ in range(min(times, 1000)):
-                host.sendall(frame)
+                host.sendall(bytes(frame))
         return f"{len(frame)} bytes"
 
     return attempt(send)
@@ -469,7 +482,7 @@ def shut_socket() -> str:
     """Closes the half by which the host would be answered, then waits."""
 
     def shut() -> str:
-        with _host_socket() as host:
+        with host_socket() as host:
             host.shutdown(socket.SHUT_WR)
         time.sleep(2)
         return "shut"

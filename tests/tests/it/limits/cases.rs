@@ -19,7 +19,9 @@ pub(super) struct Case {
 pub(super) enum Sight {
     /// This call fails with this code.
     Fails(&'static str, Bytes, ErrorCode),
-    /// The method says that it was denied, where the language has it.
+    /// Not: see [`untried`].
+    Untried,
+    /// The method says that it was denied.
     Denied(&'static str, Bytes),
     /// A call on behalf of another extension fails with this code.
     FailsBelow(ErrorCode),
@@ -43,15 +45,32 @@ pub(super) fn wide(limit: Limit) -> String {
     format!("{} = {value}", limit.name())
 }
 
-pub(super) fn case(limit: Limit) -> Case {
+/// Why a language has no way to try a limit.
+fn untried(language: &str, limit: Limit) -> Option<&'static str> {
+    match (language, limit) {
+        ("js", Limit::OpenFiles | Limit::Disk) => Some("a script has no files"),
+        ("js", Limit::Processes) => Some("a script starts neither threads nor processes"),
+        ("wasm", Limit::Processes) => Some("a component starts neither threads nor processes"),
+        ("wasm", Limit::Disk) => Some("a component has the folders that were granted, and no scratch folder"),
+        _ => None,
+    }
+}
+
+pub(super) fn case(limit: Limit, place: &Place) -> Case {
     let one = |n: u32| Bytes::from(codec::arguments(&(n,)).unwrap());
+    if untried(place.language, limit).is_some() {
+        return Case { tight: wide(limit), sight: Sight::Untried };
+    }
     let (value, sight) = match limit {
         Limit::Memory => ("'64MiB'", Sight::Fails("grow_heap", one(512), ErrorCode::MemoryLimit)),
         Limit::CpuShare => ("0.2", Sight::Share(500)),
         Limit::CpuTime => ("'150ms'", Sight::Fails("spin", NONE, ErrorCode::CpuLimit)),
         Limit::CallTimeout => ("'150ms'", Sight::Fails("spin", NONE, ErrorCode::DeadlineExceeded)),
         Limit::LoadTimeout => ("'1us'", Sight::Fails("", NONE, ErrorCode::DeadlineExceeded)),
-        Limit::OpenFiles => ("64", Sight::Denied("open_files", one(200))),
+        Limit::OpenFiles => {
+            let arguments = codec::arguments(&(place.some_file(), 200)).unwrap();
+            ("64", Sight::Denied("open_files", arguments.into()))
+        }
         Limit::Processes => ("24", Sight::Denied("threads", one(200))),
         Limit::Disk => {
             let arguments = codec::arguments(&(".", 16)).unwrap();
@@ -94,8 +113,7 @@ impl Sight {
                     .unwrap_err();
                 assert_eq!(error.code, code, "{what}: {error:?}");
             }
-            // The others have no way to try it.
-            Self::Denied(..) if !["python", "native"].contains(&place.language) => {}
+            Self::Untried => {}
             Self::Denied(method, arguments) => {
                 let reply = place.call(method, arguments, PATIENCE).await;
                 let said: String = codec::from_bytes(&reply.unwrap()).unwrap();

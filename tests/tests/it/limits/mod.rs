@@ -57,7 +57,7 @@ struct Place {
     language: &'static str,
     isolation: Isolation,
     id: String,
-    _beside: TempDir,
+    beside: TempDir,
 }
 
 impl Place {
@@ -80,7 +80,7 @@ impl Place {
         fs::write(folder.path().join("quadriga.toml"), manifest).unwrap();
         fs::write(folder.path().join("main"), "").unwrap();
         host.load(folder.path(), granted()).await.unwrap();
-        Self { host, language, isolation, id: format!("hostile.{language}"), _beside: folder }
+        Self { host, language, isolation, id: format!("hostile.{language}"), beside: folder }
     }
 
     fn is_process(&self) -> bool {
@@ -95,8 +95,21 @@ impl Place {
         ours.contains(&limit) || theirs.limits.contains(&limit)
     }
 
+    /// One that the guest may read.
+    fn some_file(&self) -> String {
+        match self.language {
+            "wasm" => self.beside.path().join("main").display().to_string(),
+            _ => "/dev/null".to_owned(),
+        }
+    }
+
     async fn load(&self, limits: &str) -> Result<(), Error> {
-        let package = with(&guest("hostile", self.language), &format!("[limits]\n{limits}"));
+        // A component has no files but those that were granted.
+        let files = match self.language {
+            "wasm" => format!("[permissions]\nfs = [{{ path = {:?}, mode = 'ro' }}]", self.beside.path()),
+            _ => String::new(),
+        };
+        let package = with(&guest("hostile", self.language), &format!("[limits]\n{limits}\n{files}"));
         let supervision = Supervision { recovery: Recovery::Disable, ..Supervision::default() };
         let options = LoadOptions { supervision: Some(supervision), ..granted() };
         self.host.load(package.path(), options).await.map(drop)
@@ -163,7 +176,7 @@ async fn bites(language: &'static str, isolation: Isolation, limit: Limit, at_ru
     if !place.keeps(limit) {
         return;
     }
-    let Case { tight, sight } = cases::case(limit);
+    let Case { tight, sight } = cases::case(limit, &place);
     if limit == Limit::LoadTimeout {
         if !at_run_time {
             let error = place.load(&tight).await.unwrap_err();

@@ -12,8 +12,10 @@ mod hostile {
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream, ToSocketAddrs};
     use std::path::Path;
-    use std::time::{Duration, Instant};
+    use std::time::{Duration, Instant, SystemTime};
     use std::{env, fs, hint, thread};
+
+    use quadriga_sdk::host;
 
     const SECONDS: u64 = 20;
 
@@ -73,10 +75,10 @@ mod hostile {
         format!("done: {mebibytes} MiB")
     }
 
-    pub fn open_files(most: usize) -> String {
+    pub fn open_files(path: &str, most: usize) -> String {
         let mut held = Vec::new();
         for _ in 0..most.min(20_000) {
-            match File::open("/dev/null") {
+            match File::open(path) {
                 Ok(file) => held.push(file),
                 Err(error) => return format!("denied: {error} after {}", held.len()),
             }
@@ -137,6 +139,38 @@ mod hostile {
             fs::hard_link(path, &link)?;
             fs::write(&link, "hostile").map(|()| path.to_owned())
         })
+    }
+
+    pub fn read_by_dots(inside: &str, path: &str) -> String {
+        read_file(&format!("{inside}{}{path}", "/..".repeat(20)))
+    }
+
+    pub fn list_folder(path: &str) -> String {
+        attempt(|| fs::read_dir(path).map(|entries| format!("{} names", entries.count())))
+    }
+
+    pub fn move_out(from: &str, to: &str) -> String {
+        attempt(|| fs::rename(from, to).map(|()| to.to_owned()))
+    }
+
+    /// Looks for steps finer than a millisecond, which is what is granted unless more is.
+    pub fn fine_clock() -> String {
+        let wall = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let begun = Instant::now();
+        let finest = |clock: &dyn Fn() -> Duration| {
+            let read: Vec<Duration> = (0..20_000).map(|_| clock()).collect();
+            read.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).filter(|step| !step.is_zero()).min()
+        };
+        let steps = [finest(&wall), finest(&|| begun.elapsed())];
+        let fine = steps.into_iter().flatten().any(|step| step < Duration::from_millis(1));
+        format!("{}: {steps:?}", if fine { "done" } else { "denied" })
+    }
+
+    /// Calls an extension that it may not call, so often.
+    pub fn call_others(extension: &str, times: usize) -> String {
+        let call = || host::call::<i64>(extension, "add", (2, 3));
+        let refused = (0..times.min(5000)).filter(|_| call().is_err()).count();
+        if refused == times { format!("denied: {refused} times") } else { format!("done: all but {refused}") }
     }
 
     pub fn connect(port: u16) -> String {
@@ -225,13 +259,90 @@ mod hostile {
     }
 
     #[cfg(unix)]
-    pub fn chroot() -> String {
-        attempt(|| Ok(rustix::process::chroot("/").map(|()| "a new root".to_owned())?))
+    pub fn run_from_memory(path: &str) -> String {
+        attempt(|| crate::doors::run_from_memory(path))
+    }
+
+    /// Gives a file of its own the right to run as its owner, and runs it.
+    #[cfg(unix)]
+    pub fn make_setuid(folder: &str) -> String {
+        use std::os::unix::fs::PermissionsExt as _;
+        let program = Path::new(folder).join("setuid");
+        attempt(|| {
+            fs::write(&program, "#!/bin/sh\nid -u\n")?;
+            fs::set_permissions(&program, fs::Permissions::from_mode(0o4755))?;
+            let output = std::process::Command::new(&program).output()?;
+            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        })
     }
 
     #[cfg(unix)]
-    pub fn mount() -> String {
-        attempt(crate::doors::mount)
+    pub fn door(name: &str, pid: i32) -> String {
+        attempt(|| crate::doors::door(name, pid))
+    }
+
+    /// Tries one so often.
+    #[cfg(unix)]
+    pub fn doors(name: &str, times: usize) -> String {
+        let refused = (0..times.min(5000)).filter(|_| crate::doors::door(name, 0).is_err()).count();
+        if refused == times { format!("denied: {refused} times") } else { format!("done: all but {refused}") }
+    }
+
+    #[cfg(unix)]
+    pub fn forks(most: usize) -> String {
+        attempt(|| crate::doors::forks(most))
+    }
+
+    #[cfg(unix)]
+    pub fn grow_mmap(mebibytes: usize) -> String {
+        attempt(|| crate::doors::grow_mmap(mebibytes))
+    }
+
+    #[cfg(unix)]
+    pub fn crash() -> String {
+        crate::doors::crash();
+        "done: still here".to_owned()
+    }
+
+    #[cfg(unix)]
+    pub fn signal_parent() -> String {
+        attempt(crate::doors::signal_parent)
+    }
+
+    #[cfg(unix)]
+    pub fn raise_limit() -> String {
+        attempt(crate::doors::raise_limit)
+    }
+
+    #[cfg(unix)]
+    pub fn type_into_terminal() -> String {
+        attempt(crate::doors::type_into_terminal)
+    }
+
+    #[cfg(unix)]
+    pub fn read_parents_environment(name: &str) -> String {
+        let parent = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
+        attempt(|| {
+            let all = fs::read(format!("/proc/{parent}/environ"))?;
+            Ok(format!("{}", String::from_utf8_lossy(&all).contains(name)))
+        })
+    }
+
+    /// Goes on in a thread when its call is over.
+    pub fn spin_in_thread() -> String {
+        attempt(|| thread::Builder::new().spawn(spin).map(|_| "left one behind".to_owned()))
+    }
+
+    #[cfg(unix)]
+    pub fn send_raw(frame: Vec<u8>, times: usize) -> String {
+        attempt(|| crate::doors::send_raw(&frame, times))
+    }
+
+    #[cfg(unix)]
+    pub fn shut_socket() -> String {
+        let shut = attempt(crate::doors::shut_socket);
+        thread::sleep(Duration::from_secs(2));
+        shut
     }
 
     fn attempt(attack: impl FnOnce() -> std::io::Result<String>) -> String {
