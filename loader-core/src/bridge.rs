@@ -7,7 +7,7 @@ use tracing::Level;
 
 use crate::call::CallOptions;
 use crate::dispatcher::Core;
-use crate::net::{Connection, Wanted};
+use crate::net::{Connection, Insecure, Trust, Wanted};
 use crate::route::Slot;
 use crate::service::service_name;
 use crate::ward::{Counter, Link, Passage, Reach, Ward};
@@ -23,6 +23,7 @@ struct Inner {
     extension: ExtensionId,
     host: Host,
     config: Bytes,
+    trust: Trust,
 }
 
 /// Where the dispatcher is.
@@ -108,13 +109,22 @@ pub enum LogLevel {
 }
 
 impl Bridge {
-    pub(crate) fn new(extension: ExtensionId, core: Weak<Core>, reach: Arc<Reach>, config: Bytes) -> Self {
-        Self { inner: Arc::new(Inner { extension, host: Host::Here(core, reach), config }) }
+    pub(crate) fn new(
+        extension: ExtensionId,
+        core: Weak<Core>,
+        reach: Arc<Reach>,
+        config: Bytes,
+        trusted: Bytes,
+    ) -> Self {
+        let (host, trust) = (Host::Here(core, reach), Trust::new(trusted));
+        Self { inner: Arc::new(Inner { extension, host, config, trust }) }
     }
 
-    /// A bridge to a dispatcher in another process.
-    pub fn remote(extension: ExtensionId, config: Bytes, uplink: Arc<dyn Uplink>) -> Self {
-        Self { inner: Arc::new(Inner { extension, host: Host::Elsewhere(uplink), config }) }
+    /// A bridge to a dispatcher in another process, with what that one's bridge has as
+    /// [`config`](Self::config) and [`trusted_certificates`](Self::trusted_certificates).
+    pub fn remote(extension: ExtensionId, config: Bytes, trusted: Bytes, uplink: Arc<dyn Uplink>) -> Self {
+        let (host, trust) = (Host::Elsewhere(uplink), Trust::new(trusted));
+        Self { inner: Arc::new(Inner { extension, host, config, trust }) }
     }
 
     /// The extension it speaks for.
@@ -318,8 +328,29 @@ impl Bridge {
             let stopped = Error::new(ErrorCode::ExtensionStopped, "the host is shutting down");
             return Box::pin(std::future::ready(Err(stopped)));
         };
-        let private = core.policy.private_networks;
-        Wanted { reach, call: parent.id, host: host.to_owned(), port, private }.connect(&core.handle)
+        let (private, idle) = (core.policy.private_networks, core.policy.connection_idle);
+        Wanted { reach, call: parent.id, host: host.to_owned(), port, private, idle }.connect(&core.handle)
+    }
+
+    /// Speaks TLS on a connection to this host, whose certificate must be for the name or address that
+    /// the extension gave. Its end is here: whatever reads from it later does that work. Needs a tokio
+    /// runtime with a timer.
+    ///
+    /// # Errors
+    /// What is wrong about the certificate or the server, or why the connection was cut.
+    pub fn secure(
+        &self,
+        connection: Connection,
+        host: &str,
+        port: u16,
+    ) -> BoxFuture<'static, Result<Connection, Insecure>> {
+        let (inner, host) = (Arc::clone(&self.inner), host.to_owned());
+        Box::pin(async move { inner.trust.secure(connection, &host, port).await })
+    }
+
+    /// The certificates in PEM that TLS believes beside Mozilla's list.
+    pub fn trusted_certificates(&self) -> Bytes {
+        self.inner.trust.added.clone()
     }
 
     /// Checks the permission before anything else, so that a denial tells nothing about the target.

@@ -7,6 +7,7 @@ use secrecy::SecretString;
 use tokio::sync::{Semaphore, broadcast};
 
 use crate::dispatcher::{Core, Runtimes};
+use crate::net::check_certificates;
 use crate::service::{Kv, Secrets, Services};
 use crate::{Dispatcher, KvStore, MemoryPool, Policy, Runtime, Service};
 
@@ -81,8 +82,10 @@ impl Builder {
     /// Starts the dispatcher's threads.
     ///
     /// # Errors
-    /// If the system gives no threads.
+    /// If the system gives no threads, or the policy's certificates cannot be read.
     pub fn build(self) -> std::io::Result<Dispatcher> {
+        let invalid = |error| std::io::Error::new(std::io::ErrorKind::InvalidInput, error);
+        check_certificates(&self.policy.trusted_certificates).map_err(invalid)?;
         let executor = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .max_blocking_threads(DETACHED_CALLS + 32)

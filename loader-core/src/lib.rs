@@ -48,7 +48,7 @@ pub use lifecycle::{Health, Liveness, Pause};
 pub use load::LoadOptions;
 pub use metrics::Metrics;
 pub use mock::MockRuntime;
-pub use net::Connection;
+pub use net::{Connection, Insecure};
 pub use policy::{Grant, Policy};
 pub use provided::Provided;
 pub use quadriga_abi as abi;

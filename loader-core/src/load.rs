@@ -229,7 +229,8 @@ impl Core {
         let deadline = started + timeout;
         let entry = entry(&root, &manifest)?;
         let config = config(&manifest, &options.config)?;
-        let bridge = Bridge::new(id.clone(), self.weak(), Arc::clone(&reach), config);
+        let trusted = Bytes::from(self.policy.trusted_certificates.clone());
+        let bridge = Bridge::new(id.clone(), self.weak(), Arc::clone(&reach), config, trusted);
         // A runtime in another process bounds what it reads.
         limits.message_size.get_or_insert(ByteSize(self.policy.message_size));
         let unit = Unit {

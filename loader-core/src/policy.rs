@@ -22,6 +22,11 @@ pub struct Policy {
     /// addresses that are not public: this machine and its own networks. An address that is granted
     /// as such, and `localhost`, may be reached in any case.
     pub private_networks: bool,
+    /// How long nothing may move on a connection of an extension before it is closed.
+    pub connection_idle: Duration,
+    /// Certificates in PEM of those whom TLS believes, beside the authorities of Mozilla's list: that
+    /// of a company, or of a server that signs for itself.
+    pub trusted_certificates: String,
     /// Which values of calls are compared with the schemas of the methods, beside those for which
     /// the extension's own manifest asks.
     pub check: Check,
@@ -67,6 +72,8 @@ impl Default for Policy {
             limits: Limits::default(),
             permissions: None,
             private_networks: false,
+            connection_idle: Duration::from_secs(300),
+            trusted_certificates: String::new(),
             check: Check::None,
             load_timeout: Duration::from_secs(10),
             call_depth: 64,

@@ -191,3 +191,23 @@ async fn bytes_and_decisions_are_counted() {
     let tally = guest.host.accesses("a.x").unwrap()[&AccessKind::Net];
     assert_eq!((tally.allowed, tally.denied), (1, 0));
 }
+
+#[tokio::test]
+async fn connections_on_which_nothing_moves_are_closed() {
+    let idle = Duration::from_secs(2);
+    let port = echo().await;
+    let policy = Policy { connection_idle: idle, ..Policy::default() };
+    let guest = Guest::new(&[format!("127.0.0.1:{port}")], Grant::Requested, policy).await;
+    let mut used = guest.connect("127.0.0.1", port).await.unwrap();
+    let mut silent = guest.connect("127.0.0.1", port).await.unwrap();
+    let ending = tokio::spawn(async move { say_nothing(&mut silent).await });
+    // By then this one has been open for longer.
+    while !ending.is_finished() {
+        assert_eq!(say(&mut used, "still here").await.unwrap(), "still here");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let error = Connection::error(&ending.await.unwrap().unwrap_err());
+    assert_eq!(error.code, ErrorCode::ConnectionFailed, "{error:?}");
+    assert_eq!(error.message, "nothing moved on the connection for 2000 ms");
+    assert_eq!(say(&mut used, "and here").await.unwrap(), "and here");
+}

@@ -10,7 +10,7 @@ use hyper::client::conn::http1;
 use hyper::http::uri::{PathAndQuery, Scheme};
 use hyper::{Request, Response, Uri};
 use quadriga_abi::ErrorCode;
-use quadriga_core::{Connection, LogLevel};
+use quadriga_core::{Connection, Insecure, LogLevel};
 use tokio::task::JoinHandle;
 use wasmtime::component::Linker;
 use wasmtime_wasi_http::io::TokioIo;
@@ -51,18 +51,20 @@ async fn send(watch: &Watch, request: Request<WasiBody>, options: RequestOptions
     let (mut parts, body) = request.into_parts();
     let uri = std::mem::take(&mut parts.uri).into_parts();
     let to = uri.authority.ok_or(Error::HttpRequestUriInvalid)?;
-    if uri.scheme != Some(Scheme::HTTP) {
-        let refused = quadriga_abi::Error::new(
-            ErrorCode::Unsupported,
-            format!("a request to {to} that is not plain HTTP: this build speaks no TLS for components"),
-        );
-        return Err(told(watch, &refused));
-    }
-    let connecting = watch.hub.bridge.connect(&watch.context, to.host(), to.port_u16().unwrap_or(80));
-    let connection = tokio::time::timeout(options.connect_timeout.unwrap_or(PATIENCE), connecting)
+    let usual = match uri.scheme {
+        Some(scheme) if scheme == Scheme::HTTP => 80,
+        Some(scheme) if scheme == Scheme::HTTPS => 443,
+        _ => return Err(Error::HttpRequestUriInvalid),
+    };
+    let (bridge, host, port) = (&watch.hub.bridge, to.host(), to.port_u16().unwrap_or(usual));
+    let connecting = bridge.connect(&watch.context, host, port);
+    let mut connection = tokio::time::timeout(options.connect_timeout.unwrap_or(PATIENCE), connecting)
         .await
         .map_err(|_| Error::ConnectionTimeout)?
         .map_err(|error| told(watch, &error))?;
+    if usual == 443 {
+        connection = bridge.secure(connection, host, port).await.map_err(|error| insecure(watch, &error))?;
+    }
     let (mut sender, driver) = http1::handshake(TokioIo::new(connection)).await?;
     let driver = Driver::start(driver);
     parts.uri = Uri::from(uri.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/")));
@@ -102,6 +104,15 @@ fn told(watch: &Watch, error: &quadriga_abi::Error) -> Error {
         ErrorCode::Overloaded => Error::ConnectionLimitReached,
         ErrorCode::ConnectionFailed => Error::Connect(io::Error::other(error.clone())),
         _ => Error::InternalError(Some(error.to_string())),
+    }
+}
+
+/// No TLS on a connection that was made.
+fn insecure(watch: &Watch, insecure: &Insecure) -> Error {
+    match (told(watch, &insecure.error), insecure.error.code) {
+        _ if insecure.certificate => Error::TlsCertificateError,
+        (_, ErrorCode::ConnectionFailed) => Error::TlsProtocolError,
+        (told, _) => told,
     }
 }
 

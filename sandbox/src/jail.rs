@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
-use std::{env, io};
+use std::{env, fs, io};
 
 use parking_lot::Mutex;
 use quadriga_abi::limits::{ByteSize, Limit, Limits};
@@ -59,6 +59,17 @@ const CERTIFICATES: [&str; 5] = [
     "/usr/share/ca-certificates",
 ];
 
+/// Where distributions keep all of those in one file.
+const BUNDLES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// What tells clients of TLS to believe those in a file, and no others that were in a file before.
+const BUNDLE_VARIABLES: [&str; 3] = ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"];
+
 /// Whether this user may make cgroups on this machine.
 pub(crate) static CGROUPS: LazyLock<bool> = LazyLock::new(|| {
     Cgroup::sweep();
@@ -81,6 +92,8 @@ pub(crate) struct Jail {
     workers: u64,
     /// Removed with all that the extension left there.
     _scratch: TemporaryFolder,
+    /// Whom its clients of TLS believe, if the host says that.
+    certificates: Option<TemporaryFolder>,
 }
 
 impl Jail {
@@ -117,18 +130,32 @@ impl Jail {
         };
         let (cgroup, own) = cgroup(unit, &limits, outer.as_ref())?;
         let held = std::iter::once(own).chain(total).collect();
-        Ok(Self { plan, cgroup, held, limits: Mutex::new(limits), workers, _scratch: scratch })
+        let limits = Mutex::new(limits);
+        Ok(Self { plan, cgroup, held, limits, workers, _scratch: scratch, certificates: None })
     }
 
     /// Lets the extension at the host's proxy, which asks its permissions each time. Not whether it
     /// was granted some of the network, but whether it might be: grants come and go while it runs.
-    pub(crate) fn open_to_proxy(&mut self) {
+    /// Its clients of TLS believe whom the machine does, and the `trusted` certificates in PEM.
+    pub(crate) fn open_to_proxy(&mut self, trusted: &[u8]) -> Result<(), Error> {
         let address = format!("http://127.0.0.1:{PROXY_PORT}");
         self.plan.net = Net::Proxy;
         self.plan.env.extend(PROXY_VARIABLES.map(|name| (name.to_owned(), address.clone())));
         // No host is reached without it.
         self.plan.env.retain(|name, _| !name.eq_ignore_ascii_case("no_proxy"));
         self.plan.engine_paths.extend(CERTIFICATES.map(PathBuf::from));
+        if trusted.is_empty() {
+            return Ok(());
+        }
+        let (folder, file) = bundle(trusted).map_err(|error| {
+            let message = format!("the policy's trusted certificates cannot be handed over: {error}");
+            Error::new(ErrorCode::LoadFailed, message)
+        })?;
+        let path = file.to_string_lossy().into_owned();
+        self.plan.env.extend(BUNDLE_VARIABLES.map(|name| (name.to_owned(), path.clone())));
+        self.plan.engine_paths.push(file);
+        self.certificates = Some(folder);
+        Ok(())
     }
 
     /// Changes those limits that the cgroup keeps to while the worker runs: all that are `Some`, or
@@ -157,6 +184,17 @@ impl Jail {
         *held = wanted;
         Ok(())
     }
+}
+
+/// A file with the machine's certificates and some more, in a folder of its own.
+fn bundle(trusted: &[u8]) -> io::Result<(TemporaryFolder, PathBuf)> {
+    let folder = TemporaryFolder::new()?;
+    let file = folder.path().canonicalize()?.join("certificates.pem");
+    let mut all = BUNDLES.iter().find_map(|path| fs::read(path).ok()).unwrap_or_default();
+    all.push(b'\n');
+    all.extend_from_slice(trusted);
+    fs::write(&file, all)?;
+    Ok((folder, file))
 }
 
 /// The environment of a worker: what programs expect, and what was granted.

@@ -14,7 +14,7 @@ use quadriga_abi::permission::Permissions;
 use quadriga_abi::{
     Bytes, Description, Error, ErrorCode, ExtensionId, Feature, PROTOCOL, ProtocolVersion, RuntimeKind,
 };
-use quadriga_core::Unit;
+use quadriga_core::{Bridge, Unit};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +41,8 @@ pub(crate) struct Job {
     limits: Limits,
     permissions: Permissions,
     config: Vec<u8>,
+    /// The certificates that TLS believes beside those of everybody, in PEM.
+    trusted: Vec<u8>,
     /// A file comes with this: what the runtime in the host has prepared.
     pub(crate) prepared: bool,
     /// What the worker confines itself to before it does anything of the rest.
@@ -75,7 +77,7 @@ impl Version {
 }
 
 impl Job {
-    pub(crate) fn new(unit: &Unit, config: &Bytes, plan: Plan) -> Result<Self, Error> {
+    pub(crate) fn new(unit: &Unit, bridge: &Bridge, plan: Plan) -> Result<Self, Error> {
         let bare = Manifest { config: Config::default(), ..(*unit.manifest).clone() };
         let manifest = serde_json::to_string(&bare).map_err(|error| {
             Error::new(ErrorCode::Internal, format!("the manifest cannot be handed over: {error}"))
@@ -89,18 +91,19 @@ impl Job {
             entry: bytes(&unit.entry),
             limits: unit.limits.clone(),
             permissions: unit.permissions.clone(),
-            config: config.to_vec(),
+            config: bridge.config().to_vec(),
+            trusted: bridge.trusted_certificates().to_vec(),
             prepared: unit.prepared.is_some(),
             plan,
         })
     }
 
-    /// What the worker's runtime gets.
+    /// What the worker's runtime gets: the last are those of [`Bridge::remote`].
     pub(crate) fn unit(
         self,
         deadline: Instant,
         prepared: Option<File>,
-    ) -> Result<(Unit, ExtensionId, Bytes), Error> {
+    ) -> Result<(Unit, ExtensionId, [Bytes; 2]), Error> {
         let manifest: Manifest = serde_json::from_str(&self.manifest).map_err(|error| {
             Error::new(ErrorCode::ProtocolViolation, format!("the host's manifest cannot be read: {error}"))
         })?;
@@ -109,7 +112,7 @@ impl Job {
         let (manifest, root, entry) = (Arc::new(manifest), path(self.root), path(self.entry));
         let (limits, permissions, prepared) = (self.limits, self.permissions, prepared.map(Arc::new));
         let unit = Unit { manifest, root, entry, limits, permissions, deadline, prepared };
-        Ok((unit, id, self.config.into()))
+        Ok((unit, id, [self.config.into(), self.trusted.into()]))
     }
 }
 

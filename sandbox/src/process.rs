@@ -82,7 +82,7 @@ impl Worker {
 
     /// Gives it the extension to load, and waits until it has.
     pub(crate) async fn load(&self, unit: &Unit, bridge: &Bridge, jail: &Jail) -> Result<Greeting, Error> {
-        let job = Job::new(unit, &bridge.config(), jail.plan.clone())?;
+        let job = Job::new(unit, bridge, jail.plan.clone())?;
         let mut hello = Frame::new(Kind::Hello, 0, job.to_bytes()?);
         hello.envelope.deadline = Some(unit.deadline);
         let prepared = unit.prepared.as_ref().map(|file| file.try_clone()).transpose();

@@ -106,7 +106,7 @@ impl Runtime for ProcessRuntime {
             let (isolation, around) = (self.support.isolation, self.around(Cgroup::create_around));
             let mut jail = Jail::new(isolation, self.exec_memory, &unit, around, workers)?;
             if !self.connects && !unit.manifest.permissions.net.is_empty() {
-                jail.open_to_proxy();
+                jail.open_to_proxy(&bridge.trusted_certificates())?;
             }
             let team = Team::start(&self.origin, jail, &unit, &bridge, workers, self.ends_busy_calls).await?;
             Ok(Arc::new(team) as Arc<dyn Instance>)

@@ -3,6 +3,7 @@
 
 mod address;
 mod socket;
+mod tls;
 
 use std::collections::HashMap;
 use std::io;
@@ -24,6 +25,8 @@ use crate::detached::spawned;
 use crate::dispatcher::lock;
 use crate::ward::{Counter, Reach, Reason};
 use socket::{Socket, Wire};
+pub use tls::Insecure;
+pub(crate) use tls::{Trust, check as check_certificates};
 
 /// How many connections one generation of an extension may have, those that are being made included.
 const CONNECTIONS: usize = 128;
@@ -187,6 +190,8 @@ pub(crate) struct Wanted {
     pub(crate) port: u16,
     /// Names may lead to addresses that are not public.
     pub(crate) private: bool,
+    /// How long nothing may move on the connection.
+    pub(crate) idle: Duration,
 }
 
 impl Wanted {
@@ -249,7 +254,7 @@ impl Wanted {
         if self.reach.verdict(&self.access()).is_err() {
             return Err(taken_back(&self.access()));
         }
-        Ok(Connection::new(Socket::new(wire, place)))
+        Ok(Connection::new(Socket::new(wire, place, self.idle)))
     }
 
     async fn resolve(&self) -> io::Result<Vec<SocketAddr>> {

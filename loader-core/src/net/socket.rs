@@ -16,9 +16,6 @@ use tokio::time::Sleep;
 use super::Place;
 use crate::ward::Counter;
 
-/// How long nothing may move on a connection before it is closed.
-const IDLE: Duration = Duration::from_secs(300);
-
 /// What the extension's record of open connections and their user share.
 pub(super) struct Wire {
     pub(super) host: String,
@@ -35,6 +32,8 @@ pub(super) struct Wire {
 pub(super) struct Socket {
     wire: Arc<Wire>,
     place: Place,
+    /// How long nothing may move.
+    patience: Duration,
     idle: Pin<Box<Sleep>>,
 }
 
@@ -66,16 +65,17 @@ impl Wire {
 
 impl Socket {
     /// To be made in the context of the executor that drives it.
-    pub(super) fn new(wire: Arc<Wire>, place: Place) -> Self {
-        Self { wire, place, idle: Box::pin(tokio::time::sleep(IDLE)) }
+    pub(super) fn new(wire: Arc<Wire>, place: Place, patience: Duration) -> Self {
+        Self { wire, place, patience, idle: Box::pin(tokio::time::sleep(patience)) }
     }
 
     /// Closes it if it has been idle for too long; otherwise the task is woken when it may have been.
     fn look_idle(&mut self, context: &mut Context<'_>) {
         while self.idle.as_mut().poll(context).is_ready() {
-            let until = self.wire.opened + Duration::from_millis(self.wire.moved.load(Relaxed)) + IDLE;
+            let moved = Duration::from_millis(self.wire.moved.load(Relaxed));
+            let until = self.wire.opened + moved + self.patience;
             if until <= Instant::now() {
-                let message = format!("nothing moved on the connection for {} s", IDLE.as_secs());
+                let message = format!("nothing moved on the connection for {} ms", self.patience.as_millis());
                 return self.wire.cut(Error::new(ErrorCode::ConnectionFailed, message));
             }
             self.idle.as_mut().reset(until.into());

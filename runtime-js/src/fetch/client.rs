@@ -68,7 +68,10 @@ async fn send(
     request: &Request,
 ) -> Result<(hyper::Response<Incoming>, Driver), Error> {
     let (host, port) = request.target()?;
-    let connection = bridge.connect(context, host, port).await?;
+    let mut connection = bridge.connect(context, host, port).await?;
+    if request.url.scheme() == "https" {
+        connection = bridge.secure(connection, host, port).await?;
+    }
     let (mut sender, driver) = http1::Builder::new()
         .max_buf_size(HEAD)
         .handshake(TokioIo::new(connection))

@@ -127,11 +127,9 @@ fn is_redirect(status: StatusCode) -> bool {
 
 fn usable(url: Url) -> Result<Url, Error> {
     match url.scheme() {
-        "http" if url.username().is_empty() && url.password().is_none() => Ok(url),
-        "http" => Err(wrong("a URL with a name or password in it; use the header authorization".to_owned())),
-        "https" => {
-            let message = format!("fetch of {url}: this build of the JavaScript runtime speaks no TLS");
-            Err(Error::new(ErrorCode::Unsupported, message))
+        "http" | "https" if url.username().is_empty() && url.password().is_none() => Ok(url),
+        "http" | "https" => {
+            Err(wrong("a URL with a name or password in it; use the header authorization".to_owned()))
         }
         other => Err(wrong(format!("fetch does not know the scheme {other:?} of {url}"))),
     }
@@ -176,7 +174,7 @@ mod tests {
     fn what_cannot_be_sent_is_refused() {
         let cases: [(&str, &str, &[&str], ErrorCode, &str); 9] = [
             ("GET", "/path", &[], ErrorCode::InvalidArguments, "is no URL"),
-            ("GET", "https://a/", &[], ErrorCode::Unsupported, "speaks no TLS"),
+            ("GET", "https://me@a/", &[], ErrorCode::InvalidArguments, "a name or password"),
             ("GET", "file:///etc/passwd", &[], ErrorCode::InvalidArguments, "the scheme \"file\""),
             ("GET", "http://me:secret@a/", &[], ErrorCode::InvalidArguments, "a name or password"),
             ("G T", "http://a/", &[], ErrorCode::InvalidArguments, "no method"),

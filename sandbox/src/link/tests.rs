@@ -112,7 +112,8 @@ impl Worker {
         let nursery::Begun { child, socket: ours, pipes } = begun;
         cgroup.map_or(Ok(()), |cgroup| cgroup.add(child.pid)).unwrap();
         let heard = Arc::new(Deaf::default());
-        let bridge = Bridge::remote("a.worker".parse().unwrap(), Bytes::new(), Arc::clone(&heard) as _);
+        let bridge =
+            Bridge::remote("a.worker".parse().unwrap(), Bytes::new(), Bytes::new(), Arc::clone(&heard) as _);
         let (link, loaded) = Link::start(bridge, child, cgroup.cloned(), ours, MOST, true).unwrap();
         Self { link, loaded: Some(loaded), socket, heard, _kept: (folder, pipes) }
     }
@@ -384,7 +385,8 @@ async fn a_flood_of_claims_is_bounded() {
     assert!(told.len() < 16 << 10, "{} bytes", told.len());
     assert!(gathered.take().is_none());
     let heard = Arc::new(Deaf::default());
-    let bridge = Bridge::remote("a.worker".parse().unwrap(), Bytes::new(), Arc::clone(&heard) as _);
+    let bridge =
+        Bridge::remote("a.worker".parse().unwrap(), Bytes::new(), Bytes::new(), Arc::clone(&heard) as _);
     Allowance::default().take(&told, &bridge, false, |_| CallContext::default()).unwrap();
     assert_eq!(heard.claims.load(Ordering::Relaxed), 32);
 }

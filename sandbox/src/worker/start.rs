@@ -74,14 +74,14 @@ fn work(engines: &[Engine], socket: OwnedFd, forked: Option<Forked>) -> io::Resu
         warm.map_or(Ok(()), |mut engine| engine.in_child())?;
         let kind = job.runtime.clone();
         let deadline = hello.deadline.unwrap_or_else(|| Instant::now() + LOAD);
-        let (unit, id, config) = job.unit(deadline, prepared.map(Into::into))?;
+        let (unit, id, [config, trusted]) = job.unit(deadline, prepared.map(Into::into))?;
         *host.permissions.lock() = unit.permissions.clone();
         // On the main thread, and the only one so far.
         let engine = engines.iter().find(|engine| engine.kind == kind.as_str());
         let unknown =
             || Error::new(ErrorCode::UnknownRuntime, format!("the worker program has no runtime {kind}"));
         let runtime = (engine.ok_or_else(unknown)?.start)();
-        Ok((runtime, unit, Bridge::remote(id, config, Arc::clone(&host) as _), report))
+        Ok((runtime, unit, Bridge::remote(id, config, trusted, Arc::clone(&host) as _), report))
     });
     let (runtime, unit, bridge, report) = match prepared {
         Ok(prepared) => prepared,

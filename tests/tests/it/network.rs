@@ -1,6 +1,7 @@
 //! The network, as extensions use it in their own ways: what was granted is reached, and nothing
 //! else, in the host's process and in workers.
 
+mod authority;
 mod server;
 
 use std::time::Duration;
@@ -11,6 +12,7 @@ use quadriga::{DecisionFilter, Dispatcher, Effect, Grant, LoadOptions, Policy, V
 use quadriga_tests::{guest, with};
 use tempfile::TempDir;
 
+use authority::Authority;
 use server::Server;
 
 /// Where each language can be let at the network.
@@ -23,6 +25,8 @@ const PLACES: &[(&str, Isolation)] = &[
     ("wasm", Isolation::Container),
     ("python", Isolation::Process),
     ("python", Isolation::Container),
+    ("native", Isolation::Process),
+    ("native", Isolation::Container),
 ];
 
 /// How long what is quick may take on a busy machine.
@@ -36,7 +40,17 @@ struct Guest {
 
 impl Guest {
     async fn load(language: &str, isolation: Isolation, net: &[String], grant: Grant) -> Result<Self, Error> {
-        let host = quadriga::builder().policy(Policy::default()).build().unwrap();
+        Self::load_with(Policy::default(), language, isolation, net, grant).await
+    }
+
+    async fn load_with(
+        policy: Policy,
+        language: &str,
+        isolation: Isolation,
+        net: &[String],
+        grant: Grant,
+    ) -> Result<Self, Error> {
+        let host = quadriga::builder().policy(policy).build().unwrap();
         let asks = if net.is_empty() { String::new() } else { format!("[permissions]\nnet = {net:?}") };
         let package = with(&guest("network", language), &asks);
         let options = LoadOptions { grant, isolation: Some(isolation), ..LoadOptions::default() };
@@ -97,7 +111,7 @@ async fn what_was_granted_is_reached_and_nothing_else() {
         let as_localhost = format!("connect to localhost:{}", server.port());
         guest.is_denied(&format!("http://localhost:{}/hello", server.port()), &as_localhost).await;
         // A redirect is a request of its own.
-        if *language != "wasm" {
+        if !matches!(*language, "wasm" | "native") {
             let redirect = |to: &str| server.url(&format!("/redirect?{to}"));
             assert_eq!(guest.get(&redirect("/hello")).await.unwrap(), "200 hello");
             guest.is_denied(&redirect(&other.url("/hello")), &to_other).await;
@@ -109,11 +123,20 @@ async fn what_was_granted_is_reached_and_nothing_else() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn grants_come_and_go_while_it_runs() {
-    for (language, isolation) in PLACES {
-        eprintln!("{language} at {isolation}");
-        let server = Server::start();
+    let authority = Authority::new();
+    let tls = [None, Some(authority.certify("127.0.0.1"))];
+    for ((language, isolation), tls) in
+        PLACES.iter().flat_map(|place| tls.iter().map(move |tls| (place, tls)))
+    {
+        if *language == "native" && tls.is_some() {
+            // It brings no TLS.
+            continue;
+        }
+        eprintln!("{language} at {isolation}, {}", if tls.is_some() { "https" } else { "http" });
+        let server = Server::listen("127.0.0.1:0", tls.clone());
         let ask = [server.pattern()];
-        let guest = Guest::load(language, *isolation, &ask, Grant::Nothing).await.unwrap();
+        let policy = Policy { trusted_certificates: authority.pem(), ..Policy::default() };
+        let guest = Guest::load_with(policy, language, *isolation, &ask, Grant::Nothing).await.unwrap();
         let what = format!("connect to 127.0.0.1:{}", server.port());
         guest.is_denied(&server.url("/hello"), &what).await;
         assert_eq!(guest.host.grant(&guest.id, &net(&ask)).unwrap(), Effect::Now);
@@ -131,7 +154,9 @@ async fn grants_come_and_go_while_it_runs() {
         // The head of the answer may have come through by then, or not.
         let says: &[&str] = match *language {
             "js" => &["the connection was cut"],
+            "python" if tls.is_some() => &["IncompleteRead", "RemoteDisconnected", "EOF occurred"],
             "python" => &["IncompleteRead", "permission_denied: the connection was cut"],
+            "native" => &["an answer that was cut", "permission_denied: the connection was cut"],
             _ => &["HTTP request denied", "HttpRequestDenied"],
         };
         assert!(says.iter().any(|says| text.contains(says)), "{language}: {text}");
@@ -150,11 +175,92 @@ async fn who_asks_for_no_network_has_none() {
         let says = match *language {
             "js" => format!("network.js may not connect to 127.0.0.1:{}", server.port()),
             "wasm" => "HttpRequestDenied".to_owned(),
+            "native" => "no proxy for".to_owned(),
             _ => "Operation not permitted".to_owned(),
         };
         assert!(text.contains(&says), "{language} at {isolation}: {text}");
     }
     assert_eq!(server.requests(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn https_believes_whom_its_host_believes() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    for (language, isolation) in PLACES.iter().filter(|(language, _)| *language != "native") {
+        eprintln!("{language} at {isolation}");
+        let start = |tls| Server::listen("127.0.0.1:0", Some(tls));
+        let (server, named) = (start(authority.certify("127.0.0.1")), start(authority.certify("localhost")));
+        let (strange, other) = (start(stranger.certify("127.0.0.1")), start(authority.certify("127.0.0.1")));
+        let ask =
+            [server.pattern(), strange.pattern(), named.pattern(), format!("localhost:{}", named.port())];
+        let policy = Policy { trusted_certificates: authority.pem(), ..Policy::default() };
+        let guest = Guest::load_with(policy, language, *isolation, &ask, Grant::Requested).await.unwrap();
+        assert_eq!(guest.get(&server.url("/hello")).await.unwrap(), "200 hello");
+        assert_eq!(guest.get(&named.url_by("localhost", "/hello")).await.unwrap(), "200 hello");
+        let posted: String =
+            guest.host.invoke(&guest.id, "post", &(server.url("/echo"), "a body")).await.unwrap();
+        assert_eq!(posted, "200 a body");
+        let large = guest.get(&server.url("/large")).await.unwrap();
+        assert_eq!(large.len(), "200 ".len() + server::LARGE);
+
+        let cases = [
+            (&strange, "nobody signed whom this host trusts", "unable to get local issuer certificate"),
+            (&named, "has a certificate for other names", "certificate is not valid for '127.0.0.1'"),
+        ];
+        for (server, ours, openssl) in cases {
+            let error = guest.get(&server.url("/hello")).await.unwrap_err();
+            let text = format!("{error:?}");
+            let says = match *language {
+                "js" => format!("127.0.0.1:{} has a certificate", server.port()),
+                "wasm" => "TlsCertificateError".to_owned(),
+                _ => "CERTIFICATE_VERIFY_FAILED".to_owned(),
+            };
+            assert!(text.contains(&says), "{language}: {text}");
+            let says = if *language == "python" { openssl } else { ours };
+            assert!(*language == "wasm" || text.contains(says), "{language}: {text}");
+        }
+        let what = format!("connect to 127.0.0.1:{}", other.port());
+        guest.is_denied(&other.url("/hello"), &what).await;
+        assert_eq!(other.requests(), 0, "{language} at {isolation}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn https_of_a_server_without_it_says_so() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            std::io::Write::write_all(&mut stream, b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
+            // Closed only after the client, so that it reads this first.
+            let _ = std::io::Read::read_to_end(&mut stream, &mut Vec::new());
+        }
+    });
+    let (ask, url) = ([format!("127.0.0.1:{port}")], format!("https://127.0.0.1:{port}/"));
+    for (language, says) in [("js", "does not speak TLS"), ("wasm", "TlsProtocolError")] {
+        let guest = Guest::granted(language, Isolation::InProcess, &ask).await;
+        let error = guest.get(&url).await.unwrap_err();
+        assert!(format!("{error:?}").contains(says), "{error:?}");
+    }
+    // Nobody is believed who is not on a list.
+    let policy = Policy { trusted_certificates: "what is this?".to_owned(), ..Policy::default() };
+    let error = quadriga::builder().policy(policy).build().err().unwrap();
+    assert!(error.to_string().contains("no certificate in PEM"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn addresses_of_ipv6_are_in_brackets() {
+    for (language, isolation) in PLACES {
+        eprintln!("{language} at {isolation}");
+        let (server, other) = (Server::listen("[::1]:0", None), Server::listen("[::1]:0", None));
+        let guest = Guest::granted(language, *isolation, &[format!("[::1]:{}", server.port())]).await;
+        let host = format!("200 [::1]:{}", server.port());
+        assert_eq!(guest.get(&server.url_by("[::1]", "/host")).await.unwrap(), host);
+        let error = guest.get(&other.url_by("[::1]", "/hello")).await.unwrap_err();
+        let says = if *language == "wasm" { "HttpRequestDenied" } else { "may not connect to [::1]:" };
+        assert!(format!("{error:?}").contains(says), "{error:?}");
+        assert_eq!(other.requests(), 0);
+    }
 }
 
 /// In the host's process native code and Python could not be held to it.
@@ -243,7 +349,7 @@ async fn fetch_is_what_the_web_platform_has() {
         assert_eq!(caught, expected);
         let cases = [
             ("/relative", "is no URL", "invalid_arguments"),
-            ("https://127.0.0.1/", "speaks no TLS", "unsupported"),
+            ("https://127.0.0.1/", "may not connect to 127.0.0.1:443", "permission_denied"),
             ("ftp://127.0.0.1/", "does not know the scheme", "invalid_arguments"),
             (&server.url("/redirect?/redirect?/"), "", "undefined"),
             (&server.url("/loop"), "more than 20 redirects", "connection_failed"),

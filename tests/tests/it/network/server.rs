@@ -1,10 +1,12 @@
-//! A small HTTP server, on threads of its own.
+//! A small server of HTTP, with TLS or without, on threads of its own.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufRead as _, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 /// The bytes of a large answer.
 pub(crate) const LARGE: usize = 1 << 20;
@@ -12,6 +14,7 @@ pub(crate) const LARGE: usize = 1 << 20;
 #[derive(Clone)]
 pub(crate) struct Server {
     port: u16,
+    scheme: &'static str,
     seen: Arc<Seen>,
 }
 
@@ -23,14 +26,26 @@ struct Seen {
 
 impl Server {
     pub(crate) fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let server = Self { port: listener.local_addr().unwrap().port(), seen: Arc::default() };
+        Self::listen("127.0.0.1:0", None)
+    }
+
+    pub(crate) fn listen(address: &str, tls: Option<Arc<ServerConfig>>) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
+        let (port, scheme) =
+            (listener.local_addr().unwrap().port(), tls.as_ref().map_or("http", |_| "https"));
+        let server = Self { port, scheme, seen: Arc::default() };
         let seen = Arc::clone(&server.seen);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 seen.connections.fetch_add(1, Ordering::SeqCst);
-                let seen = Arc::clone(&seen);
-                std::thread::spawn(move || serve(&stream, &seen));
+                let (seen, tls) = (Arc::clone(&seen), tls.clone());
+                std::thread::spawn(move || match tls {
+                    None => serve(stream, &seen),
+                    Some(tls) => {
+                        let tls = ServerConnection::new(tls).ok()?;
+                        serve(StreamOwned::new(tls, stream), &seen)
+                    }
+                });
             }
         });
         server
@@ -46,7 +61,12 @@ impl Server {
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
-        format!("http://127.0.0.1:{}{path}", self.port)
+        self.url_by("127.0.0.1", path)
+    }
+
+    /// By another name.
+    pub(crate) fn url_by(&self, host: &str, path: &str) -> String {
+        format!("{}://{host}:{}{path}", self.scheme, self.port)
     }
 
     /// How many connections it has seen.
@@ -69,7 +89,7 @@ impl Server {
 }
 
 /// One request, and then the end of the connection. Whoever asked may go at any time.
-fn serve(stream: &TcpStream, seen: &Seen) -> Option<()> {
+fn serve(stream: impl Read + Write, seen: &Seen) -> Option<()> {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     reader.read_line(&mut line).ok()?;
@@ -92,10 +112,10 @@ fn serve(stream: &TcpStream, seen: &Seen) -> Option<()> {
     if chunked {
         body = dechunk(&mut reader)?;
     }
-    answer(stream, seen, &method, &path, &host, &body)
+    answer(reader.get_mut(), seen, &method, &path, &host, &body)
 }
 
-fn dechunk(reader: &mut BufReader<&TcpStream>) -> Option<Vec<u8>> {
+fn dechunk(reader: &mut BufReader<impl Read>) -> Option<Vec<u8>> {
     let mut body = Vec::new();
     loop {
         let mut line = String::new();
@@ -109,7 +129,14 @@ fn dechunk(reader: &mut BufReader<&TcpStream>) -> Option<Vec<u8>> {
     }
 }
 
-fn answer(mut to: &TcpStream, seen: &Seen, method: &str, path: &str, host: &str, body: &[u8]) -> Option<()> {
+fn answer<S: Read + Write>(
+    to: &mut S,
+    seen: &Seen,
+    method: &str,
+    path: &str,
+    host: &str,
+    body: &[u8],
+) -> Option<()> {
     let mut say = |status: &str, more: &str, body: &[u8]| {
         let head = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n{more}\r\n", body.len());
         to.write_all(head.as_bytes()).ok()?;

@@ -7,11 +7,14 @@ use wasip2::http::types::{Fields, IncomingResponse, Method, OutgoingBody, Outgoi
 use wasip2::io::streams::StreamError;
 
 pub(crate) fn send(url: &str, body: Option<&str>) -> Result<String, String> {
-    let rest = url.strip_prefix("http://").ok_or("no http URL")?;
+    let (scheme, rest) = match url.split_once("://").ok_or("no URL")? {
+        ("https", rest) => (Scheme::Https, rest),
+        (_, rest) => (Scheme::Http, rest),
+    };
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let request = OutgoingRequest::new(Fields::new());
     request.set_method(&if body.is_some() { Method::Post } else { Method::Get }).map_err(|()| "method")?;
-    request.set_scheme(Some(&Scheme::Http)).map_err(|()| "scheme")?;
+    request.set_scheme(Some(&scheme)).map_err(|()| "scheme")?;
     request.set_authority(Some(authority)).map_err(|()| "authority")?;
     request.set_path_with_query(Some(path)).map_err(|()| "path")?;
     let outgoing = request.body().map_err(|()| "body")?;

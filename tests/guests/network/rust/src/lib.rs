@@ -1,11 +1,14 @@
-//! A component that reaches for the network as `wasi:http` has it.
+//! Reaches for the network: a component as `wasi:http` has it, native code through the proxy that its
+//! environment names.
 
-#[cfg(target_family = "wasm")]
+#[cfg_attr(not(target_family = "wasm"), path = "proxied.rs")]
 mod http;
 
 #[quadriga_sdk::extension]
 mod network {
     use std::io;
+
+    use crate::http::send;
 
     /// Gets something, and says its status and text.
     pub fn get(url: &str) -> io::Result<String> {
@@ -15,15 +18,5 @@ mod network {
     /// Posts something, and says what came back.
     pub fn post(url: &str, body: &str) -> io::Result<String> {
         send(url, Some(body)).map_err(io::Error::other)
-    }
-
-    #[cfg(target_family = "wasm")]
-    fn send(url: &str, body: Option<&str>) -> Result<String, String> {
-        crate::http::send(url, body)
-    }
-
-    #[cfg(not(target_family = "wasm"))]
-    fn send(url: &str, _body: Option<&str>) -> Result<String, String> {
-        Err(format!("no wasi:http for {url}"))
     }
 }
