@@ -179,6 +179,7 @@ impl Link {
             self.forget(id);
             return fate.clone().into();
         }
+        let sent = call.envelope.payload.len();
         self.send(&Frame { envelope: call.envelope, flags, parent: 0 });
         if let Some((outgoing, input)) = pump {
             let pump = self.handle.spawn(outgoing.pump(input)).abort_handle();
@@ -187,7 +188,7 @@ impl Link {
                 None => pump.abort(),
             }
         }
-        Outcome::Pending(Box::pin(Answer { link: Arc::clone(self), answered, looked: false }))
+        Outcome::Pending(Box::pin(Answer::new(Arc::clone(self), answered, sent)))
     }
 
     /// Asks the worker to end a call. If it does not soon, it is ended itself.

@@ -2,8 +2,9 @@
 //! where. The sender owns it and uses it again; its size is sealed. A host copies a payload before it
 //! looks at it, because the worker could change it meanwhile; a worker reads it where it is.
 //!
-//! A host reads and writes it with calls to the kernel rather than map it: whatever the worker does,
-//! that ends in an error and not in a signal.
+//! Both sides map it, which costs a call to the kernel once: to have the kernel copy takes many times
+//! as long as to copy. Access to a mapping ends in a signal where its file cannot give the page, which
+//! a file in memory that can't shrink always can; a file of huge pages may not, so it is refused.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -13,10 +14,13 @@ use std::sync::Arc;
 use bytes::{Buf as _, BufMut as _};
 use parking_lot::Mutex;
 use quadriga_abi::Bytes;
-use rustix::buffer::spare_capacity;
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate, memfd_create};
-use rustix::io::{Errno, pread, pwrite};
+use rustix::fs::{
+    MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, fstatfs, ftruncate, memfd_create,
+};
+use rustix::io::Errno;
+use rustix::mm::ProtFlags;
 
+use crate::confine::sys;
 use crate::loan::Mapping;
 
 /// What is smaller goes through the socket.
@@ -29,8 +33,11 @@ const LEAST: usize = 64 << 10;
 const REGIONS: usize = 8;
 const ROOM: usize = 32 << 20;
 
-/// Where the payload begins. Before it, at 0, is a byte that is not zero while the payload is there.
-const START: u64 = 4096;
+/// Where the payload begins: before it is the byte that says whether one is there.
+const START: usize = 4096;
+
+/// Of files in memory: `TMPFS_MAGIC` in Linux's uapi/linux/magic.h.
+const IN_MEMORY: u64 = 0x0102_1994;
 
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
 
@@ -40,8 +47,8 @@ pub(crate) struct Lender(Mutex<Vec<Region>>);
 
 struct Region {
     number: u32,
-    file: Arc<OwnedFd>,
     room: usize,
+    mapping: Arc<Mapping>,
 }
 
 /// A payload that has been laid down.
@@ -58,30 +65,23 @@ impl Lender {
         if payload.len() <= LARGE {
             return None;
         }
-        let (number, file, new) = self.region(payload.len()).ok()??;
-        let mut rest = payload;
-        let mut at = START;
-        while !rest.is_empty() {
-            let written = pwrite(&file, rest, at).ok().filter(|written| *written > 0)?;
-            rest = &rest[written..];
-            at += written as u64;
+        let (number, mapping, file) = self.region(payload.len()).ok()??;
+        if !mapping.write(START, payload) {
+            return None;
         }
         let mut reference = Vec::with_capacity(12);
         reference.put_u32_le(number);
         reference.put_u64_le(payload.len() as u64);
-        Some(Lent { reference: reference.into(), file: new.then_some(file) })
+        Some(Lent { reference: reference.into(), file })
     }
 
-    /// A region for a payload of that size, which is taken by it from now on; and whether it is new.
-    fn region(&self, size: usize) -> Result<Option<(u32, Arc<OwnedFd>, bool)>, Errno> {
+    /// A region for a payload of that size, which is taken by it from now on; with its file, if it is
+    /// new.
+    fn region(&self, size: usize) -> Result<Option<Place>, Errno> {
         let mut regions = self.0.lock();
-        for region in regions.iter().filter(|region| region.room >= size) {
-            let mut taken = [0];
-            pread(&region.file, &mut taken, 0)?;
-            if taken == [0] {
-                pwrite(&region.file, &[1], 0)?;
-                return Ok(Some((region.number, Arc::clone(&region.file), false)));
-            }
+        let free = regions.iter().find(|region| region.room >= size && region.mapping.take());
+        if let Some(region) = free {
+            return Ok(Some((region.number, Arc::clone(&region.mapping), None)));
         }
         let room = size.next_power_of_two().max(LEAST);
         let used: usize = regions.iter().map(|region| region.room).sum();
@@ -89,29 +89,28 @@ impl Lender {
             return Ok(None);
         }
         let file = memfd_create("quadriga", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-        ftruncate(&file, START + room as u64)?;
+        ftruncate(&file, (START + room) as u64)?;
         fcntl_add_seals(&file, SEALS)?;
-        pwrite(&file, &[1], 0)?;
-        let (number, file) = (u32::try_from(regions.len()).unwrap_or(u32::MAX), Arc::new(file));
-        regions.push(Region { number, file: Arc::clone(&file), room });
-        Ok(Some((number, file, true)))
+        let sent = file.try_clone().map_err(|_| Errno::MFILE)?;
+        let mapping = Arc::new(Mapping::new(file, START + room, ProtFlags::READ | ProtFlags::WRITE)?);
+        mapping.take();
+        let number = u32::try_from(regions.len()).unwrap_or(u32::MAX);
+        regions.push(Region { number, room, mapping: Arc::clone(&mapping) });
+        Ok(Some((number, mapping, Some(Arc::new(sent)))))
     }
 }
+
+/// A region by its number, and its file if that has not been sent.
+type Place = (u32, Arc<Mapping>, Option<Arc<OwnedFd>>);
 
 /// The regions of the other side.
 #[derive(Default)]
 pub(crate) struct Borrower {
-    regions: HashMap<u32, (Foreign, u64)>,
+    regions: HashMap<u32, (Arc<Mapping>, usize)>,
     /// The other side is trusted: payloads are read where they lie.
     trusts: bool,
     /// Files that came with frames which have not been looked at.
     pub(crate) files: VecDeque<OwnedFd>,
-}
-
-/// A region of the other side.
-enum Foreign {
-    Copied(OwnedFd),
-    Read(Arc<Mapping>),
 }
 
 impl Borrower {
@@ -134,16 +133,17 @@ impl Borrower {
             self.open(number)?;
         }
         let (region, size) = self.regions.get(&number).ok_or("a region that nobody knows")?;
-        if length > most as u64 || START.saturating_add(length) > *size {
-            return Err(format!("{length} bytes in a region of {size}"));
+        let there = usize::try_from(length)
+            .ok()
+            .filter(|length| *length <= most && START.checked_add(*length).is_some_and(|end| end <= *size));
+        let length = there.ok_or_else(|| format!("{length} bytes in a region of {size}"))?;
+        let beyond = || "a place beyond its region".to_owned();
+        if self.trusts {
+            return region.payload(START, length).ok_or_else(beyond);
         }
-        let length = length as usize;
-        match region {
-            Foreign::Copied(file) => copy(file, length),
-            Foreign::Read(mapping) => {
-                mapping.payload(START as usize, length).ok_or_else(|| "a place beyond its region".to_owned())
-            }
-        }
+        let payload = region.copy(START, length).ok_or_else(beyond)?;
+        region.give_back().map_err(|error| format!("a region that cannot be given back: {error}"))?;
+        Ok(payload)
     }
 
     /// Takes a region that came with the frame.
@@ -153,33 +153,19 @@ impl Borrower {
             return Err(format!("more than {REGIONS} regions"));
         }
         // Anything else could block or change under our hands.
-        if !fcntl_get_seals(&file).is_ok_and(|seals| seals.contains(SEALS)) {
+        let is_memory = fcntl_get_seals(&file).is_ok_and(|seals| seals.contains(SEALS))
+            && (self.trusts || fstatfs(&file).is_ok_and(|there| there.f_type as u64 == IN_MEMORY));
+        if !is_memory {
             return Err("a file that is no sealed memory".to_owned());
         }
         let size = fstat(&file).map_err(|error| io::Error::from(error).to_string())?.st_size;
-        let size = size.unsigned_abs();
-        let failed = |error: Errno| format!("a region that cannot be mapped: {error}");
-        let region = match self.trusts {
-            true => Foreign::Read(Arc::new(Mapping::new(file, size as usize).map_err(failed)?)),
-            false => Foreign::Copied(file),
-        };
-        self.regions.insert(number, (region, size));
+        let size = usize::try_from(size).map_err(|_| "a region without a size".to_owned())?;
+        let mapping = Mapping::new(file, size, ProtFlags::READ)
+            .map_err(|error| format!("a region that cannot be mapped: {error}"))?;
+        if self.trusts {
+            sys::keep_freed_memory();
+        }
+        self.regions.insert(number, (Arc::new(mapping), size));
         Ok(())
     }
-}
-
-/// Copies the payload of a region, and gives its place back.
-fn copy(file: &OwnedFd, length: usize) -> Result<Bytes, String> {
-    let failed = |error: Errno| format!("a region that cannot be read: {error}");
-    let mut bytes = Vec::with_capacity(length);
-    while bytes.len() < length {
-        let at = START + bytes.len() as u64;
-        if pread(file, spare_capacity(&mut bytes), at).map_err(failed)? == 0 {
-            return Err("a region that is shorter than it was".to_owned());
-        }
-    }
-    // An allocation may be larger than was asked for.
-    bytes.truncate(length);
-    pwrite(file, &[0], 0).map_err(failed)?;
-    Ok(bytes.into())
 }

@@ -182,3 +182,15 @@ pub(super) fn answer_no(watch: &OwnedFd, id: u64) -> io::Result<()> {
 fn check(result: i64) -> io::Result<i64> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
+
+/// Has the allocator keep memory that is freed, up to some MiB. For a worker that gets or sends large
+/// payloads: new memory from the kernel costs more than what is done with it. No other should, as
+/// what lies between memory in use is then not given back at all.
+pub(crate) fn keep_freed_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: sets two numbers of the allocator, which it takes or leaves.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 4 << 20);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 8 << 20);
+    }
+}

@@ -172,13 +172,23 @@ fn shared_memory_that_is_not_what_it_should_be_is_an_error() {
     rustix::fs::ftruncate(&short, 5000).unwrap();
     let seals = rustix::fs::SealFlags::SHRINK | rustix::fs::SealFlags::GROW | rustix::fs::SealFlags::SEAL;
     rustix::fs::fcntl_add_seals(&short, seals).unwrap();
-    let cases = [
+    let mut cases = vec![
         (lent(7, 20_000), None, "region 7, which was never sent"),
         (lent(7, 20_000), Some(plain), "a file that is no sealed memory"),
         (lent(7, 20_000), Some(unsealed), "a file that is no sealed memory"),
         (lent(7, 905), Some(short.try_clone().unwrap()), "905 bytes in a region of 5000"),
         (lent(7, u64::MAX), Some(short), "18446744073709551615 bytes in a region of 5000"),
     ];
+    // A machine need not have such files, or any pages for them: that is why they are refused.
+    let flags = rustix::fs::MemfdFlags::ALLOW_SEALING | rustix::fs::MemfdFlags::HUGETLB;
+    match rustix::fs::memfd_create("huge", flags) {
+        Ok(huge) => {
+            rustix::fs::ftruncate(&huge, 2 << 20).unwrap();
+            rustix::fs::fcntl_add_seals(&huge, seals).unwrap();
+            cases.push((lent(7, 20_000), Some(huge), "a file that is no sealed memory"));
+        }
+        Err(error) => println!("no file of huge pages: {error}"),
+    }
     for (mut packed, file, words) in cases {
         let (ours, mut reader) = pair(1 << 20);
         packed.file = file.map(Arc::new);

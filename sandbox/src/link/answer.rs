@@ -19,21 +19,38 @@ use crate::frame::Next;
 /// worker can have its processor.
 const PATIENCE: Duration = Duration::from_micros(50);
 
+/// The same for the largest arguments, which take the worker longer: so many bytes a nanosecond.
+const LONG_PATIENCE: Duration = Duration::from_micros(500);
+const BYTES: u64 = 3;
+
 /// The answer to a call.
 pub(super) struct Answer {
-    pub(super) link: Arc<Link>,
-    pub(super) answered: oneshot::Receiver<Result<Bytes, Error>>,
+    link: Arc<Link>,
+    answered: oneshot::Receiver<Result<Bytes, Error>>,
     /// It has been looked for once.
-    pub(super) looked: bool,
+    looked: bool,
+    patience: Duration,
+}
+
+impl Answer {
+    /// To a call with so many bytes of arguments.
+    pub(super) fn new(
+        link: Arc<Link>,
+        answered: oneshot::Receiver<Result<Bytes, Error>>,
+        sent: usize,
+    ) -> Self {
+        let patience = (PATIENCE + Duration::from_nanos(sent as u64 / BYTES)).min(LONG_PATIENCE);
+        Self { link, answered, looked: false, patience }
+    }
 }
 
 impl Future for Answer {
     type Output = Result<Bytes, Error>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { link, answered, looked } = &mut *self;
+        let Self { link, answered, looked, patience } = &mut *self;
         if !std::mem::replace(looked, true)
-            && let Some(answer) = link.look(answered)
+            && let Some(answer) = link.look(answered, *patience)
         {
             return Poll::Ready(answer);
         }
@@ -49,12 +66,13 @@ impl Link {
     fn look(
         self: &Arc<Self>,
         answered: &mut oneshot::Receiver<Result<Bytes, Error>>,
+        patience: Duration,
     ) -> Option<Result<Bytes, Error>> {
         if self.calls.lock().len() > 1 {
             return None;
         }
         let mut reader = self.reading.reader.try_lock()?;
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + patience;
         let answer = loop {
             match answered.try_recv() {
                 Ok(answer) => break Some(answer),

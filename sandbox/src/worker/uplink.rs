@@ -22,6 +22,7 @@ use tokio::sync::oneshot;
 use super::pool;
 use super::server::End;
 use crate::claims::{GATHER, Gathered};
+use crate::confine::sys;
 use crate::frame::{FROM_GUEST, Frame, INPUT, OUTPUT, write};
 use crate::shared::Lender;
 use crate::streams::{Sink, Streams, Wire};
@@ -155,6 +156,9 @@ impl Host {
 impl Wire for Host {
     fn send(&self, frame: &Frame) {
         let packed = frame.pack(&self.lender);
+        if packed.file.is_some() {
+            sys::keep_freed_memory();
+        }
         let (mut head, mut payload) = (&packed.head[..], &packed.payload[..]);
         let mut file = packed.file.as_deref().map(AsFd::as_fd);
         let _one = self.writing.lock();
