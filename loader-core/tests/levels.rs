@@ -96,9 +96,9 @@ async fn what_none_can_keep_to_says_what_each_can() {
         ),
         (
             "isolation = 'in-process'",
-            "[permissions]\nsecrets = ['a']",
+            "[permissions]\nemit = ['a']",
             ErrorCode::Unsupported,
-            "does not offer the permission secrets",
+            "does not offer the permission emit",
         ),
     ];
     let host = host(Isolation::None);
