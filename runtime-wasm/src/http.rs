@@ -51,9 +51,9 @@ async fn send(watch: &Watch, request: Request<WasiBody>, options: RequestOptions
     let (mut parts, body) = request.into_parts();
     let uri = std::mem::take(&mut parts.uri).into_parts();
     let to = uri.authority.ok_or(Error::HttpRequestUriInvalid)?;
-    let usual = match uri.scheme {
-        Some(scheme) if scheme == Scheme::HTTP => 80,
-        Some(scheme) if scheme == Scheme::HTTPS => 443,
+    let (secure, usual) = match uri.scheme {
+        Some(scheme) if scheme == Scheme::HTTP => (false, 80),
+        Some(scheme) if scheme == Scheme::HTTPS => (true, 443),
         _ => return Err(Error::HttpRequestUriInvalid),
     };
     let (bridge, host, port) = (&watch.hub.bridge, to.host(), to.port_u16().unwrap_or(usual));
@@ -62,7 +62,7 @@ async fn send(watch: &Watch, request: Request<WasiBody>, options: RequestOptions
         .await
         .map_err(|_| Error::ConnectionTimeout)?
         .map_err(|error| told(watch, &error))?;
-    if usual == 443 {
+    if secure {
         connection = bridge.secure(connection, host, port).await.map_err(|error| insecure(watch, &error))?;
     }
     let (mut sender, driver) = http1::handshake(TokioIo::new(connection)).await?;

@@ -6,7 +6,7 @@
 use std::os::fd::OwnedFd;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering, fence};
 
 use parking_lot::Mutex;
 use quadriga_abi::Bytes;
@@ -63,6 +63,8 @@ impl Mapping {
     /// # Errors
     /// If there is no memory for that, or the file cannot be written.
     pub(crate) fn give_back(&self) -> Result<(), Errno> {
+        // What was read is read: the kernel promises no order between that and what it writes.
+        fence(Ordering::Release);
         pwrite(&self.file, &[0], 0).map(drop)
     }
 
