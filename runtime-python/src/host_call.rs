@@ -24,6 +24,8 @@ use crate::waiting;
 pub(crate) struct Host {
     pub(crate) bridge: Bridge,
     space: u64,
+    /// It has a process of its own, which may start programs.
+    starts_programs: bool,
     /// Makes a QuadrigaError of this extension's SDK.
     error: OnceLock<Py<PyAny>>,
     /// Polls what coroutines wait for.
@@ -33,9 +35,9 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    pub(crate) fn new(bridge: Bridge, space: u64, executor: Handle) -> Self {
+    pub(crate) fn new(bridge: Bridge, space: u64, starts_programs: bool, executor: Handle) -> Self {
         let (error, blocking) = (OnceLock::new(), AtomicU32::new(0));
-        Self { bridge, space, error, executor, blocking }
+        Self { bridge, space, starts_programs, error, executor, blocking }
     }
 
     /// The call that this thread runs for this extension; a call of its own for other threads.
@@ -177,9 +179,16 @@ impl Host {
         self.bridge.claim(&self.context(py), &Access::Fs { path, mode }, false);
     }
 
-    /// The extension is about to try to start a program.
-    fn tried_to_start(&self) {
-        self.bridge.report(Counter::Spawns, 1);
+    /// The extension is about to start a process: which program, if that is known. Where some were
+    /// granted, why it may not start this one and what to do about it; the kernel has been told the
+    /// same. Where none was, the kernel refuses all and tells the host, whose word counts for more.
+    fn starts(&self, py: Python<'_>, program: Option<&str>) -> Option<(String, Option<String>)> {
+        let Some(program) = program.filter(|_| self.starts_programs) else {
+            self.bridge.report(Counter::Spawns, 1);
+            return None;
+        };
+        let refusal = self.bridge.check(&self.context(py), &Access::Subprocess(program)).err()?;
+        Some((refusal.message.clone(), refusal.hint.clone()))
     }
 
     fn log(&self, py: Python<'_>, level: &str, message: &str) {

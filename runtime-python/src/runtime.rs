@@ -144,7 +144,9 @@ fn load(
             let watched = engine.watch_files.bind(py).call0();
             watched.map_err(|error| Error::new(ErrorCode::Internal, error.to_string()))?;
         }
-        let host = Py::new(py, Host::new(bridge, number, executor)).map_err(|error| unopened(py, &error))?;
+        let starts_programs = bridge.is_remote() && !unit.permissions.subprocess.is_empty();
+        let host = Host::new(bridge, number, starts_programs, executor);
+        let host = Py::new(py, host).map_err(|error| unopened(py, &error))?;
         let space = engine.open_space.bind(py).call1((&extension, root, entry, &host, &engine.sdk));
         let space = space.map_err(|error| unopened(py, &error))?.unbind();
         let context = CallContext { deadline: Some(unit.deadline), ..CallContext::default() };

@@ -1,6 +1,7 @@
 //! What the worker of one extension is confined to, and what holds its processes together.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 use std::{env, fs, io};
@@ -9,7 +10,7 @@ use parking_lot::Mutex;
 use quadriga_abi::limits::{ByteSize, Limit, Limits};
 use quadriga_abi::permission::{FsMode, FsPermission};
 use quadriga_abi::{Error, ErrorCode, Isolation};
-use quadriga_core::{TemporaryFolder, Unit};
+use quadriga_core::{PROGRAM_FOLDERS, TemporaryFolder, Unit, find_program, paths_of_program};
 
 use crate::confine::{
     self, Access, Cgroup, CgroupLimits, ExecMemory, Grant, Layer, LayerStatus, Net, PROXY_PORT, Plan, State,
@@ -33,6 +34,13 @@ const SYSTEM: [&str; 14] = [
     "/sys/devices/system/cpu",
 ];
 
+/// What programs are made of beside their own file: what loads them, libraries, and the programs that
+/// these start in turn.
+const PARTS: [&str; 5] = ["/usr/lib", "/usr/lib64", "/usr/libexec", "/lib", "/lib64"];
+
+/// How many processes and threads a worker that starts programs may have, where nobody says it.
+const PROCESSES: u64 = 64;
+
 /// What an engine takes of its worker's memory for itself, beside what its extension may have.
 const ENGINE: u64 = 64 << 20;
 
@@ -46,6 +54,9 @@ pub(crate) const CGROUP: [Limit; 3] = [Limit::Memory, Limit::CpuShare, Limit::Pr
 
 /// The permissions that are mediated by what a worker finds around itself.
 pub(crate) const PERMISSIONS: [&str; 3] = ["env", "fs", "net"];
+
+/// And this, of engines whose extensions have the system's own interface.
+pub(crate) const PROGRAMS: [&str; 1] = ["subprocess"];
 
 /// What clients of HTTP look for.
 const PROXY_VARIABLES: [&str; 4] = ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"];
@@ -117,12 +128,21 @@ impl Jail {
         plan.scratch_size = unit.limits.disk.map(|ByteSize(most)| most);
         plan.engine_paths = SYSTEM.iter().map(PathBuf::from).collect();
         plan.grants = unit.permissions.fs.iter().map(|asked| grant(unit, asked)).collect::<Result<_, _>>()?;
+        let mut limits = CgroupLimits::default().with(&unit.limits, workers as u64);
+        if !unit.permissions.subprocess.is_empty() {
+            plan.grants.extend(programs(&unit.permissions.subprocess)?);
+            plan.env.insert("PATH".to_owned(), PROGRAM_FOLDERS.to_owned());
+            if *CGROUPS {
+                limits.processes.get_or_insert(PROCESSES * workers as u64);
+            } else {
+                plan.limits.processes = Some(PROCESSES);
+            }
+        }
         plan.exec_memory = exec_memory;
         plan.memfd = true;
         plan.watched = true;
         plan.limits.open_files = unit.limits.open_files.map(u64::from);
         let workers = workers as u64;
-        let limits = CgroupLimits::default().with(&unit.limits, workers);
         let (total, outer) = match around {
             None => (None, None),
             Some(Ok(outer)) => (Some(reached(Layer::TotalMemory, outer.describe())), Some(outer)),
@@ -218,6 +238,32 @@ fn grant(unit: &Unit, asked: &FsPermission) -> Result<Grant, Error> {
         FsMode::ReadWrite => Access::ReadWrite,
     };
     Ok(Grant { path, access })
+}
+
+/// The files of the programs that were granted, what interprets them, and what all of them need.
+fn programs(names: &[String]) -> Result<Vec<Grant>, Error> {
+    let mut files = Vec::new();
+    for name in names {
+        let path = find_program(name).ok_or_else(|| {
+            let message = format!("the program {name:?}, which was granted, is not on this machine");
+            let hint = format!("install it in one of {PROGRAM_FOLDERS}, or name it by its absolute path");
+            Error::new(ErrorCode::LoadFailed, message).with_hint(hint)
+        })?;
+        // A script names its interpreter, which may be a script itself; so far the kernel goes.
+        let chain = std::iter::successors(Some(path), |path| interpreter(path)).take(5);
+        // What starts it may know it by another path, as `system` does the shell.
+        files.extend(chain.flat_map(|path| std::iter::once(path.clone()).chain(paths_of_program(&path))));
+    }
+    let parts = PARTS.iter().map(PathBuf::from).filter(|path| path.is_dir());
+    Ok(files.into_iter().chain(parts).map(|path| Grant { path, access: Access::Run }).collect())
+}
+
+/// What a file that begins with `#!` is run by.
+fn interpreter(path: &Path) -> Option<PathBuf> {
+    let mut first = [0; 256];
+    let read = fs::File::open(path).and_then(|mut file| file.read(&mut first)).ok()?;
+    let line = first[..read].strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
+    find_program(str::from_utf8(line).ok()?.split_whitespace().next()?)
 }
 
 /// What bounds the processes of the worker together. Without limits for it, it is there to count

@@ -52,7 +52,10 @@ impl ProcessRuntime {
         let inner = runtime.support();
         let held: &[Limit] = if *jail::CGROUPS { &jail::CGROUP } else { &[] };
         let limits = union([inner.limits, &jail::PROCESS, held]);
-        let permissions = union([inner.permissions, &jail::PERMISSIONS]);
+        // In an engine that keeps extensions inside there is no way to start a program.
+        let open = inner.isolation == Isolation::None;
+        let programs: &[&str] = if open { &jail::PROGRAMS } else { &[] };
+        let permissions = union([inner.permissions, &jail::PERMISSIONS, programs]);
         let support = Support { isolation, limits, permissions };
         let origin = Origin { kind: runtime.kind(), program, forks: true };
         let ends_busy_calls = inner.limits.contains(&Limit::CpuTime);

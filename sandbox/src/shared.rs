@@ -88,7 +88,7 @@ impl Lender {
         if regions.len() == REGIONS || used + room > ROOM {
             return Ok(None);
         }
-        let file = memfd_create("quadriga", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        let file = file_in_memory()?;
         ftruncate(&file, (START + room) as u64)?;
         fcntl_add_seals(&file, SEALS)?;
         let sent = file.try_clone().map_err(|_| Errno::MFILE)?;
@@ -97,6 +97,16 @@ impl Lender {
         let number = u32::try_from(regions.len()).unwrap_or(u32::MAX);
         regions.push(Region { number, room, mapping: Arc::clone(&mapping) });
         Ok(Some((number, mapping, Some(Arc::new(sent)))))
+    }
+}
+
+/// One that nobody can ever run, which a worker that starts programs may not make; of an older kernel,
+/// any.
+fn file_in_memory() -> Result<OwnedFd, Errno> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    match memfd_create("quadriga", flags | MemfdFlags::NOEXEC_SEAL) {
+        Err(Errno::INVAL) => memfd_create("quadriga", flags),
+        made => made,
     }
 }
 

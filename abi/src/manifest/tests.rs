@@ -142,6 +142,8 @@ fn errors_name_place_and_expectation() {
             6,
             "leaves where it starts",
         ),
+        (r#"env = ["LANG"]"#, r#"subprocess = ["./tool"]"#, 14, "is no program: expected a plain name"),
+        (r#"env = ["LANG"]"#, r#"subprocess = ["/bin/../tool"]"#, 14, "is no program"),
         (r#"net = ["api.example.org:443"]"#, r#"net = ["api.example.org"]"#, 7, "it has no port"),
         (r#"memory = "64MiB""#, r#"memory = "64 MB""#, 10, "is no size"),
         (r#"call-timeout = "5s""#, r#"call-timeout = "soon""#, 16, "is no time span"),

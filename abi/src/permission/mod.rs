@@ -33,7 +33,7 @@ pub struct Permissions {
     pub fs: Vec<FsPermission>,
     /// Environment variables to read.
     pub env: Vec<String>,
-    /// Programs to start.
+    /// Programs to start: plain names, which are looked for in the system's folders, or absolute paths.
     pub subprocess: Vec<String>,
     /// Secrets to read, by name.
     pub secrets: Vec<String>,

@@ -33,6 +33,7 @@ pub(crate) use standing::{Inner as Stand, Next, Standing};
 
 use crate::dispatcher::lock;
 use crate::net::Connections;
+use crate::program::may_start;
 use crate::route::Slot;
 use crate::service::{Space, beside_calls};
 use crate::{Grant, Instance};
@@ -313,8 +314,12 @@ impl Reach {
         })
     }
 
-    /// Whether permissions cover an access. A path inside the package may be written in two ways.
+    /// Whether permissions cover an access. A path inside the package may be written in two ways, and a
+    /// program in several.
     fn covers(&self, permissions: &Permissions, access: &Access<'_>) -> bool {
+        if let Access::Subprocess(program) = *access {
+            return may_start(permissions, program);
+        }
         if permissions.allows(access) {
             return true;
         }

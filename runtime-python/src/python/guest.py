@@ -15,6 +15,7 @@ import traceback
 import _quadriga_objects as objects
 import _quadriga_shapes as shapes
 from _quadriga_spaces import Space, current
+from _quadriga_watch import NotGranted
 
 _MAX_LINE = 64 * 1024
 
@@ -165,6 +166,8 @@ def report(space, error):
     if isinstance(error, quadriga_error):
         cause = _received(error if error.received else error.cause) or cause
         return error.code, error.message, error.hint, None, stack, cause
+    if isinstance(error, NotGranted):
+        return "permission_denied", error.strerror, error.hint, None, stack, cause
     if isinstance(error, SyntaxError) and _inside(space, error.filename):
         where = f"{os.path.relpath(error.filename, space.root)}:{error.lineno}"
         text = (error.text or "").strip()

@@ -20,7 +20,7 @@ const NEWEST: ABI = ABI::V10;
 pub(super) fn restrict(plan: &Plan) -> io::Result<Outcome> {
     let mut rules = ruleset(plan).map_err(io::Error::other)?;
     for (path, access, required) in plan.paths() {
-        let rights = rights(access, plan.subprocess);
+        let rights = rights(access);
         rules = allow(rules, path, rights, required).map_err(failed(path.display()))?;
     }
     for device in DEVICES.map(Path::new) {
@@ -79,11 +79,11 @@ fn allow(
     }
 }
 
-fn rights(access: Access, subprocess: bool) -> BitFlags<AccessFs> {
+fn rights(access: Access) -> BitFlags<AccessFs> {
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     match access {
-        Access::ReadOnly if subprocess => read | AccessFs::Execute,
         Access::ReadOnly => read,
+        Access::Run => read | AccessFs::Execute,
         Access::ReadWrite => {
             let special = AccessFs::Execute
                 | AccessFs::MakeBlock

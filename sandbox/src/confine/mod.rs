@@ -14,7 +14,7 @@
 //! | private root, UTS namespace | no | yes |
 //! | mount and IPC namespaces | used where they are there | yes |
 //! | network namespace | used where it is there; for network by proxy | unless all network is granted |
-//! | PID namespace | if subprocesses are granted | yes |
+//! | PID namespace | if programs may be started | yes |
 //! | user namespace | for what needs it | for an ordinary user |
 //! | a watch over what seccomp refuses | used where it is there | used where it is there |
 //!

@@ -12,7 +12,7 @@ use super::{Error, Layer, Layers, Net, PROXY_PORT, Plan, State, sys};
 
 /// Subprocesses outlive a worker that is killed, except in a PID namespace.
 pub(super) fn wants_pids(plan: &Plan) -> bool {
-    plan.isolation == Isolation::Container || plan.subprocess
+    plan.isolation == Isolation::Container || plan.starts_programs()
 }
 
 pub(super) fn enter(plan: &Plan, layers: &mut Layers<'_>) -> Result<(), Error> {

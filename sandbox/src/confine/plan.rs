@@ -40,13 +40,11 @@ pub struct Plan {
     pub grants: Vec<Grant>,
     /// Which sockets may be opened.
     pub net: Net,
-    /// Whether programs may be started. What they may do is bounded in the same way. They are found
-    /// only under the package, the engine's paths and grants to read.
-    pub subprocess: bool,
     /// Which memory may be made executable.
     pub exec_memory: ExecMemory,
     /// Whether files in memory may be made (`memfd_create`). Otherwise there seem to be none
-    /// (`ENOSYS`), which engines that use them know how to do without.
+    /// (`ENOSYS`), which engines that use them know how to do without. Where programs may be started,
+    /// only those that can never be run (`MFD_NOEXEC_SEAL`, Linux 6.3).
     pub memfd: bool,
     /// Whether the supervisor wants to know of system calls that are refused, and answers at
     /// [`Entered::watch`](super::Entered::watch). Where that cannot be had, they are refused unseen.
@@ -77,8 +75,11 @@ pub struct Grant {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Access {
-    /// To read, and to run as a program where that is granted.
+    /// To read.
     ReadOnly,
+    /// To read and to run: a program, or a folder of what programs need. Any such grant lets the worker
+    /// start processes, which are bounded as it is.
+    Run,
     /// To read and to write, but never to run.
     ReadWrite,
 }
@@ -145,7 +146,6 @@ impl Plan {
             engine_paths: Vec::new(),
             grants: Vec::new(),
             net: Net::Denied,
-            subprocess: false,
             exec_memory: ExecMemory::Denied,
             memfd: false,
             watched: false,
@@ -171,13 +171,21 @@ impl Plan {
     /// these need mounts.
     pub(super) fn nested(&self) -> Vec<&Path> {
         let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        let of = |wanted| self.paths().filter(move |(_, access, _)| *access == wanted).map(|(path, ..)| path);
-        let writable: Vec<_> = of(Access::ReadWrite).map(real).collect();
+        let of = |writable: bool| {
+            let wanted = move |access| writable == (access == Access::ReadWrite);
+            self.paths().filter(move |(_, access, _)| wanted(*access)).map(|(path, ..)| path)
+        };
+        let writable: Vec<_> = of(true).map(real).collect();
         let inside = |path: &&Path| {
             let path = real(path);
             writable.iter().any(|outer| path.starts_with(outer) && path != *outer)
         };
-        of(Access::ReadOnly).filter(inside).collect()
+        of(false).filter(inside).collect()
+    }
+
+    /// Whether programs may be started.
+    pub(super) fn starts_programs(&self) -> bool {
+        self.grants.iter().any(|grant| grant.access == Access::Run)
     }
 
     pub(super) fn check(&self) -> Result<(), Error> {

@@ -229,7 +229,7 @@ pub(super) fn quota(plan: &Plan, mounted: bool) -> io::Result<Outcome> {
 fn attributes(access: Access, exec: ExecMemory) -> MountAttrFlags {
     let common = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
     match access {
-        Access::ReadOnly => common | MountAttrFlags::MOUNT_ATTR_RDONLY,
+        Access::ReadOnly | Access::Run => common | MountAttrFlags::MOUNT_ATTR_RDONLY,
         // Nothing is won where any memory may be executable; programs are kept back by Landlock.
         Access::ReadWrite if exec == ExecMemory::Any => common,
         Access::ReadWrite => common | MountAttrFlags::MOUNT_ATTR_NOEXEC,

@@ -81,8 +81,13 @@ fn allowed(plan: &Plan, guarded: bool) -> Rules {
     let mut rules = Rules::default();
     // To install the second filter, which denies it.
     rules.all(ALLOWED).all(LEGACY).all(&[libc::SYS_seccomp]);
-    if plan.memfd {
-        rules.all(&[libc::SYS_memfd_create]);
+    match plan.memfd {
+        // Landlock lets anybody run a file in memory that may be run.
+        true if plan.starts_programs() => {
+            rules.when(libc::SYS_memfd_create, &[has(1, libc::MFD_NOEXEC_SEAL.into())]);
+        }
+        true => _ = rules.all(&[libc::SYS_memfd_create]),
+        false => {}
     }
     if guarded {
         rules.all(METADATA).all(LEGACY_METADATA);
@@ -126,13 +131,13 @@ fn telling(plan: &Plan, own: u32) -> Rules {
     rules.all(TELLING);
     rules.when_any(libc::SYS_ioctl, TYPING.map(|request| is(1, request)));
     rules.when_any(libc::SYS_clone, CLONE_APART.map(|flag| has(0, flag as u64)));
-    processes(&mut rules, plan.subprocess, own);
+    processes(&mut rules, plan.starts_programs(), own);
     sockets(&mut rules, &plan.net);
     rules
 }
 
-fn processes(rules: &mut Rules, subprocess: bool, own: u32) {
-    if subprocess {
+fn processes(rules: &mut Rules, programs: bool, own: u32) {
+    if programs {
         return;
     }
     rules.all(PROCESSES).all(LEGACY_PROCESSES);

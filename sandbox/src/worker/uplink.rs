@@ -240,7 +240,11 @@ impl Uplink for Host {
 
     /// For the runtime's own sake: it is the layers around this process that hold the extension.
     fn check(&self, call: u64, access: &Access<'_>) -> Result<(), Error> {
-        let allowed = self.permissions.lock().allows(access);
+        let permissions = self.permissions.lock().clone();
+        let allowed = match *access {
+            Access::Subprocess(program) => quadriga_core::may_start(&permissions, program),
+            _ => permissions.allows(access),
+        };
         self.claim(call, access, allowed);
         if allowed {
             return Ok(());

@@ -245,10 +245,7 @@ fn a_private_root_holds_only_what_the_plan_names() {
         if place.level != Isolation::Container {
             return;
         }
-        let mut plan = place.plan();
-        plan.subprocess = true;
-        plan.engine_paths.push("/usr/bin".into());
-        plan.engine_paths.push("/bin".into());
+        let plan = place.running(&["/usr/bin", "/bin"]);
         // A folder of `/` can't be listed by rule of Landlock, so the shell looks for names.
         let script = "for f in /home /root /etc/passwd /sys /var /boot /proc/1/root/etc/passwd; do \
                       [ -e $f ] && echo $f; done; [ -e /usr/lib ] && echo /usr/lib";
@@ -288,8 +285,7 @@ fn a_setuid_program_gives_nothing() {
         if place.user == User::Bare {
             return;
         }
-        let mut plan = place.plan();
-        plan.subprocess = true;
+        let plan = place.running(&["package/id"]);
         let own = if place.user == User::Root { "0\n" } else { "65534\n" };
         assert_eq!(place.run(Some(plan), &actions), [Ok(own.to_owned())]);
         assert_eq!(place.run(None, &actions), [Ok("0\n".to_owned())]);

@@ -9,7 +9,7 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use quadriga_abi::Isolation;
-use quadriga_sandbox::confine::{Error, ExecMemory, Plan, Report};
+use quadriga_sandbox::confine::{Access, Error, ExecMemory, Grant, Plan, Report};
 use tempfile::TempDir;
 
 use crate::action::{Action, Entered, Outcome, Request};
@@ -115,6 +115,16 @@ impl Place {
             exec_memory: ExecMemory::Libraries,
             ..Plan::new(self.level, self.at("package"))
         }
+    }
+
+    /// The same, and programs may be started: those in the libraries' folders and in these.
+    pub(crate) fn running(&self, from: &[&str]) -> Plan {
+        let mut plan = self.plan();
+        let run = |path: PathBuf| Grant { path, access: Access::Run };
+        let libraries = plan.engine_paths.iter().filter(|path| path.is_dir() && !path.starts_with("/proc"));
+        let all = libraries.cloned().chain(from.iter().map(|path| self.at(path)));
+        plan.grants.extend(all.map(run).collect::<Vec<_>>());
+        plan
     }
 
     /// What the probe does with a plan; or unconfined, with none.

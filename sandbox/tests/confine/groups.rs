@@ -23,8 +23,8 @@ fn each(what: &str, limits: CgroupLimits, actions: &[Action], mut test: impl FnM
         let place = Place::new(level, user);
         let waiting = place.spawn();
         group.add(waiting.0.id()).unwrap();
-        let mut plan = place.plan();
-        plan.subprocess = actions.iter().any(|action| matches!(action, Action::ForkMany(_)));
+        let forks = actions.iter().any(|action| matches!(action, Action::ForkMany(_)));
+        let plan = if forks { place.running(&[]) } else { place.plan() };
         let mut worker = waiting.enter(Some(plan), actions).unwrap();
         test(&group, &mut worker);
         worker.end();

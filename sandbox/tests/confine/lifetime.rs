@@ -45,9 +45,8 @@ fn wait_until(what: &str, condition: impl Fn() -> bool) {
 }
 
 /// A probe that supervises another one, confined, which stays.
-fn supervisor(place: &Place, actions: &[Action], subprocess: bool) -> crate::fixture::Worker {
-    let mut plan = place.plan();
-    plan.subprocess = subprocess;
+fn supervisor(place: &Place, actions: &[Action], programs: bool) -> crate::fixture::Worker {
+    let plan = if programs { place.running(&[]) } else { place.plan() };
     let work = Work { plan, actions: actions.to_vec() };
     let mut supervisor = place.start(None, &[Action::Supervise(Box::new(work))]);
     // What the inner probe says comes first.
@@ -92,9 +91,7 @@ fn what_a_worker_left_running_ends_with_the_worker() {
         if place.user == User::Bare {
             return;
         }
-        let mut plan = place.plan();
-        plan.subprocess = true;
-        let mut worker = place.start(Some(plan), &[Action::Daemon, Action::Spin]);
+        let mut worker = place.start(Some(place.running(&[])), &[Action::Daemon, Action::Spin]);
         worker.outcome().unwrap().unwrap();
         let all = descendants(worker.child.id());
         assert_eq!(all.len(), 3, "init, worker and daemon: {all:?}");

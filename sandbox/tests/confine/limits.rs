@@ -135,9 +135,11 @@ fn forks_within_bounds(place: &Place, run_as: Option<RunAs>) {
     let mut plan = place.plan();
     plan.run_as = run_as;
     plan.limits.processes = Some(12);
-    let threads = number(&place.run(Some(plan.clone()), &[Action::ThreadsMany(100)])[0]);
+    let threads = number(&place.run(Some(plan), &[Action::ThreadsMany(100)])[0]);
     assert!((8..12).contains(&threads), "{threads} threads");
-    plan.subprocess = true;
+    let mut plan = place.running(&[]);
+    plan.run_as = run_as;
+    plan.limits.processes = Some(12);
     let forks = number(&place.run(Some(plan), &[Action::ForkMany(100)])[0]);
     assert!((8..12).contains(&forks), "{forks} processes");
 }

@@ -74,9 +74,8 @@ fn grant(plan: &mut Plan, place: &Place, name: &str, access: Access) {
     plan.grants.push(Grant { path: place.at(name), access });
 }
 
-fn programs(_: &Place, plan: &mut Plan) {
-    plan.subprocess = true;
-    plan.engine_paths.extend(["/usr/bin".into(), "/bin".into()]);
+fn programs(place: &Place, plan: &mut Plan) {
+    *plan = place.running(&["/usr/bin", "/bin"]);
 }
 
 #[test]
@@ -86,7 +85,7 @@ fn ordinary_work_works() {
             let mut plan = place.plan();
             ask(place, &mut plan);
             // Programs need a PID namespace, so that they end with the worker.
-            if plan.subprocess && place.user == User::Bare {
+            if plan.grants.iter().any(|grant| grant.access == Access::Run) && place.user == User::Bare {
                 continue;
             }
             let outcome = place.run(Some(plan), &[action(place)]).remove(0);
@@ -167,7 +166,7 @@ fn what_cannot_be_reached_is_reported_or_refused() {
     }
     let demands: [fn(&mut Plan); 3] = [
         |plan| plan.isolation = Isolation::Container,
-        |plan| plan.subprocess = true,
+        |plan| plan.grants.push(Grant { path: "/usr/lib".into(), access: Access::Run }),
         |plan| plan.limits.processes = Some(100),
     ];
     for demand in demands {
@@ -332,7 +331,7 @@ fn a_container_inside_of_a_worker_is_refused() {
         }
         let mut plan = place.plan();
         programs(place, &mut plan);
-        plan.grants.push(Grant { path: place.at("probe"), access: Access::ReadOnly });
+        plan.grants.push(Grant { path: place.at("probe"), access: Access::Run });
         plan.engine_paths.push("/proc".into());
         let inner = crate::action::Work {
             plan: Plan { isolation: Isolation::Container, ..place.plan() },
