@@ -25,14 +25,14 @@ pub use quadriga_core::{
 };
 
 /// What a host does for extensions itself, beside calls.
-pub use quadriga_core::{KvQuota, KvStore, SecretString, Service};
+pub use quadriga_core::{Ended, KvQuota, KvStore, Launch, Launcher, SecretString, Service};
 
 /// What this machine and user can confine workers with, tried in child processes: to be called
 /// before other threads are started.
 #[cfg(all(feature = "process", target_os = "linux"))]
 pub use quadriga_sandbox::confine::{LayerStatus, probe};
 #[cfg(all(feature = "process", target_os = "linux"))]
-pub use quadriga_sandbox::{ProcessRuntime, worker_program};
+pub use quadriga_sandbox::{ProcessLauncher, ProcessRuntime, worker_program};
 #[cfg(all(feature = "process", target_os = "linux"))]
 use quadriga_sandbox::{confine::ExecMemory, worker::Engine};
 
@@ -94,6 +94,8 @@ fn runtimes(worker: Option<PathBuf>) -> Builder {
     let builder = both(builder, quadriga_runtime_wasm::WasmRuntime::new(), true, &worker);
     #[cfg(feature = "native")]
     let builder = both(builder, quadriga_runtime_native::NativeRuntime::new(), false, &worker);
+    #[cfg(all(feature = "process", target_os = "linux"))]
+    let builder = builder.launcher(ProcessLauncher::new(worker.clone()));
     let _ = worker;
     builder
 }

@@ -372,12 +372,17 @@ impl Bridge {
         Ok(Way::Here(core.ok_or_else(stopped)?, link, to))
     }
 
-    /// What is kept of the extension, where the dispatcher is in this process.
-    pub(crate) fn ward(&self) -> Option<&Ward> {
+    /// What it may do, where the dispatcher is in this process.
+    pub(crate) fn reach(&self) -> Option<&Reach> {
         match &self.inner.host {
-            Host::Here(_, reach) => Some(&reach.ward),
+            Host::Here(_, reach) => Some(reach),
             Host::Elsewhere(_) => None,
         }
+    }
+
+    /// What is kept of the extension, where the dispatcher is in this process.
+    pub(crate) fn ward(&self) -> Option<&Ward> {
+        self.reach().map(|reach| &*reach.ward)
     }
 
     fn options(&self, parent: &CallContext) -> CallOptions {

@@ -8,8 +8,8 @@ use tokio::sync::{Semaphore, broadcast};
 
 use crate::dispatcher::{Core, Runtimes};
 use crate::net::check_certificates;
-use crate::service::{Kv, Secrets, Services};
-use crate::{Dispatcher, KvStore, MemoryPool, Policy, Runtime, Service};
+use crate::service::{Kv, Process, Secrets, Services};
+use crate::{Dispatcher, KvStore, Launcher, MemoryPool, Policy, Runtime, Service};
 
 /// Threads for calls that an event loop makes to guests that block. A call beyond them is refused
 /// rather than queued: the threads may all be waiting for it.
@@ -26,6 +26,7 @@ pub struct Builder {
     services: Services,
     kv: Option<Arc<dyn KvStore>>,
     secrets: Secrets,
+    launcher: Option<Arc<dyn Launcher>>,
 }
 
 impl Builder {
@@ -72,6 +73,13 @@ impl Builder {
         self
     }
 
+    /// Has programs run for the extensions that are granted some. Without, nobody has that done, and
+    /// extensions that ask for it are only loaded where they could start programs by themselves.
+    pub fn launcher(mut self, launcher: impl Launcher) -> Self {
+        self.launcher = Some(Arc::new(launcher));
+        self
+    }
+
     /// Adds a service that extensions call as `quadriga.NAME`, with a name as in the id of an
     /// extension. A later one of the same name takes its place, and that of the dispatcher's own.
     pub fn service(mut self, name: &str, service: impl Service) -> Self {
@@ -99,15 +107,20 @@ impl Builder {
         if let Some(total) = self.policy.total_memory {
             let pool = MemoryPool::new(total.most);
             self.runtimes.values().flatten().for_each(|runtime| runtime.share_memory(&pool));
+            self.launcher.iter().for_each(|launcher| launcher.share_memory(&pool));
         }
         let mut services = self.services;
         let (quota, store, secrets) = (self.policy.kv, self.kv, self.secrets);
+        let launches = self.launcher.is_some() || services.contains_key("process");
+        let process = Process { launcher: self.launcher };
         services.entry("kv".to_owned()).or_insert_with(|| Arc::new(Kv { quota, store }));
+        services.entry("process".to_owned()).or_insert_with(|| Arc::new(process));
         services.entry("secrets".to_owned()).or_insert_with(|| Arc::new(secrets));
         let core = Core {
             runtimes: self.runtimes,
             policy: self.policy,
             services,
+            launches,
             routes: ArcSwap::default(),
             loading: Mutex::default(),
             generations: AtomicU64::new(1),

@@ -40,7 +40,7 @@ impl Core {
         let wanted = wanted.max(self.policy.minimum_isolation);
         let mut refusals: Vec<Error> = Vec::new();
         for runtime in levels.iter().filter(|runtime| runtime.support().isolation >= wanted) {
-            match keeps_to(&**runtime, manifest, limits, permissions) {
+            match keeps_to(&**runtime, manifest, limits, permissions, self.launches) {
                 Ok(()) => return Ok(runtime),
                 Err(refusal) => refusals.push(refusal),
             }
@@ -67,6 +67,7 @@ fn keeps_to(
     manifest: &Manifest,
     limits: &Limits,
     permissions: &Permissions,
+    launches: bool,
 ) -> Result<(), Error> {
     let (id, kind, support) = (&manifest.extension.id, runtime.kind(), runtime.support());
     if let Some(name) = unenforced(limits, &support) {
@@ -78,7 +79,7 @@ fn keeps_to(
             Error::new(ErrorCode::Unsupported, message).with_hint("remove the limit, or isolate more")
         );
     }
-    if let Some(name) = unmediated(permissions, &support) {
+    if let Some(name) = unmediated(permissions, &support, launches) {
         let message = format!("{id}: runtime {kind} does not offer the permission {name}");
         let hint = match (name, support.isolation) {
             ("net", Isolation::None) => {

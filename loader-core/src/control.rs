@@ -23,7 +23,7 @@ impl Dispatcher {
     /// policy, or the runtime does not mediate it: then nothing is granted, and the error says what.
     pub fn grant(&self, extension: &str, permissions: &Permissions) -> Result<Effect, Error> {
         let slot = self.core.route(extension)?;
-        if let Some(name) = unmediated(permissions, &slot.support) {
+        if let Some(name) = unmediated(permissions, &slot.support, self.core.launches) {
             let message = format!("{extension}: runtime {} does not offer the permission {name}", slot.kind);
             return Err(Error::new(ErrorCode::Unsupported, message));
         }

@@ -40,6 +40,8 @@ pub(crate) struct Core {
     pub(crate) runtimes: Runtimes,
     pub(crate) policy: Policy,
     pub(crate) services: Services,
+    /// One of them runs programs.
+    pub(crate) launches: bool,
     pub(crate) routes: ArcSwap<Routes>,
     /// Ids that are being loaded, so that two loads cannot race for one.
     pub(crate) loading: Mutex<HashSet<ExtensionId>>,

@@ -58,7 +58,7 @@ pub use recycle::Recycle;
 pub use route::{State, Status};
 pub use runtime::{Runtime, Support, Unit, Warm};
 pub use secrecy::SecretString;
-pub use service::{KvQuota, KvStore, Service, beside_calls};
+pub use service::{Ended, KvQuota, KvStore, Launch, Launcher, Service, beside_calls};
 pub use state::RESTORE;
 pub use stream::{Emit, Feed, ITEM_OVERHEAD, Input, Output, Streams, Taken, Tap, WINDOW};
 pub use supervise::{Recovery, Supervision};

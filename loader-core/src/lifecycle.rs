@@ -139,6 +139,7 @@ impl Slot {
         if self.shut.swap(true, SeqCst) {
             return;
         }
+        self.reach.runs.close(&self.id);
         if tokio::time::timeout(GRACE, self.instance.shutdown()).await.is_err() {
             tracing::warn!(extension = self.id.as_str(), "did not shut down in time");
         }

@@ -242,6 +242,7 @@ impl Core {
             deadline,
             prepared: None,
         };
+        reach.begins(&unit, runtime.support().isolation);
         let loading = tokio::time::timeout_at((deadline + GRACE).into(), runtime.load(unit, bridge));
         let late = || {
             let message = format!("{id} did not load within {} ms", timeout.as_millis());

@@ -98,13 +98,20 @@ impl Policy {
 
 /// The name of the first permission that a runtime does not mediate. Code that shares our memory
 /// without a barrier has what the host process has; the grant says so, and nothing can be mediated.
-/// But the network is: whoever asks for some of it goes where that holds.
-pub(crate) fn unmediated(permissions: &Permissions, support: &Support) -> Option<&'static str> {
+/// But the network is: whoever asks for some of it goes where that holds. An engine that keeps
+/// extensions inside has no programs for them, so it is the host that runs those, if it `launches` any.
+pub(crate) fn unmediated(
+    permissions: &Permissions,
+    support: &Support,
+    launches: bool,
+) -> Option<&'static str> {
     // To read the machine's own clock nobody has to be held to anything.
     let any_clock = permissions.clock.is_some_and(|Span(step)| step.is_zero());
     let mediated = |name: &&str| {
         let open = support.isolation == Isolation::None && *name != "net";
-        open || (*name == "clock" && any_clock) || support.permissions.contains(name)
+        open || (*name == "clock" && any_clock)
+            || (*name == "subprocess" && launches)
+            || support.permissions.contains(name)
     };
     beside_calls(permissions).requested().find(|name| !mediated(name))
 }

@@ -55,6 +55,10 @@ pub(crate) const LISTENER: u32 = 16;
 /// and of who sends.
 pub(crate) const WATCH: u32 = 32;
 
+/// What a process is to do is to become a program; what that reads comes with it. Never seen outside of
+/// here and of who starts programs.
+pub(crate) const PROGRAM: u32 = 64;
+
 /// The ids of calls that guests make have this bit, those of calls to them have not.
 pub(crate) const FROM_GUEST: u64 = 1 << 63;
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 use std::{env, fs, io};
 
 use parking_lot::Mutex;
@@ -15,6 +16,7 @@ use quadriga_core::{PROGRAM_FOLDERS, TemporaryFolder, Unit, find_program, paths_
 use crate::confine::{
     self, Access, Cgroup, CgroupLimits, ExecMemory, Grant, Layer, LayerStatus, Net, PROXY_PORT, Plan, State,
 };
+use crate::nursery::Child;
 
 /// What the engines and the system's libraries read. What a machine doesn't have is left out.
 const SYSTEM: [&str; 14] = [
@@ -40,6 +42,9 @@ const PARTS: [&str; 5] = ["/usr/lib", "/usr/lib64", "/usr/libexec", "/lib", "/li
 
 /// How many processes and threads a worker that starts programs may have, where nobody says it.
 const PROCESSES: u64 = 64;
+
+/// How long the end of a process may take to be noticed.
+const NOTICE: Duration = Duration::from_millis(100);
 
 /// What an engine takes of its worker's memory for itself, beside what its extension may have.
 const ENGINE: u64 = 64 << 20;
@@ -95,6 +100,8 @@ pub(crate) type Around = Result<Arc<Cgroup>, String>;
 pub(crate) struct Jail {
     pub(crate) plan: Plan,
     pub(crate) cgroup: Option<Arc<Cgroup>>,
+    /// Whether they may start the programs that are granted, by themselves.
+    pub(crate) starts_programs: bool,
     /// How far cgroups hold them.
     pub(crate) held: Vec<LayerStatus>,
     /// What the cgroup is set to.
@@ -151,7 +158,29 @@ impl Jail {
         let (cgroup, own) = cgroup(unit, &limits, outer.as_ref())?;
         let held = std::iter::once(own).chain(total).collect();
         let limits = Mutex::new(limits);
-        Ok(Self { plan, cgroup, held, limits, workers, _scratch: scratch, certificates: None })
+        Ok(Self {
+            plan,
+            cgroup,
+            starts_programs: true,
+            held,
+            limits,
+            workers,
+            _scratch: scratch,
+            certificates: None,
+        })
+    }
+
+    /// Takes a new process in, before it is told what to do, so that all it ever starts is in there.
+    pub(crate) fn hold(&self, child: &Child) -> Result<(), Error> {
+        if let Some(cgroup) = &self.cgroup
+            && let Err(error) = cgroup.add(child.pid)
+            // How one ended that is gone already is told where its end is seen.
+            && child.wait(NOTICE).is_none()
+        {
+            child.kill();
+            return Err(unavailable(&error));
+        }
+        Ok(())
     }
 
     /// Lets the extension at the host's proxy, which asks its permissions each time. Not whether it
@@ -244,11 +273,7 @@ fn grant(unit: &Unit, asked: &FsPermission) -> Result<Grant, Error> {
 fn programs(names: &[String]) -> Result<Vec<Grant>, Error> {
     let mut files = Vec::new();
     for name in names {
-        let path = find_program(name).ok_or_else(|| {
-            let message = format!("the program {name:?}, which was granted, is not on this machine");
-            let hint = format!("install it in one of {PROGRAM_FOLDERS}, or name it by its absolute path");
-            Error::new(ErrorCode::LoadFailed, message).with_hint(hint)
-        })?;
+        let path = find_program(name).ok_or_else(|| no_such_program(name))?;
         // A script names its interpreter, which may be a script itself; so far the kernel goes.
         let chain = std::iter::successors(Some(path), |path| interpreter(path)).take(5);
         // What starts it may know it by another path, as `system` does the shell.
@@ -256,6 +281,12 @@ fn programs(names: &[String]) -> Result<Vec<Grant>, Error> {
     }
     let parts = PARTS.iter().map(PathBuf::from).filter(|path| path.is_dir());
     Ok(files.into_iter().chain(parts).map(|path| Grant { path, access: Access::Run }).collect())
+}
+
+pub(crate) fn no_such_program(name: &str) -> Error {
+    let message = format!("the program {name:?}, which was granted, is not on this machine");
+    let hint = format!("install it in one of {PROGRAM_FOLDERS}, or name it by its absolute path");
+    Error::new(ErrorCode::LoadFailed, message).with_hint(hint)
 }
 
 /// What a file that begins with `#!` is run by.

@@ -14,7 +14,7 @@ use quadriga_abi::permission::Permissions;
 use quadriga_abi::{
     Bytes, Description, Error, ErrorCode, ExtensionId, Feature, PROTOCOL, ProtocolVersion, RuntimeKind,
 };
-use quadriga_core::{Bridge, Unit};
+use quadriga_core::{Bridge, Launch, Unit};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +47,19 @@ pub(crate) struct Job {
     pub(crate) prepared: bool,
     /// What the worker confines itself to before it does anything of the rest.
     pub(crate) plan: Plan,
+}
+
+/// The hello of a host to a process that is to become a program.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Task {
+    version: Version,
+    pub(crate) plan: Plan,
+    /// The file to run.
+    pub(crate) path: Vec<u8>,
+    /// What it is called by.
+    pub(crate) name: String,
+    pub(crate) arguments: Vec<String>,
+    pub(crate) folder: Option<Vec<u8>>,
 }
 
 /// The hello of a worker, once the extension is loaded.
@@ -116,6 +129,15 @@ impl Job {
     }
 }
 
+impl Task {
+    pub(crate) fn new(plan: Plan, path: &Path, launch: &Launch) -> Self {
+        let bytes = |path: &Path| path.as_os_str().as_bytes().to_vec();
+        let folder = launch.folder.as_deref().map(bytes);
+        let (name, arguments) = (launch.program.clone(), launch.arguments.clone());
+        Self { version: Version::ours(), plan, path: bytes(path), name, arguments, folder }
+    }
+}
+
 impl Greeting {
     pub(crate) fn new(description: Description, report: Report) -> Self {
         Self { version: Version::ours(), description, report }
@@ -153,6 +175,10 @@ pub(crate) trait Hello: Serialize + DeserializeOwned {
 }
 
 impl Hello for Job {
+    const FROM: &str = "host";
+}
+
+impl Hello for Task {
     const FROM: &str = "host";
 }
 

@@ -11,6 +11,7 @@ pub mod confine;
 mod frame;
 mod jail;
 mod job;
+mod launch;
 mod link;
 mod loan;
 mod nursery;
@@ -26,6 +27,7 @@ mod team;
 pub mod worker;
 mod zygote;
 
+pub use launch::ProcessLauncher;
 pub use runtime::ProcessRuntime;
 
 /// The worker program of a host that names none itself: see [`ProcessRuntime::new`].

@@ -11,7 +11,7 @@ use quadriga_core::{Bridge, Unit};
 
 use crate::confine::Net;
 use crate::frame::Frame;
-use crate::jail::{self, Jail};
+use crate::jail::Jail;
 use crate::job::{Greeting, Hello as _, Job};
 use crate::link::{Link, Loaded};
 use crate::nursery::{self, Begun};
@@ -21,9 +21,6 @@ use crate::runtime::Origin;
 
 /// How long a worker may take to say why its load failed, once it is out of time.
 const GRACE: Duration = Duration::from_millis(750);
-
-/// How long the end of a worker may take to be noticed.
-const NOTICE: Duration = Duration::from_millis(100);
 
 /// The most bytes of a message where the dispatcher does not say it.
 const MESSAGE: u64 = 128 << 20;
@@ -48,15 +45,7 @@ impl Worker {
         let program = program::find(origin.program.as_deref())?;
         let kind = origin.forks.then_some(&origin.kind);
         let Begun { child, socket, pipes } = nursery::start(&program, kind).await?;
-        // Before it is told what to do, so that all it ever starts is in there.
-        if let Some(cgroup) = &jail.cgroup
-            && let Err(error) = cgroup.add(child.pid)
-            // How one ended that is gone already is told where its end is seen.
-            && child.wait(NOTICE).is_none()
-        {
-            child.kill();
-            return Err(jail::unavailable(&error));
-        }
+        jail.hold(&child)?;
         let most = unit.limits.message_size.map_or(MESSAGE, |ByteSize(most)| most.max(MESSAGE));
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         let cgroup = jail.cgroup.clone();

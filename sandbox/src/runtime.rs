@@ -52,7 +52,6 @@ impl ProcessRuntime {
         let inner = runtime.support();
         let held: &[Limit] = if *jail::CGROUPS { &jail::CGROUP } else { &[] };
         let limits = union([inner.limits, &jail::PROCESS, held]);
-        // In an engine that keeps extensions inside there is no way to start a program.
         let open = inner.isolation == Isolation::None;
         let programs: &[&str] = if open { &jail::PROGRAMS } else { &[] };
         let permissions = union([inner.permissions, &jail::PERMISSIONS, programs]);
@@ -71,6 +70,11 @@ impl ProcessRuntime {
     pub fn unforked(mut self) -> Self {
         self.origin.forks = false;
         self
+    }
+
+    /// In an engine that keeps extensions inside there is no way to start a program.
+    fn starts_programs(&self) -> bool {
+        self.support.permissions.contains(&jail::PROGRAMS[0])
     }
 
     async fn prepare_in_time(&self, unit: &Unit) -> Result<Option<Arc<File>>, Error> {
@@ -103,11 +107,16 @@ impl Runtime for ProcessRuntime {
 
     fn load(&self, unit: Unit, bridge: Bridge) -> BoxFuture<'_, Result<Arc<dyn Instance>, Error>> {
         Box::pin(async move {
-            let unit = Unit { prepared: self.prepare_in_time(&unit).await?, ..unit };
+            let mut unit = Unit { prepared: self.prepare_in_time(&unit).await?, ..unit };
+            if !self.starts_programs() {
+                // The host runs them, if it does, and not the worker.
+                unit.permissions.subprocess.clear();
+            }
             let workers = if self.inner.is_concurrent() { None } else { unit.manifest.runtime.concurrency };
             let workers = workers.map_or(1, |n| usize::from(n.get()));
             let (isolation, around) = (self.support.isolation, self.around(Cgroup::create_around));
             let mut jail = Jail::new(isolation, self.exec_memory, &unit, around, workers)?;
+            jail.starts_programs = self.starts_programs();
             if !self.connects && !unit.manifest.permissions.net.is_empty() {
                 jail.open_to_proxy(&bridge.trusted_certificates())?;
             }
@@ -118,19 +127,25 @@ impl Runtime for ProcessRuntime {
 }
 
 impl ProcessRuntime {
-    /// What holds all workers of the host to the memory that they may use together, if that is
-    /// limited. Where it cannot be made it is the dispatcher alone that looks, which is said once here
-    /// and in the layers of each worker.
     fn around(&self, make: impl FnOnce(&str, u64) -> Result<Cgroup, confine::Error>) -> Option<Around> {
-        let pool = self.memory.get()?;
-        Some(pool.keeper(|most| {
-            make("all", most).map_err(|error| {
-                let why = error.to_string();
-                tracing::warn!(why, "no cgroup holds the workers to their memory together");
-                why
-            })
-        }))
+        around(self.memory.get(), make)
     }
+}
+
+/// What holds all workers of the host to the memory that they may use together, if that is limited.
+/// Where it cannot be made it is the dispatcher alone that looks, which is said once here and in the
+/// layers of each worker.
+pub(crate) fn around(
+    pool: Option<&Arc<MemoryPool>>,
+    make: impl FnOnce(&str, u64) -> Result<Cgroup, confine::Error>,
+) -> Option<Around> {
+    Some(pool?.keeper(|most| {
+        make("all", most).map_err(|error| {
+            let why = error.to_string();
+            tracing::warn!(why, "no cgroup holds the workers to their memory together");
+            why
+        })
+    }))
 }
 
 /// What is in any of the lists, once. For the few runtimes that a host makes: it stays for good.

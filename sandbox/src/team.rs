@@ -167,8 +167,14 @@ impl Instance for Team {
     /// What is around a worker can be neither widened nor narrowed while it runs. Those that hold
     /// more than they may are ended; supervision starts the next with what is left.
     fn permissions_changed(&self, permissions: &Permissions) -> bool {
-        // The host checks calls and connections each time.
-        let around = |all: &Permissions| Permissions { net: Vec::new(), ..beside_calls(all) };
+        // The host checks calls and connections each time, and the programs that it runs itself.
+        let around = |all: &Permissions| {
+            let mut all = Permissions { net: Vec::new(), ..beside_calls(all) };
+            if !self.jail.starts_programs {
+                all.subprocess.clear();
+            }
+            all
+        };
         let (held, now) = (around(&self.held), around(permissions));
         let gone = held.beyond(&now);
         if !gone.is_empty() {

@@ -3,6 +3,7 @@
 mod connect;
 mod cpu;
 mod pool;
+mod program;
 mod server;
 mod start;
 mod uplink;

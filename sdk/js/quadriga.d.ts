@@ -46,6 +46,8 @@ export interface Host {
   readonly kv: KeyValue;
   /** The host's secrets that the extension was granted, under the permission `secrets`. */
   readonly secrets: Secrets;
+  /** Has the host run programs. Each needs the permission `subprocess`. */
+  readonly process: Process;
   /** The extension's settings: the manifest's defaults with the host's changes. */
   config<C = Record<string, any>>(): C;
   /**
@@ -82,6 +84,39 @@ export interface Secrets {
    * @throws {QuadrigaError} `unknown_secret` if the host does not have it.
    */
   get(name: string): Promise<string>;
+}
+
+/** Programs that the host runs, each confined as the extension is, or further. They have no network. */
+export interface Process {
+  /**
+   * Runs a program to its end: a plain name, or an absolute path.
+   *
+   * @throws {QuadrigaError} `permission_denied` unless it was granted, also when that is taken back
+   * while it runs; `deadline_exceeded` at the timeout; `message_too_large` if it prints too much.
+   */
+  run(program: string, args?: readonly string[] | null, options?: RunOptions | null): Promise<Ended>;
+}
+
+/** How a program is run. */
+export interface RunOptions {
+  /** What it reads from its standard input. */
+  stdin?: string | Uint8Array | null;
+  /** Variables beside those that were granted. */
+  env?: { readonly [name: string]: string } | null;
+  /** Seconds after which it is ended. */
+  timeout?: number | null;
+  /** Where it starts: an absolute path, or one from the package on. A folder of its own if left out. */
+  folder?: string | null;
+}
+
+/** How a program ended, and what it printed. */
+export interface Ended {
+  /** Its exit status, or `null` if a signal ended it. */
+  status: number | null;
+  /** The number of the signal that ended it, or `null`. */
+  signal: number | null;
+  stdout: Uint8Array;
+  stderr: Uint8Array;
 }
 
 /** The host's log. Values other than text are rendered for people. */

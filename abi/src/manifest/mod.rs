@@ -250,11 +250,7 @@ impl Manifest {
             let message = format!("{:?} is no path: it is empty, or leaves where it starts", wrong.path);
             return Err((vec!["permissions", "fs"], message));
         }
-        let is_program = |name: &str| match name.contains('/') {
-            true => name.starts_with('/') && permission::normal(name).as_deref() == Some(name),
-            false => !matches!(name, "" | "." | "..") && !name.contains(['\\', '\0']),
-        };
-        if let Some(wrong) = self.permissions.subprocess.iter().find(|name| !is_program(name)) {
+        if let Some(wrong) = self.permissions.subprocess.iter().find(|name| !permission::is_program(name)) {
             let message = format!("{wrong:?} is no program: expected a plain name or an absolute path");
             return Err((vec!["permissions", "subprocess"], message));
         }

@@ -11,7 +11,7 @@ mod tests;
 pub use access::{Access, AccessKind};
 pub use call::CallPattern;
 pub use net::NetPattern;
-pub use path::{FsMode, FsPermission, normal};
+pub use path::{FsMode, FsPermission, is_program, normal};
 pub use pattern::TopicPattern;
 use pattern::{join, meet, over, part};
 use std::time::Duration;

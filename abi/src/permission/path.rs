@@ -67,6 +67,14 @@ pub fn normal(path: &str) -> Option<String> {
     }
 }
 
+/// Whether a text can name a program: a plain name, or an absolute path without detours.
+pub fn is_program(name: &str) -> bool {
+    match name.contains('/') {
+        true => name.starts_with('/') && normal(name).as_deref() == Some(name),
+        false => !matches!(name, "" | "." | "..") && !name.contains(['\\', '\0']),
+    }
+}
+
 /// Whether one normal path is another or below it.
 fn is_within(path: &str, folder: &str) -> bool {
     match folder {

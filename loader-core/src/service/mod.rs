@@ -2,6 +2,7 @@
 //! can have.
 
 mod kv;
+mod process;
 mod secrets;
 
 use std::collections::HashMap;
@@ -20,6 +21,8 @@ use crate::{Bridge, CallContext, Outcome};
 
 pub(crate) use kv::{Kv, Space};
 pub use kv::{KvQuota, KvStore};
+pub use process::{Ended, Launch, Launcher};
+pub(crate) use process::{Process, Runs};
 pub(crate) use secrets::Secrets;
 
 /// The publisher of the host's services.

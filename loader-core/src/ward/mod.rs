@@ -35,8 +35,8 @@ use crate::dispatcher::lock;
 use crate::net::Connections;
 use crate::program::may_start;
 use crate::route::Slot;
-use crate::service::{Space, beside_calls};
-use crate::{Grant, Instance};
+use crate::service::{Runs, Space, beside_calls};
+use crate::{Grant, Instance, Unit};
 
 /// How many revocations are remembered, to explain what is denied.
 const REVOCATIONS: usize = 64;
@@ -75,11 +75,14 @@ pub(crate) struct Reach {
     rules: Arc<Rules>,
     pub(crate) meter: Meter,
     pub(crate) connections: Connections,
+    pub(crate) runs: Runs,
     pub(crate) spout: Spout,
     /// While it is set, nothing is allowed.
     quarantined: AtomicBool,
     /// Replaced as a whole, by who holds the ward's lock.
     view: ArcSwap<View>,
+    /// What is loaded and how far apart, set before it is.
+    unit: OnceLock<(Unit, Isolation)>,
     /// Set once the generation has been loaded.
     instance: OnceLock<(Weak<dyn Instance>, Isolation)>,
 }
@@ -135,9 +138,11 @@ impl Ward {
             rules,
             meter: Meter::default(),
             connections: Connections::default(),
+            runs: Runs::default(),
             spout: Spout::default(),
             quarantined: AtomicBool::new(false),
             view,
+            unit: OnceLock::new(),
             instance: OnceLock::new(),
         });
         held.reaches.retain(|reach| reach.strong_count() > 0);
@@ -370,12 +375,23 @@ impl Reach {
         Arc::clone(&self.view.load().permissions)
     }
 
+    /// Says what is about to be loaded.
+    pub(crate) fn begins(&self, unit: &Unit, isolation: Isolation) {
+        let _ = self.unit.set((unit.clone(), isolation));
+    }
+
+    /// What is loaded, and how far apart from the host.
+    pub(crate) fn unit(&self) -> Option<(&Unit, Isolation)> {
+        self.unit.get().map(|(unit, isolation)| (unit, *isolation))
+    }
+
     /// Replaces the view, for who holds the ward's lock, and tells the instance of what changed.
     fn publish(&self, now: Permissions) -> Effect {
         let (before, now) = (self.permissions(), Arc::new(now));
         let ways = self.view.load().ways.clone();
         self.view.store(Arc::new(View { permissions: Arc::clone(&now), ways }));
         self.connections.keep(|access| now.allows(access));
+        self.runs.keep(&now);
         let instance =
             self.instance.get().and_then(|(instance, isolation)| Some((instance.upgrade()?, isolation)));
         let Some((instance, isolation)) = instance.filter(|_| *now != *before) else {

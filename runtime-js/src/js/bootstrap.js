@@ -211,6 +211,7 @@
     }),
     kv: service("kv", "get", "put", "delete", "list"),
     secrets: service("secrets", "get"),
+    process: service("process", "run"),
     config: () => op_qx_config(),
     cancelled: () => op_qx_cancelled(),
   });

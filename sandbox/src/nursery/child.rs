@@ -9,6 +9,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use rustix::net::{Shutdown, shutdown};
 use rustix::process::{Signal, pidfd_send_signal};
+use tokio::sync::watch;
 
 /// A worker process.
 pub(crate) struct Child {
@@ -19,11 +20,14 @@ pub(crate) struct Child {
     socket: Arc<OwnedFd>,
     status: Mutex<Option<ExitStatus>>,
     exited: Condvar,
+    /// The same, for who awaits it.
+    over: watch::Sender<Option<ExitStatus>>,
 }
 
 impl Child {
     pub(super) fn new(pid: u32, pidfd: OwnedFd, socket: Arc<OwnedFd>) -> Arc<Self> {
-        Arc::new(Self { pid, pidfd, socket, status: Mutex::new(None), exited: Condvar::new() })
+        let (status, exited, over) = (Mutex::new(None), Condvar::new(), watch::Sender::new(None));
+        Arc::new(Self { pid, pidfd, socket, status, exited, over })
     }
 
     /// Ends it at once. Does nothing if it has exited.
@@ -45,9 +49,18 @@ impl Child {
         *status
     }
 
+    /// Resolves once it has exited.
+    pub(crate) async fn ended(&self) -> ExitStatus {
+        let mut over = self.over.subscribe();
+        // The sender is in here.
+        let status = over.wait_for(Option::is_some).await.ok().and_then(|status| *status);
+        status.unwrap_or_else(|| ExitStatus::from_raw(0))
+    }
+
     pub(super) fn exited(&self, status: ExitStatus) {
         *self.status.lock() = Some(status);
         self.exited.notify_all();
+        self.over.send_replace(Some(status));
         let _ = shutdown(&self.socket, Shutdown::Both);
     }
 }

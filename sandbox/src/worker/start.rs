@@ -17,11 +17,12 @@ use rustix::net::{SendFlags, SocketType};
 use super::Engine;
 use super::cpu::Guard;
 use super::pool::Pool;
+use super::program;
 use super::server::{End, Server};
 use super::uplink::Host;
 use super::zygote::{self, Born};
 use crate::confine::{self, Plan, Report};
-use crate::frame::{Frame, LISTENER, Next, Reader, WATCH, write};
+use crate::frame::{Frame, LISTENER, Next, PROGRAM, Reader, WATCH, write};
 use crate::jail;
 use crate::job::{Greeting, Hello as _, Job};
 use crate::streams::Wire as _;
@@ -59,18 +60,28 @@ fn work(engines: &[Engine], socket: OwnedFd, forked: Option<Forked>) -> io::Resu
     let socket = Arc::new(socket);
     let mut reader = Reader::trusting(Arc::clone(&socket), JOB);
     let hello = match reader.next() {
-        Ok(Next::Frame(frame)) if frame.envelope.kind == Kind::Hello => frame.envelope,
+        Ok(Next::Frame(frame)) if frame.envelope.kind == Kind::Hello => frame,
         Ok(Next::End | Next::Nothing) => return Ok(()),
         Ok(Next::Frame(_)) => return Err(io::Error::other("the host does not begin with a hello")),
         Err(broken) => return Err(io::Error::other(broken.to_string())),
     };
+    if hello.flags & PROGRAM != 0 {
+        let parent = forked.map(|(parent, _)| parent);
+        return program::run(&hello.envelope.payload, reader.take_file(), &socket, parent);
+    }
+    let hello = hello.envelope;
     let (events, ended) = mpsc::channel();
     let host = Host::new(Arc::clone(&socket), events);
     let prepared = Job::from_bytes(&hello.payload).and_then(|mut job| {
         let prepared = if job.prepared { reader.take_file() } else { None };
         let (parent, warm) = forked.unwrap_or((job.plan.parent, None));
         job.plan.parent = parent;
-        let report = confine(&mut job.plan, &socket, prepared.as_ref())?;
+        job.plan.keep_fds = vec![1, 2, socket.as_raw_fd()];
+        job.plan.keep_fds.extend(prepared.as_ref().map(|file| file.as_raw_fd()));
+        job.plan.engine_paths.extend(libraries().map_err(|error| {
+            Error::new(ErrorCode::LoadFailed, format!("the worker cannot read about itself: {error}"))
+        })?);
+        let report = confine(&job.plan, &socket)?;
         warm.map_or(Ok(()), |mut engine| engine.in_child())?;
         let kind = job.runtime.clone();
         let deadline = hello.deadline.unwrap_or_else(|| Instant::now() + LOAD);
@@ -161,12 +172,7 @@ fn connection() -> io::Result<(OwnedFd, SocketType)> {
 }
 
 /// Confines this process, which is the only thing that runs in it, for good.
-fn confine(plan: &mut Plan, socket: &OwnedFd, prepared: Option<&OwnedFd>) -> Result<Report, Error> {
-    plan.keep_fds = vec![1, 2, socket.as_raw_fd()];
-    plan.keep_fds.extend(prepared.map(|file| file.as_raw_fd()));
-    plan.engine_paths.extend(libraries().map_err(|error| {
-        Error::new(ErrorCode::LoadFailed, format!("the worker cannot read about itself: {error}"))
-    })?);
+pub(super) fn confine(plan: &Plan, socket: &OwnedFd) -> Result<Report, Error> {
     let entered = confine::enter_with(plan).map_err(|error| jail::unavailable(&error))?;
     let proxy = entered.proxy.map(OwnedFd::from);
     for (file, flag) in [(proxy, LISTENER), (entered.watch, WATCH)] {

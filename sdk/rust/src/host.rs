@@ -232,6 +232,8 @@ pub mod secrets {
     }
 }
 
+pub mod process;
+
 /// Writes to the host's log.
 pub mod log {
     use super::seam;

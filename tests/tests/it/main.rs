@@ -32,6 +32,15 @@ mod many;
 mod native;
 #[cfg(all(feature = "process", any(feature = "v8", feature = "quickjs"), target_os = "linux"))]
 mod network;
+#[cfg(all(
+    feature = "process",
+    feature = "native",
+    feature = "python",
+    feature = "wasm",
+    any(feature = "v8", feature = "quickjs"),
+    target_os = "linux"
+))]
+mod process;
 #[cfg(all(feature = "process", feature = "native", feature = "python", target_os = "linux"))]
 mod programs;
 #[cfg(feature = "python")]

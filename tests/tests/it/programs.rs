@@ -258,13 +258,4 @@ async fn what_cannot_be_granted_is_refused() {
     );
     let error = refused("python", "[permissions]\nsubprocess = ['./tool']").await;
     assert_eq!(error.code, ErrorCode::InvalidManifest, "{error:?}");
-    // In these engines there is no way to start one.
-    for language in ["js", "wasm"] {
-        let host = quadriga::builder().policy(Policy::default()).build().unwrap();
-        let package = with(&guest("network", language), "[permissions]\nsubprocess = ['sh']");
-        let options = LoadOptions { isolation: Some(Isolation::Process), ..granted() };
-        let error = host.load(package.path(), options).await.unwrap_err();
-        assert_eq!(error.code, ErrorCode::Unsupported, "{error:?}");
-        assert!(error.message.contains("does not offer the permission subprocess"), "{error:?}");
-    }
 }

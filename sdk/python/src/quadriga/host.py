@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, AsyncIterator, Iterator, Protocol
+from typing import Any, AsyncIterator, Iterator, Mapping, Protocol, Sequence, TypedDict
 
 from . import _host
 
@@ -100,6 +100,47 @@ class _Secrets:
         return call("quadriga.secrets", "get", name)
 
 
+class Ended(TypedDict):
+    """How a program ended, and what it printed."""
+
+    status: int | None
+    """Its exit status, or None if a signal ended it."""
+    signal: int | None
+    """The number of the signal that ended it, or None."""
+    stdout: bytes
+    stderr: bytes
+
+
+class _Process:
+    """Programs that the host runs, each confined as the extension is, or further. They have no network.
+
+    Each needs the permission `subprocess`.
+    """
+
+    def run(
+        self,
+        program: str,
+        args: Sequence[str] = (),
+        *,
+        stdin: str | bytes | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        folder: str | None = None,
+    ) -> Ended:
+        """Runs a program to its end: a plain name, or an absolute path.
+
+        It reads `stdin`, has the variables of `env` beside those that were granted, is ended after so
+        many seconds, and starts in `folder`: an absolute path, or one from the package on, or else a
+        folder of its own.
+
+        Raises QuadrigaError with the code `permission_denied` unless it was granted, also when that is
+        taken back while it runs; `deadline_exceeded` at the timeout; `message_too_large` if it prints
+        too much.
+        """
+        options = {"stdin": stdin, "env": env, "timeout": timeout, "folder": folder}
+        return call("quadriga.process", "run", program, list(args), options)
+
+
 class _Log:
     """Writes lines to the host's log. What is printed gets there too, at the level info."""
 
@@ -121,4 +162,5 @@ class _Log:
 
 kv = _KeyValue()
 secrets = _Secrets()
+process = _Process()
 log = _Log()
