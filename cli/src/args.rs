@@ -11,6 +11,7 @@ use quadriga::abi::Isolation;
 use quadriga::abi::limits::Span;
 use serde_json::Value as Json;
 
+use crate::package::args::{KeygenArgs, PackArgs, SignArgs, UnpackArgs, VerifyArgs};
 use crate::report::{LimitArg, limit};
 
 /// Extensions in JavaScript, Python, WebAssembly and native Rust, behind one dispatcher.
@@ -38,6 +39,11 @@ pub(crate) enum Command {
     Bindgen(BindgenArgs),
     Call(CallArgs),
     Exec(ExecArgs),
+    Pack(PackArgs),
+    Unpack(UnpackArgs),
+    Sign(SignArgs),
+    Verify(VerifyArgs),
+    Keygen(KeygenArgs),
     Demo(DemoArgs),
     Doctor(DoctorArgs),
     /// Print the JSON Schema of quadriga.toml, for editors

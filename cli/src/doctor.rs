@@ -35,6 +35,17 @@ struct Row {
 #[derive(Deserialize)]
 struct SpecMap {
     method: Vec<SpecMethod>,
+    entity: Vec<SpecEntity>,
+}
+
+/// A data model of the specification.
+#[derive(Deserialize, Serialize)]
+struct SpecEntity {
+    name: String,
+    status: Progress,
+    item: Option<String>,
+    cli: Option<String>,
+    test: Option<String>,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -201,6 +212,15 @@ fn limit(limit: &Limit) -> String {
     name
 }
 
+fn status_name(status: Progress) -> String {
+    match status {
+        Progress::Done => "done",
+        Progress::Partial => "partial",
+        Progress::Planned => "planned",
+    }
+    .to_owned()
+}
+
 fn spec(output: Output) -> Result<()> {
     let map: SpecMap = toml::from_str(SPEC_MAP).context("docs/spec-map.toml of this build is malformed")?;
     let mut services: Vec<Coverage> = Vec::new();
@@ -216,7 +236,11 @@ fn spec(output: Output) -> Result<()> {
         }
     }
     if output.json {
-        return output.value(&json!({ "services": services, "methods": map.method }));
+        return output.value(&json!({
+            "services": services,
+            "methods": map.method,
+            "entities": map.entity,
+        }));
     }
     let sum = |count: fn(&Coverage) -> usize| services.iter().map(count).sum();
     let total = Coverage {
@@ -234,17 +258,18 @@ fn spec(output: Output) -> Result<()> {
     let header = ["Service", "Done", "Partial", "Planned", "Methods"];
     output.text(&table(&header, &numbers, rows.collect()))?;
     if output.verbose > 0 {
-        let rows = map.method.iter().map(|method| {
-            let status = match method.status {
-                Progress::Done => "done",
-                Progress::Partial => "partial",
-                Progress::Planned => "planned",
-            };
-            let text = |field: &Option<String>| field.clone().unwrap_or_default();
+        let text = |field: &Option<String>| field.clone().unwrap_or_default();
+        let methods = map.method.iter().map(|method| {
             let name = format!("{}.{}", method.service, method.name);
-            vec![name, status.to_owned(), text(&method.item), text(&method.cli), text(&method.test)]
+            let status = status_name(method.status);
+            vec![name, status, text(&method.item), text(&method.cli), text(&method.test)]
         });
-        let header = ["Method", "Status", "Item", "Command", "Test"];
+        let entities = map.entity.iter().map(|entity| {
+            let status = status_name(entity.status);
+            vec![entity.name.clone(), status, text(&entity.item), text(&entity.cli), text(&entity.test)]
+        });
+        let rows = methods.chain(entities);
+        let header = ["Method or data model", "Status", "Item", "Command", "Test"];
         output.text(&format!("\n{}", table(&header, &[], rows.collect())))?;
     }
     Ok(())

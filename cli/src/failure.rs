@@ -3,7 +3,7 @@
 use std::fmt;
 
 use anstyle::{AnsiColor, Style};
-use quadriga::abi;
+use quadriga::{abi, package};
 use serde::Serialize;
 
 use crate::output::harmless;
@@ -22,7 +22,7 @@ pub(crate) struct Advice {
 /// Any error, ready to be shown as text or JSON.
 #[derive(Debug, PartialEq, Serialize)]
 pub(crate) struct Failure {
-    /// The code of the extension platform, or `failed` for what is outside of it.
+    /// The code of the extension platform or of packages, or `failed` for what is outside of them.
     code: String,
     message: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -72,6 +72,15 @@ impl From<&anyhow::Error> for Failure {
                 failure = Some(error.into());
                 continue;
             }
+            if let Some(error) = link.downcast_ref::<package::Error>() {
+                let cause = failure.map(Box::new);
+                failure = Some(Self::known(error.code(), link.to_string(), error.hint(), cause));
+                continue;
+            }
+            if let Some(error) = link.downcast_ref::<package::SignatureError>() {
+                failure = Some(Self::known(error.code(), link.to_string(), error.hint(), None));
+                continue;
+            }
             let code = failure.as_ref().map_or_else(|| "failed".to_owned(), |cause| cause.code.clone());
             failure = Some(Self {
                 code,
@@ -101,6 +110,11 @@ impl fmt::Display for Failure {
 }
 
 impl Failure {
+    fn known(code: &str, message: String, hint: Option<&str>, cause: Option<Box<Self>>) -> Self {
+        let (code, hint) = (code.to_owned(), hint.map(str::to_owned));
+        Self { code, message, hint, extension: None, stack: None, cause }
+    }
+
     fn write(&self, f: &mut fmt::Formatter<'_>, lead: &str, indent: &str) -> fmt::Result {
         let code = match self.code.as_str() {
             "failed" => String::new(),

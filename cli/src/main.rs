@@ -13,6 +13,7 @@ mod host;
 mod inspect;
 mod log;
 mod output;
+mod package;
 mod report;
 mod schema;
 mod secrets;
@@ -33,6 +34,11 @@ fn main() -> ExitCode {
         Command::Bindgen(args) => bindgen::run(args, output),
         Command::Call(args) => call::run(args, output),
         Command::Exec(args) => exec::run(args, output),
+        Command::Pack(args) => package::pack(args, output),
+        Command::Unpack(args) => package::unpack(args, output),
+        Command::Sign(args) => package::sign(args, output),
+        Command::Verify(args) => package::verify(&args, output),
+        Command::Keygen(args) => package::keygen(&args, output),
         Command::Demo(args) => demo::run(args, output),
         Command::Doctor(args) => doctor::run(&args, output),
         Command::Schema => schema::run(output),

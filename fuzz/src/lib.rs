@@ -2,10 +2,12 @@
 //! crate run the same over the seeds and over all findings so far.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use quadriga_abi::manifest::Manifest;
 use quadriga_abi::msgpack::Reader;
 use quadriga_abi::{Bytes, Envelope, Error, Timestamp, Value, codec};
+use quadriga_package::{Bounds, Package, PublicKey, SecretKey, Signature};
 use serde::{Deserialize, Serialize};
 
 /// Bytes that decode as a frame decode as the same one after they were encoded again.
@@ -94,5 +96,36 @@ pub fn manifest(data: &[u8]) {
             assert!((1..=line.chars().count() + 1).contains(&error.column), "{error}");
             assert!(!error.to_string().is_empty());
         }
+    }
+}
+
+/// Bytes are a package of some format that keeps to its bounds, or are refused.
+pub fn package(data: &[u8]) {
+    let bounds = Bounds { total: 1 << 20, file: 1 << 19, entries: 200, names: 4 << 10, ..Bounds::default() };
+    let Ok(package) = Package::read(data, &bounds) else { return };
+    let Ok((manifest, contents)) = package.inspect(&mut |_| ()) else { return };
+    assert_eq!(contents.extension, manifest.extension.id);
+    assert!(contents.unpacked_size() <= bounds.total);
+    assert!(contents.files.len() as u64 <= bounds.entries);
+    for file in &contents.files {
+        assert!(file.path.split('/').all(|part| !matches!(part, "" | "." | "..")), "{:?}", file.path);
+    }
+    let entry = manifest.runtime.entry.as_path();
+    assert!(contents.files.iter().any(|file| Path::new(&file.path) == entry), "{entry:?}");
+}
+
+/// Signatures and public keys that are read are written as they were, but for their comments.
+pub fn signature(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(signature) = text.parse::<Signature>() {
+        let again = signature.to_string().parse::<Signature>().expect("what was written can be read");
+        assert_eq!(again, signature);
+    }
+    if let Ok(key) = text.parse::<PublicKey>() {
+        assert_eq!(key.to_file().parse::<PublicKey>().expect("what was written can be read"), key);
+    }
+    if let Ok(key) = SecretKey::parse(text, None) {
+        let again = key.to_text(None).expect("a key can be written");
+        assert_eq!(SecretKey::parse(&again, None).expect("and read").public(), key.public());
     }
 }

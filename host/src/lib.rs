@@ -27,6 +27,10 @@ pub use quadriga_core::{
 /// What a host does for extensions itself, beside calls.
 pub use quadriga_core::{Ended, KvQuota, KvStore, Launch, Launcher, SecretString, Service};
 
+/// Packages of extensions: to build, read, sign and verify them.
+#[cfg(feature = "package")]
+pub use quadriga_package as package;
+
 /// What this machine and user can confine workers with, tried in child processes: to be called
 /// before other threads are started.
 #[cfg(all(feature = "process", target_os = "linux"))]

@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use crate::cmd::{self, say};
 use crate::guests::{self, Wanted};
 use crate::repo::Repo;
-use crate::setup::{self, JsEngine, Setup, Tool};
+use crate::setup::{self, JsEngine, Setup, Tool, minisign};
 
 /// What the second engine must pass too, but in worker processes: those run the command, which is
 /// built with the first. `tests/` keeps these modules apart for it.
@@ -34,7 +34,9 @@ pub(crate) fn run(repo: &Repo, options: &Options) -> Result<()> {
 
     let mut jobs = Jobs::default();
     let engine = setup.engine.name();
-    jobs.run(&format!("tests on {engine}"), nextest(repo, &setup, options).args(&options.nextest));
+    let mut tests = nextest(repo, &setup, options);
+    against_minisign(repo, &mut tests);
+    jobs.run(&format!("tests on {engine}"), tests.args(&options.nextest));
     if everything {
         let mut doctests = setup.cargo();
         select(repo, &setup, doctests.args(["test", "--doc"]));
@@ -85,6 +87,20 @@ fn select<'a>(repo: &Repo, setup: &Setup, command: &'a mut Command) -> &'a mut C
         command.args(["--package", &package.name]);
     }
     command.args(setup.engine.cargo_args())
+}
+
+/// Names the tool that signatures are checked against. Without it the tests that need it are
+/// filtered out, and counted among the skipped ones.
+fn against_minisign(repo: &Repo, nextest: &mut Command) {
+    match minisign::find(repo) {
+        Some(tool) => {
+            nextest.env("QUADRIGA_MINISIGN", tool.program);
+            nextest.envs(tool.library.map(|library| ("QUADRIGA_MINISIGN_LIBRARY", library)));
+        }
+        None => {
+            nextest.args(["-E", "not test(/::(slow_)?minisign_/)"]);
+        }
+    }
 }
 
 fn with_guests<'a>(repo: &Repo, command: &'a mut Command) -> &'a mut Command {

@@ -8,8 +8,8 @@ use crate::Table;
 /// What is longer finds nothing sooner.
 const LONGEST: usize = 4096;
 
-/// The seeds of a fuzz target: the vectors, alone and as payloads of frames, or the manifests of
-/// the repository.
+/// The seeds of a fuzz target: the vectors, alone and as payloads of frames, the manifests of the
+/// repository, or files that lie there for it.
 ///
 /// # Errors
 /// If the repository cannot be read.
@@ -25,9 +25,15 @@ pub fn of(target: &str, table: &Table, repository: &Path) -> io::Result<Vec<Vec<
             }
             found
         }
+        "package" | "signature" => files(&repository.join("fuzz/seeds").join(target))?,
         "envelope" => vectors.map(|payload| frame(&payload)).collect(),
         _ => vectors.collect(),
     })
+}
+
+/// What lies in a folder of seeds.
+fn files(dir: &Path) -> io::Result<Vec<Vec<u8>>> {
+    std::fs::read_dir(dir)?.map(|entry| std::fs::read(entry?.path())).collect()
 }
 
 fn manifests(dir: &Path, found: &mut Vec<Vec<u8>>) -> io::Result<()> {

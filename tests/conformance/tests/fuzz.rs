@@ -57,6 +57,16 @@ fn manifest() {
 }
 
 #[test]
+fn package() {
+    run("package", bodies::package);
+}
+
+#[test]
+fn signature() {
+    run("signature", bodies::signature);
+}
+
+#[test]
 fn value() {
     run("value", bodies::value);
 }

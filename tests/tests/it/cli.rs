@@ -242,6 +242,7 @@ fn the_doctor_knows_this_build_and_the_specification() {
     let spec = quadriga(&["doctor", "--spec", "--json"]).json();
     assert_eq!(spec["services"].as_array().unwrap().len(), 4);
     assert_eq!(spec["methods"].as_array().unwrap().len(), 66);
+    assert_eq!(spec["entities"][0]["name"], "ExtensionPackage");
     let table = quadriga(&["doctor", "--spec"]);
     assert!(table.stdout.lines().last().unwrap().ends_with("66"), "{}", table.stdout);
 }
@@ -258,7 +259,9 @@ fn every_shell_has_completions() {
 
 #[test]
 fn help_has_examples() {
-    for command in ["inspect", "call", "demo", "doctor", "completions"] {
+    for command in
+        ["inspect", "call", "demo", "doctor", "completions", "pack", "unpack", "sign", "verify", "keygen"]
+    {
         let run = quadriga(&[command, "--help"]);
         assert!(run.code == Some(0) && run.stdout.contains("Examples:\n  "), "{command}");
     }

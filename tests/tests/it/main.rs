@@ -32,6 +32,8 @@ mod many;
 mod native;
 #[cfg(all(feature = "process", any(feature = "v8", feature = "quickjs"), target_os = "linux"))]
 mod network;
+#[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
+mod packages;
 #[cfg(all(
     feature = "process",
     feature = "native",

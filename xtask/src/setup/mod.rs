@@ -1,5 +1,7 @@
 //! Everything that a build needs, got without root and into the target folder where that can be.
 
+mod debian;
+pub(crate) mod minisign;
 pub(crate) mod node;
 pub(crate) mod python;
 mod quickjs;

@@ -4,11 +4,10 @@ use std::env;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{python, tools};
+use super::{debian, python, tools};
 use crate::cmd::{self, say};
 use crate::files;
 use crate::repo::Repo;
@@ -59,57 +58,15 @@ fn simde(repo: &Repo) -> Result<Option<PathBuf>> {
     if include.join("simde").is_dir() {
         return Ok(Some(include));
     }
-    if cmd::on_path("apt-get").is_none() || cmd::on_path("dpkg").is_none() {
+    if !debian::is_here() {
         say("setup: no Debian package of SIMDe here: the build of QuickJS clones it");
         return Ok(None);
     }
     say("setup: getting SIMDe for QuickJS");
-    unpack_debian("libsimde-dev", &dest).context(
+    debian::unpack(&["libsimde-dev"], &dest).context(
         "SIMDe could not be got; install it with `apt-get update && apt-get install libsimde-dev`",
     )?;
     Ok(Some(include))
-}
-
-/// Downloads a Debian package without root and unpacks it, all in a folder of its own.
-fn unpack_debian(package: &str, dest: &Path) -> Result<()> {
-    let parent = dest.parent().context("a package needs a folder to go to")?;
-    fs::create_dir_all(parent)?;
-    let temp = tempfile::tempdir_in(parent)?;
-    let fetch = |own_lists: bool| -> Result<()> {
-        let mut apt = Command::new("apt-get");
-        apt.current_dir(temp.path());
-        if own_lists {
-            apt.args(lists_in(temp.path()));
-        }
-        cmd::output(apt.args(["download", package])).map(drop)
-    };
-    if fetch(false).is_err() {
-        // Without the system's package lists, or with stale ones: fetch them for this one call.
-        fs::create_dir_all(temp.path().join("lists/partial"))?;
-        fs::create_dir_all(temp.path().join("cache/archives/partial"))?;
-        cmd::output(Command::new("apt-get").args(lists_in(temp.path())).arg("update"))?;
-        fetch(true)?;
-    }
-    let unpacked = temp.path().join("unpacked");
-    for (name, file) in files::entries(temp.path())? {
-        if name.ends_with(".deb") {
-            cmd::output(Command::new("dpkg").arg("-x").arg(file).arg(&unpacked))?;
-        }
-    }
-    fs::rename(&unpacked, dest).with_context(|| format!("cannot move {package} to {}", dest.display()))
-}
-
-fn lists_in(dir: &Path) -> [String; 6] {
-    let dir = dir.display();
-    [
-        "-o",
-        &format!("Dir::State::lists={dir}/lists"),
-        "-o",
-        &format!("Dir::Cache={dir}/cache"),
-        "-o",
-        "APT::Sandbox::User=root",
-    ]
-    .map(str::to_owned)
 }
 
 fn toolchain_file(repo: &Repo, simde: &Path) -> Result<PathBuf> {

@@ -44,7 +44,7 @@ const APP: &[&str] = &["quadriga", "quadriga-registry-client"];
 
 /// Programs that only use the product.
 const PROGRAMS: [(&str, &[&str]); 5] = [
-    ("quadriga-conformance", &["quadriga-abi"]),
+    ("quadriga-conformance", &["quadriga-abi", "quadriga-package"]),
     (
         "quadriga-tests",
         &["quadriga", "quadriga-conformance", "quadriga-registry", "quadriga-registry-client"],

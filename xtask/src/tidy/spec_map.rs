@@ -26,6 +26,20 @@ const SERVICES: [(&str, usize); 4] = [
 struct SpecMap {
     #[serde(default)]
     method: Vec<toml::Spanned<Method>>,
+    #[serde(default)]
+    entity: Vec<toml::Spanned<Entity>>,
+}
+
+/// A data model of the specification.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entity {
+    name: String,
+    status: Status,
+    item: Option<String>,
+    #[serde(rename = "cli")]
+    _cli: Option<String>,
+    test: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -64,6 +78,31 @@ pub(super) fn check(repo: &Repo, found: &mut Vec<Finding>) -> Result<()> {
 type Problem = (usize, String, String);
 type Exists<'a> = &'a dyn Fn(&str) -> Result<bool>;
 
+/// What is wrong about the item and the test that a line names, or doesn't.
+fn unnamed(
+    (line, name, status): (usize, &str, Status),
+    item: &Option<String>,
+    test: &Option<String>,
+    item_exists: Exists,
+    test_exists: Exists,
+) -> Result<Vec<Problem>> {
+    let mut found = Vec::new();
+    for (what, named, exists) in [("item", item, item_exists), ("test", test, test_exists)] {
+        match named {
+            Some(path) if !exists(path)? => {
+                let problem = format!("{name}: no {what} `{path}`");
+                found.push((line, problem, format!("name a {what} that exists")));
+            }
+            None if status != Status::Planned => {
+                let fix = "name one, or say `status = \"planned\"`".to_owned();
+                found.push((line, format!("{name} names no {what}"), fix));
+            }
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
 fn problems(text: &str, item_exists: Exists, test_exists: Exists) -> Result<Vec<Problem>> {
     let map: SpecMap =
         toml::from_str(text).with_context(|| format!("cannot read {}", Path::new(FILE).display()))?;
@@ -77,25 +116,12 @@ fn problems(text: &str, item_exists: Exists, test_exists: Exists) -> Result<Vec<
             found.push((line, format!("{service}.{name} is there twice"), "keep one".to_owned()));
         }
         of_service.push(name);
-        for (what, named, exists) in [("item", item, item_exists), ("test", test, test_exists)] {
-            match named {
-                Some(path) if !exists(path)? => {
-                    found.push((
-                        line,
-                        format!("{name}: no {what} `{path}`"),
-                        format!("name a {what} that exists"),
-                    ));
-                }
-                None if *status != Status::Planned => {
-                    found.push((
-                        line,
-                        format!("{name} names no {what}"),
-                        "name one, or say `status = \"planned\"`".to_owned(),
-                    ));
-                }
-                _ => {}
-            }
-        }
+        found.extend(unnamed((line, name, *status), item, test, item_exists, test_exists)?);
+    }
+    for entity in &map.entity {
+        let line = text[..entity.span().start].lines().count().max(1);
+        let Entity { name, status, item, test, .. } = entity.get_ref();
+        found.extend(unnamed((line, name, *status), item, test, item_exists, test_exists)?);
     }
     for (service, expected) in SERVICES {
         let count = seen.remove(service).map_or(0, |methods| methods.len());
