@@ -2,6 +2,8 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -62,6 +64,33 @@ pub(crate) fn run(work: impl Future<Output = Result<ExitCode>> + Send + 'static)
     // After Ctrl-C a guest may still run on one of the threads; nobody waits for it.
     executor.shutdown_background();
     result
+}
+
+/// Does work that waits for nobody and has things to put away. When the user presses Ctrl-C, `stop`
+/// becomes true, and the work ends as soon as it looks there.
+pub(crate) fn run_to_the_end(
+    work: impl FnOnce(Arc<AtomicBool>) -> Result<ExitCode> + Send + 'static,
+) -> Result<ExitCode> {
+    let executor = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("the command could not start its threads")?;
+    executor.block_on(async {
+        let stop = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&stop);
+        let mut work = tokio::task::spawn_blocking(move || work(seen));
+        tokio::select! {
+            done = &mut work => done.context("the command panicked")?,
+            _ = tokio::signal::ctrl_c() => {
+                stop.store(true, Ordering::Relaxed);
+                match work.await.context("the command panicked")? {
+                    // It was as good as done.
+                    Ok(code) => Ok(code),
+                    Err(_) => Ok(ExitCode::from(INTERRUPTED)),
+                }
+            }
+        }
+    })
 }
 
 /// Loads extensions in the order in which they are given.

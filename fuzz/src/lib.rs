@@ -7,7 +7,7 @@ use std::path::Path;
 use quadriga_abi::manifest::Manifest;
 use quadriga_abi::msgpack::Reader;
 use quadriga_abi::{Bytes, Envelope, Error, Timestamp, Value, codec};
-use quadriga_package::{Bounds, Package, PublicKey, SecretKey, Signature};
+use quadriga_package::{Bounds, GO_ON, Package, PublicKey, SecretKey, Signature};
 use serde::{Deserialize, Serialize};
 
 /// Bytes that decode as a frame decode as the same one after they were encoded again.
@@ -103,7 +103,7 @@ pub fn manifest(data: &[u8]) {
 pub fn package(data: &[u8]) {
     let bounds = Bounds { total: 1 << 20, file: 1 << 19, entries: 200, names: 4 << 10, ..Bounds::default() };
     let Ok(package) = Package::read(data, &bounds) else { return };
-    let Ok((manifest, contents)) = package.inspect(&mut |_| ()) else { return };
+    let Ok((manifest, contents)) = package.inspect(&mut |_| GO_ON) else { return };
     assert_eq!(contents.extension, manifest.extension.id);
     assert!(contents.unpacked_size() <= bounds.total);
     assert!(contents.files.len() as u64 <= bounds.entries);

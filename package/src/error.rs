@@ -19,6 +19,9 @@ pub enum Error {
     #[error("{} cannot be read or written", path.display())]
     Io { path: PathBuf, source: io::Error },
 
+    #[error("it was ended by its caller")]
+    Cancelled,
+
     // What a package is made from.
     #[error("{} is no extension: it has no quadriga.toml", .0.display())]
     NoExtension(PathBuf),
@@ -118,6 +121,7 @@ impl Error {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Io { .. } => "io",
+            Self::Cancelled => "cancelled",
             Self::NoExtension(_) => "no_extension",
             Self::Folder(_) => "folder",
             Self::NotPacked { .. } => "not_packed",

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use quadriga_abi::manifest::{FILE_NAME, Manifest};
@@ -56,7 +57,7 @@ pub(crate) struct Intake<'a> {
     found: BTreeMap<String, Found>,
     /// What the package says of itself, by path.
     kept: BTreeMap<&'static str, Vec<u8>>,
-    progress: &'a mut dyn FnMut(u64),
+    progress: &'a mut dyn FnMut(u64) -> ControlFlow<()>,
 }
 
 impl<'a> Intake<'a> {
@@ -66,7 +67,7 @@ impl<'a> Intake<'a> {
         packed: u64,
         bounds: &'a Bounds,
         dest: Option<&'a Path>,
-        progress: &'a mut dyn FnMut(u64),
+        progress: &'a mut dyn FnMut(u64) -> ControlFlow<()>,
     ) -> Self {
         Self {
             format,
@@ -202,7 +203,9 @@ impl<'a> Intake<'a> {
             to.write_all(&buffer[..read])
                 .map_err(Error::io(self.dest.unwrap_or(Path::new("")).join(name)))?;
             self.total += read as u64;
-            (self.progress)(self.total);
+            if (self.progress)(self.total).is_break() {
+                return Err(Error::Cancelled);
+            }
         }
         if left > 0 {
             return Err(wrong_length());

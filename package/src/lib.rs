@@ -18,6 +18,8 @@ mod sbom;
 mod sign;
 mod source;
 
+use std::ops::ControlFlow;
+
 pub use bounds::Bounds;
 pub use contents::{Contents, FileKind, PackagedFile};
 pub use digest::Digest;
@@ -27,6 +29,8 @@ pub use pack::{Built, PackOptions, pack};
 pub use package::{Package, Unpacked};
 pub use sign::{PublicKey, SecretKey, Signature, SignatureError};
 
+/// What a hearer of progress returns so that the work goes on.
+pub const GO_ON: ControlFlow<()> = ControlFlow::Continue(());
 /// The folder inside of a package that holds what packing adds: the contents list and the SBOM.
 pub const META_DIR: &str = ".quadriga";
 /// The contents list, inside of the package.

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write as _};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use quadriga_abi::manifest::{FILE_NAME, Manifest};
@@ -12,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::format::{self, Content, Format, Item, Job, npm, oci};
 use crate::intake;
 use crate::package::Package;
-use crate::{CONTENTS_FILE, SBOM_FILE, sbom, source};
+use crate::{CONTENTS_FILE, GO_ON, SBOM_FILE, sbom, source};
 
 /// How to pack.
 #[derive(Debug, Clone)]
@@ -49,7 +50,7 @@ pub struct Built {
 }
 
 /// Packs an extension's folder. `out` gives the file to write for an extension; nothing may be
-/// there yet. `progress` hears how many of how many bytes were packed.
+/// there yet. `progress` hears how many of how many bytes were packed, and can end it.
 ///
 /// The same files make the same package, whatever their times, modes and order on the disk.
 ///
@@ -60,7 +61,7 @@ pub fn pack(
     dir: &Path,
     out: impl FnOnce(&Manifest) -> PathBuf,
     options: &PackOptions,
-    progress: &mut dyn FnMut(u64, u64),
+    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
 ) -> Result<Built> {
     let manifest_file = dir.join(FILE_NAME);
     if !manifest_file.is_file() {
@@ -85,7 +86,7 @@ pub fn pack(
     let mut done = 0;
     let mut count = |bytes| {
         done += bytes;
-        progress(done, total);
+        progress(done, total)
     };
     let mut job = Job { items: &items, out: &out, progress: &mut count };
     let temp = tempfile::Builder::new().prefix(".quadriga-pack-").tempdir_in(parent);
@@ -93,7 +94,7 @@ pub fn pack(
     let file = temp.path().join("package");
     let (digest, size) = write(options.format, &mut job, &file)?;
     // What is not read back would not be read by anybody else.
-    Package::open(&file, &options.bounds)?.inspect(&mut |_| ())?;
+    Package::open(&file, &options.bounds)?.inspect(&mut |_| GO_ON)?;
     match options.format {
         Format::Oci => {
             let layout = temp.path().join("layout");

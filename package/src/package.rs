@@ -1,5 +1,6 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Seek as _, Write as _};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use blake2::{Blake2b512, Digest as _};
@@ -163,23 +164,32 @@ impl Package {
     ///
     /// # Errors
     /// If anything in it is not as it should be.
-    pub fn inspect(&self, progress: &mut dyn FnMut(u64)) -> Result<(Manifest, Contents)> {
+    pub fn inspect(&self, progress: &mut dyn FnMut(u64) -> ControlFlow<()>) -> Result<(Manifest, Contents)> {
         self.take_in(None, progress)
     }
 
     /// Unpacks it into a new folder inside of `parent`, which is gone again if anything in the
-    /// package is not as it should be. `progress` hears how many bytes were unpacked.
+    /// package is not as it should be. `progress` hears how many bytes were unpacked,
+    /// and can end it.
     ///
     /// # Errors
     /// If the package is refused, or the folder cannot be written.
-    pub fn unpack(&self, parent: &Path, progress: &mut dyn FnMut(u64)) -> Result<Unpacked> {
+    pub fn unpack(
+        &self,
+        parent: &Path,
+        progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<Unpacked> {
         let staging = tempfile::Builder::new().prefix(".quadriga-unpack-").tempdir_in(parent);
         let staging = staging.map_err(Error::io(parent))?;
         let (manifest, contents) = self.take_in(Some(staging.path()), progress)?;
         Ok(Unpacked { staging, manifest, contents })
     }
 
-    fn take_in(&self, dest: Option<&Path>, progress: &mut dyn FnMut(u64)) -> Result<(Manifest, Contents)> {
+    fn take_in(
+        &self,
+        dest: Option<&Path>,
+        progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<(Manifest, Contents)> {
         (&self.file).rewind().map_err(Error::io(std::env::temp_dir()))?;
         let mut intake = Intake::new(self.format, self.size, &self.bounds, dest, progress);
         format::read(self.format, &self.file, &mut intake)?;

@@ -12,7 +12,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use flate2::{Compress, Compression, FlushCompress};
-use quadriga_package::{Bounds, Package};
+use quadriga_package::{Bounds, GO_ON, Package};
 use rawzip::{CompressionMethod, ZipArchiveWriter};
 use tar::EntryType;
 
@@ -91,7 +91,7 @@ fn refused(dir: &Path, bytes: &[u8]) -> &'static str {
     let path = dir.join("bomb");
     fs::write(&path, bytes).unwrap();
     let place = tempfile::tempdir_in(dir).unwrap();
-    let result = Package::open(&path, &Bounds::default()).unwrap().unpack(place.path(), &mut |_| ());
+    let result = Package::open(&path, &Bounds::default()).unwrap().unpack(place.path(), &mut |_| GO_ON);
     let code = result.map_or_else(|error| error.code(), |_| "accepted");
     assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0, "{code}");
     code
@@ -162,7 +162,7 @@ fn slow_bombs_are_refused_in_little_memory() {
     for bytes in &millions {
         // Looked at only: a hundred thousand files take long to make and to remove.
         let package = Package::read(&bytes[..], &Bounds::default()).unwrap();
-        assert_eq!(package.inspect(&mut |_| ()).unwrap_err().code(), "too_many_entries");
+        assert_eq!(package.inspect(&mut |_| GO_ON).unwrap_err().code(), "too_many_entries");
     }
     let grown = peak() - before;
     assert!(grown < MEMORY, "{grown} bytes for bombs of {packed} bytes");

@@ -8,13 +8,16 @@ mod signature;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use anyhow::Result;
 use indicatif::HumanBytes;
 use quadriga::abi::manifest::Manifest;
-use quadriga::package::{self, Bounds, Contents, FileKind, Format, PackOptions, Package};
+use quadriga::package::{self, Bounds, Contents, FileKind, Format, PackOptions, Package, SecretKey};
 use serde_json::{Value as Json, json};
 
+use crate::host;
 use crate::output::{Output, harmless};
 use args::{PackArgs, PackageArgs, UnpackArgs, VerifyArgs};
 pub(crate) use keys::keygen;
@@ -26,14 +29,23 @@ pub(crate) use signature::sign;
 pub(crate) fn pack(args: PackArgs, output: Output) -> Result<ExitCode> {
     // Whatever is wrong about the key is said before the work.
     let key = args.sign.as_deref().map(|key| keys::secret(key, args.password_file.as_deref())).transpose()?;
+    host::run_to_the_end(move |stop| pack_with(&args, key.as_ref(), stop, output))
+}
+
+fn pack_with(
+    args: &PackArgs,
+    key: Option<&SecretKey>,
+    stop: Arc<AtomicBool>,
+    output: Output,
+) -> Result<ExitCode> {
     let options =
         PackOptions { format: args.format, allow_secrets: args.allow_secrets, ..PackOptions::default() };
-    let progress = Progress::new();
+    let progress = Progress::new().until(stop);
     let name = |manifest: &Manifest| out_path(args.out.as_deref(), manifest, args.format);
     let built =
         package::pack(&args.dir, name, &options, &mut |done, all| progress.show("packing", done, all))?;
     let mut signed = None;
-    if let Some(key) = &key {
+    if let Some(key) = key {
         let package = Package::open(&built.path, &options.bounds)?;
         package.expect(&built.digest)?;
         signed = Some(signature::add(&package, &built.path, key, None, false)?);
@@ -73,17 +85,21 @@ fn out_path(out: Option<&Path>, manifest: &Manifest, format: Format) -> PathBuf 
 
 /// Unpacks a package.
 pub(crate) fn unpack(args: UnpackArgs, output: Output) -> Result<ExitCode> {
+    host::run_to_the_end(move |stop| unpack_with(args, stop, output))
+}
+
+fn unpack_with(args: UnpackArgs, stop: Arc<AtomicBool>, output: Output) -> Result<ExitCode> {
     let (package, signer) = open(&args.package)?;
     let out = match args.out {
         Some(out) => out,
         // What it is called is known once it was read.
         None => {
-            let (manifest, _) = package.inspect(&mut |_| ())?;
+            let (manifest, _) = package.inspect(&mut |_| package::GO_ON)?;
             format!("{}-{}", manifest.extension.id, manifest.extension.version).into()
         }
     };
     let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let progress = Progress::new();
+    let progress = Progress::new().until(stop);
     let unpacked = package.unpack(parent, &mut |done| progress.count("unpacking", done))?;
     let (manifest, contents) = (unpacked.manifest.clone(), unpacked.contents.clone());
     let folder = unpacked.keep(&out)?;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
-use quadriga::package::{Bounds, Error, Format, Package, SIGNATURE_SUFFIX, SecretKey, Signature};
+use quadriga::package::{Bounds, Error, Format, GO_ON, Package, SIGNATURE_SUFFIX, SecretKey, Signature};
 use serde_json::json;
 
 use super::args::{PackageArgs, SignArgs};
@@ -22,7 +22,7 @@ pub(super) struct Signer {
 pub(crate) fn sign(args: SignArgs, output: Output) -> Result<ExitCode> {
     let package = Package::open(&args.path, &Bounds::default())?;
     // Nobody signs what nobody could unpack.
-    package.inspect(&mut |_| ())?;
+    package.inspect(&mut |_| GO_ON)?;
     let place = place(&args.path);
     if package.format() != Format::Oci && !args.force && fs::symlink_metadata(&place).is_ok() {
         let hint = "--force takes the place of an earlier signature";

@@ -8,6 +8,7 @@ mod zip;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek as _, Write};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -162,7 +163,7 @@ pub(crate) struct Job<'a> {
     pub(crate) items: &'a [Item],
     /// For errors.
     pub(crate) out: &'a Path,
-    pub(crate) progress: &'a mut dyn FnMut(u64),
+    pub(crate) progress: &'a mut dyn FnMut(u64) -> ControlFlow<()>,
 }
 
 impl Job<'_> {
@@ -186,7 +187,9 @@ impl Job<'_> {
         if (sha256, size) != (item.sha256, item.size) {
             return Err(Error::Changed { path: item.path.clone() });
         }
-        (self.progress)(size);
+        if (self.progress)(size).is_break() {
+            return Err(Error::Cancelled);
+        }
         Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use flate2::write::DeflateEncoder;
-use quadriga_package::{Bounds, Format, Package};
+use quadriga_package::{Bounds, Format, GO_ON, Package};
 use rawzip::{CompressionMethod, ZipArchiveWriter};
 use serde_json::{Value as Json, json};
 use tar::EntryType;
@@ -216,7 +216,7 @@ fn a_manifest_in_package_json_becomes_a_file() {
     let path = dir.path().join("hello.tgz");
     fs::write(&path, npm(&package_json.to_string(), &[file("main.js", "")])).unwrap();
     let package = Package::open(&path, &Bounds::default()).unwrap();
-    let unpacked = package.unpack(dir.path(), &mut |_| ()).unwrap();
+    let unpacked = package.unpack(dir.path(), &mut |_| GO_ON).unwrap();
     let about = &unpacked.manifest.extension;
     assert_eq!((about.version.to_string(), about.description.as_str()), ("1.2.3".to_owned(), "Says hello"));
     let paths: Vec<_> = unpacked.contents.files.iter().map(|file| file.path.as_str()).collect();

@@ -1,11 +1,12 @@
 //! What of a folder is packed, and what is refused.
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use quadriga_package::{
-    Bounds, Built, Error, FileKind, Format, PackOptions, Package, Result, SecretKey, pack,
+    Bounds, Built, Error, FileKind, Format, GO_ON, PackOptions, Package, Result, SecretKey, pack,
 };
 
 use crate::craft::MANIFEST;
@@ -29,7 +30,7 @@ fn put(dir: &Path, files: &[(&str, &str)]) {
 fn packed(dir: &Path, options: &PackOptions) -> Result<(tempfile::TempDir, Built)> {
     let out = tempfile::tempdir().unwrap();
     let name = |_: &_| out.path().join(format!("out.{}", options.format.extension()));
-    let result = pack(dir, name, options, &mut |_, _| ());
+    let result = pack(dir, name, options, &mut |_, _| GO_ON);
     assert_eq!(
         fs::read_dir(out.path()).unwrap().count(),
         usize::from(result.is_ok()),
@@ -143,7 +144,7 @@ fn links_are_packed_as_files_or_refused() {
     let (out, built) = packed(dir.path(), &PackOptions::default()).unwrap();
     assert!(paths(&built).contains(&"b.py"));
     let unpacked = Package::open(&built.path, &Bounds::default()).unwrap();
-    let unpacked = unpacked.unpack(out.path(), &mut |_| ()).unwrap();
+    let unpacked = unpacked.unpack(out.path(), &mut |_| GO_ON).unwrap();
     assert!(fs::symlink_metadata(unpacked.dir().join("b.py")).unwrap().is_file());
     assert_eq!(fs::read_to_string(unpacked.dir().join("b.py")).unwrap(), "x = 1\n");
 
@@ -205,17 +206,17 @@ fn what_is_there_is_not_written_over() {
         let path = out.path().join(format.as_str());
         fs::write(&path, "mine").unwrap();
         let options = PackOptions { format, ..PackOptions::default() };
-        let error = pack(dir.path(), |_| path.clone(), &options, &mut |_, _| ()).unwrap_err();
+        let error = pack(dir.path(), |_| path.clone(), &options, &mut |_, _| GO_ON).unwrap_err();
         assert_eq!((error.code(), fs::read_to_string(&path).unwrap().as_str()), ("exists", "mine"));
     }
     let package =
-        pack(dir.path(), |_| out.path().join("a.qx"), &PackOptions::default(), &mut |_, _| ()).unwrap();
+        pack(dir.path(), |_| out.path().join("a.qx"), &PackOptions::default(), &mut |_, _| GO_ON).unwrap();
     let package = Package::open(&package.path, &Bounds::default()).unwrap();
-    let unpacked = package.unpack(out.path(), &mut |_| ()).unwrap();
+    let unpacked = package.unpack(out.path(), &mut |_| GO_ON).unwrap();
     let staging = unpacked.dir().to_owned();
     assert_eq!(unpacked.keep(&out.path().join("qx")).unwrap_err().code(), "exists");
     assert!(!staging.exists());
-    let kept = package.unpack(out.path(), &mut |_| ()).unwrap().keep(&out.path().join("kept")).unwrap();
+    let kept = package.unpack(out.path(), &mut |_| GO_ON).unwrap().keep(&out.path().join("kept")).unwrap();
     assert!(kept.join("quadriga.toml").is_file());
 }
 
@@ -274,9 +275,32 @@ fn progress_ends_at_what_there_is() {
     let out = tempfile::tempdir().unwrap();
     let mut seen = Vec::new();
     let name = |_: &_| -> PathBuf { out.path().join("a.qx") };
-    let built =
-        pack(dir.path(), name, &PackOptions::default(), &mut |done, all| seen.push((done, all))).unwrap();
+    let built = pack(dir.path(), name, &PackOptions::default(), &mut |done, all| {
+        seen.push((done, all));
+        GO_ON
+    })
+    .unwrap();
     let (done, all) = *seen.last().unwrap();
     assert!(done == all && all > built.contents.unpacked_size(), "{seen:?}");
     assert!(seen.is_sorted());
+}
+
+#[test]
+fn who_waits_can_give_up() {
+    let dir = folder(&[("a", "x"), ("b", "y")]);
+    let out = tempfile::tempdir().unwrap();
+    for format in Format::ALL {
+        let options = PackOptions { format, ..PackOptions::default() };
+        let path = out.path().join("cancelled");
+        let error =
+            pack(dir.path(), |_| path.clone(), &options, &mut |_, _| ControlFlow::Break(())).unwrap_err();
+        assert_eq!(error.code(), "cancelled");
+        assert_eq!(fs::read_dir(out.path()).unwrap().count(), 0, "{format}");
+        let (place, built) = packed(dir.path(), &options).unwrap();
+        let package = Package::open(&built.path, &Bounds::default()).unwrap();
+        let error = package.unpack(out.path(), &mut |_| ControlFlow::Break(())).unwrap_err();
+        assert_eq!(error.code(), "cancelled");
+        assert_eq!(fs::read_dir(out.path()).unwrap().count(), 0, "{format}");
+        drop(place);
+    }
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use quadriga_package::{Bounds, Format, Package};
+use quadriga_package::{Bounds, Format, GO_ON, Package};
 
 use crate::craft::{Entry, Kind, MANIFEST, file, good, list, package, special};
 
@@ -11,8 +11,8 @@ use crate::craft::{Entry, Kind, MANIFEST, file, good, list, package, special};
 pub(crate) fn refused(path: &Path, bounds: &Bounds) -> &'static str {
     let place = tempfile::tempdir().unwrap();
     let result = Package::open(path, bounds).and_then(|package| {
-        let looked_at = package.inspect(&mut |_| ()).err().map(|error| error.code());
-        let unpacked = package.unpack(place.path(), &mut |_| ());
+        let looked_at = package.inspect(&mut |_| GO_ON).err().map(|error| error.code());
+        let unpacked = package.unpack(place.path(), &mut |_| GO_ON);
         assert_eq!(unpacked.as_ref().err().map(|error| error.code()), looked_at);
         unpacked
     });

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use proptest::prelude::*;
-use quadriga_package::{Bounds, Digest, Format, META_DIR, PackOptions, Package, SecretKey, pack};
+use quadriga_package::{Bounds, Digest, Format, GO_ON, META_DIR, PackOptions, Package, SecretKey, pack};
 
 use crate::craft::{self, MANIFEST, good};
 use crate::packing::folder;
@@ -61,19 +61,19 @@ proptest! {
             let out = tempfile::tempdir().unwrap();
             let path = out.path().join("package");
             let options = PackOptions { format, ..PackOptions::default() };
-            let built = pack(dir.path(), |_| path.clone(), &options, &mut |_, _| ()).unwrap();
+            let built = pack(dir.path(), |_| path.clone(), &options, &mut |_, _| GO_ON).unwrap();
             let package = Package::open(&path, &Bounds::default()).unwrap();
             prop_assert_eq!((package.format(), package.digest()), (format, built.digest));
-            let unpacked = package.unpack(out.path(), &mut |_| ()).unwrap();
+            let unpacked = package.unpack(out.path(), &mut |_| GO_ON).unwrap();
             prop_assert_eq!(&unpacked.contents, &built.contents, "{}", format);
             prop_assert_eq!(&files(unpacked.dir()), &before, "{}", format);
-            let (manifest, contents) = package.inspect(&mut |_| ()).unwrap();
+            let (manifest, contents) = package.inspect(&mut |_| GO_ON).unwrap();
             prop_assert_eq!((manifest, contents), (built.manifest, built.contents));
 
             // What was unpacked makes the same package again.
             let again = out.path().join("again");
             let options = PackOptions::default();
-            let again = pack(unpacked.dir(), |_| again, &options, &mut |_, _| ()).unwrap();
+            let again = pack(unpacked.dir(), |_| again, &options, &mut |_, _| GO_ON).unwrap();
             digests.push(again.digest);
         }
         digests.dedup();
@@ -89,7 +89,7 @@ proptest! {
         let package = Package::open(&path, &Bounds::default()).unwrap();
         let signature = package.sign(key(), "").unwrap();
         let digest = package.digest();
-        prop_assert!(package.inspect(&mut |_| ()).is_ok());
+        prop_assert!(package.inspect(&mut |_| GO_ON).is_ok());
         prop_assert!(package.verify(&signature, &key().public()).is_ok());
 
         let at = at.index(bytes.len());
@@ -99,7 +99,7 @@ proptest! {
             prop_assert!(package.expect(&digest).is_err());
             prop_assert!(package.verify(&signature, &key().public()).is_err());
             // Whoever has neither digest nor signature sees at least damage to the files.
-            if let Ok((_, contents)) = package.inspect(&mut |_| ()) {
+            if let Ok((_, contents)) = package.inspect(&mut |_| GO_ON) {
                 prop_assert_eq!(contents.file("quadriga.toml").unwrap().sha256, Digest::of(MANIFEST.as_bytes()));
             }
         }
@@ -125,8 +125,9 @@ fn a_layout_keeps_its_signature() {
     let out = tempfile::tempdir().unwrap();
     let path = out.path().join("layout");
     let options = PackOptions { format: Format::Oci, ..PackOptions::default() };
-    let built = pack(dir.path(), |_| path.clone(), &options, &mut |_, _| ()).unwrap();
-    let qx = pack(dir.path(), |_| out.path().join("a.qx"), &PackOptions::default(), &mut |_, _| ()).unwrap();
+    let built = pack(dir.path(), |_| path.clone(), &options, &mut |_, _| GO_ON).unwrap();
+    let qx =
+        pack(dir.path(), |_| out.path().join("a.qx"), &PackOptions::default(), &mut |_, _| GO_ON).unwrap();
     assert_eq!(built.digest, qx.digest, "the layer is the package file");
     let package = Package::open(&path, &Bounds::default()).unwrap();
     assert!(package.signature().is_none());
@@ -150,7 +151,7 @@ fn a_package_can_come_from_a_stream() {
     let dir = folder(&[]);
     let out = tempfile::tempdir().unwrap();
     let built =
-        pack(dir.path(), |_| out.path().join("a.qx"), &PackOptions::default(), &mut |_, _| ()).unwrap();
+        pack(dir.path(), |_| out.path().join("a.qx"), &PackOptions::default(), &mut |_, _| GO_ON).unwrap();
     let bytes = fs::read(&built.path).unwrap();
     // One that gives a byte at a time.
     struct Drops<'a>(&'a [u8]);
@@ -163,5 +164,5 @@ fn a_package_can_come_from_a_stream() {
     let package = Package::read(Drops(&bytes), &Bounds::default()).unwrap();
     package.expect(&built.digest).unwrap();
     assert_eq!(package.expect(&Digest::of(b"")).unwrap_err().code(), "wrong_digest");
-    assert_eq!(package.inspect(&mut |_| ()).unwrap().1, built.contents);
+    assert_eq!(package.inspect(&mut |_| GO_ON).unwrap().1, built.contents);
 }

@@ -260,6 +260,33 @@ fn errors_say_what_to_do() {
     }
 }
 
+/// Ctrl-C in the middle: the staging folder goes too.
+#[cfg(unix)]
+#[test]
+fn an_interrupt_leaves_nothing() {
+    let place = Place::new();
+    let dir = place.extension();
+    fs::File::create(place.path("hello/zeros")).unwrap().set_len(128 << 20).unwrap();
+    place.json(&["pack", &dir, "--format", "tar", "--out", "a.tar"]);
+    let staged = |name: &String| name.starts_with(".quadriga-unpack-");
+    let mut child = command()
+        .current_dir(place.0.path())
+        .args(["unpack", "a.tar", "--out", "x"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    while !place.names().iter().any(staged) && child.try_wait().unwrap().is_none() {
+        std::thread::yield_now();
+    }
+    let pid = child.id().to_string();
+    Command::new("kill").args(["-INT", &pid]).output().unwrap();
+    let code = child.wait().unwrap().code();
+    assert!(!place.names().iter().any(staged));
+    // On a machine where it was done before the signal came, it is there.
+    assert_eq!(code, Some(if place.path("x").exists() { 0 } else { 130 }));
+}
+
 /// minisign's own tool. `cargo xtask test` gets it.
 fn minisign(place: &Place, args: &[&str], input: &str) -> (Option<i32>, String, String) {
     let program = std::env::var_os("QUADRIGA_MINISIGN").map_or_else(|| "minisign".into(), PathBuf::from);
