@@ -9,6 +9,7 @@ pub mod contract;
 mod describe;
 mod envelope;
 mod error;
+mod event;
 mod kind;
 pub mod limits;
 #[cfg(feature = "manifest")]
@@ -29,6 +30,7 @@ pub use bytes::Bytes;
 pub use describe::{Description, Method, Parameter};
 pub use envelope::{Envelope, FrameError, Kind, Target};
 pub use error::{Error, ErrorCode, ErrorParts};
+pub use event::{Emitted, Overflow};
 pub use kind::{Isolation, RuntimeKind};
 pub use name::{ExtensionId, NameError};
 pub use stream::StreamMark;

@@ -385,6 +385,18 @@ impl Bridge {
         self.reach().map(|reach| &*reach.ward)
     }
 
+    /// The dispatcher and what is known of the extension there.
+    ///
+    /// # Errors
+    /// If the dispatcher is going away, or in another process.
+    pub(crate) fn here(&self) -> Result<(Arc<Core>, &Arc<Reach>), Error> {
+        let Host::Here(core, reach) = &self.inner.host else {
+            return Err(Error::new(ErrorCode::Internal, "the extension is in another process"));
+        };
+        let stopped = || Error::new(ErrorCode::ExtensionStopped, "the host is shutting down");
+        Ok((core.upgrade().ok_or_else(stopped)?, reach))
+    }
+
     fn options(&self, parent: &CallContext) -> CallOptions {
         CallOptions {
             deadline: parent.deadline,

@@ -7,8 +7,9 @@ use secrecy::SecretString;
 use tokio::sync::{Semaphore, broadcast};
 
 use crate::dispatcher::{Core, Runtimes};
+use crate::event::Bus;
 use crate::net::check_certificates;
-use crate::service::{Kv, Process, Secrets, Services};
+use crate::service::{Events, Kv, Process, Secrets, Services};
 use crate::{Dispatcher, KvStore, Launcher, MemoryPool, Policy, Runtime, Service};
 
 /// Threads for calls that an event loop makes to guests that block. A call beyond them is refused
@@ -115,12 +116,14 @@ impl Builder {
         let process = Process { launcher: self.launcher };
         services.entry("kv".to_owned()).or_insert_with(|| Arc::new(Kv { quota, store }));
         services.entry("process".to_owned()).or_insert_with(|| Arc::new(process));
+        services.entry("events".to_owned()).or_insert_with(|| Arc::new(Events));
         services.entry("secrets".to_owned()).or_insert_with(|| Arc::new(secrets));
         let core = Core {
             runtimes: self.runtimes,
             policy: self.policy,
             services,
             launches,
+            bus: Bus::default(),
             routes: ArcSwap::default(),
             loading: Mutex::default(),
             generations: AtomicU64::new(1),

@@ -17,6 +17,7 @@ use tracing::{Span, field};
 
 use crate::call::{Admitted, Alarm, CallOptions, Ticket};
 use crate::detached::GivenUp;
+use crate::event::Bus;
 use crate::items::Items;
 use crate::limits::Caps;
 use crate::metrics::Tick;
@@ -42,6 +43,7 @@ pub(crate) struct Core {
     pub(crate) services: Services,
     /// One of them runs programs.
     pub(crate) launches: bool,
+    pub(crate) bus: Bus,
     pub(crate) routes: ArcSwap<Routes>,
     /// Ids that are being loaded, so that two loads cannot race for one.
     pub(crate) loading: Mutex<HashSet<ExtensionId>>,

@@ -146,6 +146,7 @@ impl Core {
                 routes.remove(&slot.id);
                 routes
             });
+            core.bus.forget(&slot.reach.ward);
             retire(slot, core.policy.drain_timeout).await;
             Ok(())
         })
@@ -199,6 +200,7 @@ impl Core {
             routes.insert(slot.id.clone(), Arc::clone(slot));
             routes
         });
+        self.bus.declare(slot);
         self.watch(slot);
         self.recycle(slot);
     }
@@ -452,7 +454,8 @@ fn check_description(manifest: &Manifest, description: &Description) -> Result<(
         functions.iter().map(move |(name, function)| (format!("[api.{api}.{name}]"), &function.method))
     });
     let promises = manifest.contract.methods.keys().map(|name| (format!("[contract.methods.{name}]"), name));
-    for (section, method) in hooks.chain(functions).chain(promises) {
+    let events = manifest.events.iter().map(|(topic, it)| (format!("[events.{topic:?}]"), &it.method));
+    for (section, method) in hooks.chain(functions).chain(promises).chain(events) {
         if !description.methods.iter().any(|there| there.name == *method) {
             let names: Vec<&str> = description.methods.iter().map(|method| method.name.as_str()).collect();
             let message = format!("{id}: {section} names the method {method:?}, which it does not export");

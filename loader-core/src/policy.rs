@@ -6,7 +6,7 @@ use quadriga_abi::manifest::Check;
 use quadriga_abi::permission::Permissions;
 
 use crate::service::beside_calls;
-use crate::{KvQuota, Monitor, Recycle, Supervision, Support, TotalMemory};
+use crate::{EventQuota, KvQuota, Monitor, Recycle, Supervision, Support, TotalMemory};
 
 /// What a host demands of every extension.
 #[derive(Debug, Clone)]
@@ -51,6 +51,8 @@ pub struct Policy {
     /// How much each extension may keep in the key-value store, unless the host has a store of its
     /// own ([`Builder::kv`](crate::Builder::kv)).
     pub kv: KvQuota,
+    /// How many events may wait for each subscriber, and how long it may take for one.
+    pub events: EventQuota,
 }
 
 /// What a host grants one extension.
@@ -85,6 +87,7 @@ impl Default for Policy {
             monitor: Monitor::default(),
             total_memory: None,
             kv: KvQuota::default(),
+            events: EventQuota::default(),
         }
     }
 }

@@ -48,6 +48,19 @@ export interface Host {
   readonly secrets: Secrets;
   /** Has the host run programs. Each needs the permission `subprocess`. */
   readonly process: Process;
+  /**
+   * Emits an event, for all who are subscribed to the topic. It is delivered later, to each at most
+   * once. It needs the permission `emit`.
+   */
+  emit(topic: string, data: Value): Promise<Emitted>;
+  /**
+   * Has events on a topic, or on all that begin with what stands before a final `*`, given to an
+   * exported function of this extension, one after another. It needs the permission `subscribe`.
+   * What the manifest says under `[events]` needs no call.
+   */
+  subscribe(topic: string, method: string, options?: { overflow?: Overflow }): Promise<null>;
+  /** Ends what `subscribe` began, and says whether there was anything to end. */
+  unsubscribe(topic: string, method: string): Promise<boolean>;
   /** The extension's settings: the manifest's defaults with the host's changes. */
   config<C = Record<string, any>>(): C;
   /**
@@ -59,6 +72,23 @@ export interface Host {
   /** Whether the caller no longer waits: long work should look now and then, and stop. */
   cancelled(): boolean;
 }
+
+/** What a function that is subscribed to a topic gets. */
+export interface Event<T = any> {
+  readonly topic: string;
+  /** The id of the extension that emitted it; `null` for the host. */
+  readonly source: string | null;
+  readonly data: T;
+}
+
+/** What became of an event: the queues that it stands in, and the events that were dropped for it. */
+export interface Emitted {
+  readonly queued: number;
+  readonly dropped: number;
+}
+
+/** Which events are dropped where a queue is full. */
+export type Overflow = "drop-newest" | "drop-oldest";
 
 /** A key-value store. Each extension sees its own keys, of 1 to 512 bytes. */
 export interface KeyValue {

@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 pub use toml::{Table, Value as TomlValue};
 
 use crate::limits::Limits;
-use crate::permission::{self, Permissions};
-use crate::{ExtensionId, Isolation, RuntimeKind};
+use crate::permission::{self, Access, Permissions};
+use crate::{ExtensionId, Isolation, Overflow, RuntimeKind};
 
 /// The name of the manifest in a package's top folder.
 pub const FILE_NAME: &str = "quadriga.toml";
@@ -53,6 +53,9 @@ pub struct Manifest {
     /// The hook points that it answers, by name.
     #[serde(default)]
     pub hooks: BTreeMap<String, Hook>,
+    /// The topics that it is subscribed to, each with the method that gets the events.
+    #[serde(default)]
+    pub events: BTreeMap<String, Subscription>,
     /// The host APIs that it extends: by API, then by function.
     #[serde(default)]
     pub api: BTreeMap<String, BTreeMap<String, ApiFunction>>,
@@ -171,6 +174,18 @@ pub struct Hook {
     pub priority: i32,
 }
 
+/// `[events."TOPIC"]`: what an extension is subscribed to, from its load on. The topic may be the
+/// beginning of several, with a final `*`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Subscription {
+    /// The exported method that gets each event.
+    pub method: String,
+    /// What becomes of events that find its queue full.
+    #[serde(default)]
+    pub overflow: Overflow,
+}
+
 /// `[api.API.FUNCTION]`: a function that the extension adds to a host API.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -253,6 +268,17 @@ impl Manifest {
         if let Some(wrong) = self.permissions.subprocess.iter().find(|name| !permission::is_program(name)) {
             let message = format!("{wrong:?} is no program: expected a plain name or an absolute path");
             return Err((vec!["permissions", "subprocess"], message));
+        }
+        for topic in self.events.keys() {
+            if !permission::is_topic_pattern(topic) {
+                let message = format!("{topic:?} is no topic: 1 to 256 bytes, no blanks, * only at the end");
+                return Err((vec!["events", topic], message));
+            }
+            let access = Access::Subscribe(topic);
+            if !self.permissions.allows(&access) {
+                let message = format!("[permissions] {} is missing", access.request());
+                return Err((vec!["events", topic], message));
+            }
         }
         if let Some(share) = self.limits.cpu_share
             && !(share > 0.0 && share.is_finite())

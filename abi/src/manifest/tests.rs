@@ -176,7 +176,9 @@ fn missing_sections_are_named() {
 fn schema_accepts_what_the_parser_names() {
     let schema = Manifest::json_schema();
     let properties = schema["properties"].as_object().unwrap();
-    for section in ["extension", "runtime", "host", "dependencies", "permissions", "limits", "hooks", "api"] {
+    for section in
+        ["extension", "runtime", "host", "dependencies", "permissions", "limits", "hooks", "events", "api"]
+    {
         assert!(properties.contains_key(section), "{section}");
     }
     assert_eq!(schema["additionalProperties"], false);

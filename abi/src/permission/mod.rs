@@ -12,7 +12,7 @@ pub use access::{Access, AccessKind};
 pub use call::CallPattern;
 pub use net::NetPattern;
 pub use path::{FsMode, FsPermission, is_program, normal};
-pub use pattern::TopicPattern;
+pub use pattern::{TopicPattern, is_topic, is_topic_pattern};
 use pattern::{join, meet, over, part};
 use std::time::Duration;
 

@@ -31,6 +31,20 @@ impl TopicPattern {
     }
 }
 
+/// Whether a text can be the name of a topic: 1 to 256 bytes, and no `*`, blanks or control characters.
+pub fn is_topic(text: &str) -> bool {
+    (1..=256).contains(&text.len())
+        && !text.chars().any(|char| char == '*' || char.is_whitespace() || char.is_control())
+}
+
+/// Whether a text is a topic, the beginning of some and a final `*`, or `*`.
+pub fn is_topic_pattern(text: &str) -> bool {
+    match text.strip_suffix('*') {
+        Some(beginning) => beginning.is_empty() || is_topic(beginning),
+        None => is_topic(text),
+    }
+}
+
 impl fmt::Display for TopicPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

@@ -5,12 +5,11 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex};
 
 use quadriga_abi::limits::ByteSize;
-use quadriga_abi::msgpack::{Reader, Token};
 use quadriga_abi::permission::Access;
 use quadriga_abi::{Bytes, Error, ErrorCode, ExtensionId, codec};
 use serde::Serialize;
 
-use super::{Service, unknown_method};
+use super::{Service, pair, unknown_method};
 use crate::dispatcher::lock;
 use crate::{Bridge, CallContext, Outcome};
 
@@ -191,18 +190,6 @@ impl Operation {
             }
         }
     }
-}
-
-/// A key and a value, out of a list of the two.
-fn pair(arguments: &[u8]) -> Option<(&str, &[u8])> {
-    let mut reader = Reader::new(arguments);
-    let (Ok(Token::List(2)), Ok(Token::Text(key))) = (reader.token(), reader.token()) else {
-        return None;
-    };
-    let value = reader.rest();
-    reader.skip().ok()?;
-    reader.finish().ok()?;
-    Some((key, value))
 }
 
 fn checked(key: String) -> Result<String, String> {

@@ -1,6 +1,7 @@
 //! The services of the host itself: extensions call them under ids of a publisher that none of them
 //! can have.
 
+mod events;
 mod kv;
 mod process;
 mod secrets;
@@ -10,6 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use quadriga_abi::limits::ByteSize;
+use quadriga_abi::msgpack::{Reader, Token};
 use quadriga_abi::permission::Permissions;
 use quadriga_abi::{Bytes, Error, ErrorCode, ExtensionId};
 
@@ -19,6 +21,7 @@ use crate::dispatcher::Core;
 use crate::route::suggest;
 use crate::{Bridge, CallContext, Outcome};
 
+pub(crate) use events::Events;
 pub(crate) use kv::{Kv, Space};
 pub use kv::{KvQuota, KvStore};
 pub use process::{Ended, Launch, Launcher};
@@ -75,13 +78,32 @@ pub(crate) fn not_a_service(id: &ExtensionId, code: ErrorCode) -> Result<(), Err
 /// The permissions that runtimes see to. The others are asked for at every call of an extension or a
 /// service, whatever runs it.
 pub fn beside_calls(permissions: &Permissions) -> Permissions {
-    Permissions { call: Vec::new(), kv: false, secrets: Vec::new(), ..permissions.clone() }
+    Permissions {
+        call: Vec::new(),
+        kv: false,
+        secrets: Vec::new(),
+        emit: Vec::new(),
+        subscribe: Vec::new(),
+        ..permissions.clone()
+    }
 }
 
 /// Refuses a method that a service does not have.
 pub(crate) fn unknown_method(service: &str, method: &str, there: &[&str]) -> Error {
     let message = format!("{PUBLISHER}.{service} has no method {method:?}");
     Error::new(ErrorCode::UnknownMethod, message).with_hint(suggest(method, there, "it has"))
+}
+
+/// A name and a value, out of a list of the two.
+pub(crate) fn pair(arguments: &[u8]) -> Option<(&str, &[u8])> {
+    let mut reader = Reader::new(arguments);
+    let (Ok(Token::List(2)), Ok(Token::Text(name))) = (reader.token(), reader.token()) else {
+        return None;
+    };
+    let value = reader.rest();
+    reader.skip().ok()?;
+    reader.finish().ok()?;
+    Some((name, value))
 }
 
 impl Core {

@@ -1,7 +1,7 @@
 //! Who talks to whom, and who must not.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -36,10 +36,12 @@ pub struct Communication {
     pub calls: u64,
     /// Those that finished with an error.
     pub errors: u64,
-    /// Bytes of arguments.
+    /// Bytes of arguments, and of events.
     pub sent: u64,
     /// Bytes of results. Streamed items are not among them.
     pub received: u64,
+    /// Events of the caller that went to the callee.
+    pub events: u64,
     /// When the last call began; `None` if none was let in.
     pub last: Option<SystemTime>,
     /// Whether a rule blocks the pair at this moment.
@@ -57,6 +59,9 @@ pub(crate) struct Link {
     errors: AtomicU64,
     sent: AtomicU64,
     received: AtomicU64,
+    events: AtomicU64,
+    /// Whether a call was tried.
+    tried: AtomicBool,
     /// In milliseconds since [`BEGUN`], and one more: 0 is never.
     last: AtomicU64,
 }
@@ -82,6 +87,8 @@ impl Link {
             errors: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             received: AtomicU64::new(0),
+            events: AtomicU64::new(0),
+            tried: AtomicBool::new(false),
             last: AtomicU64::new(0),
         }
     }
@@ -102,6 +109,17 @@ impl Link {
         };
     }
 
+    /// Counts an event.
+    pub(crate) fn told(&self, sent: usize) {
+        self.events.fetch_add(1, Relaxed);
+        self.sent.fetch_add(sent as u64, Relaxed);
+    }
+
+    /// Whether this is the first call.
+    pub(crate) fn is_first(&self) -> bool {
+        !self.tried.swap(true, Relaxed)
+    }
+
     pub(crate) fn calls(&self) -> u64 {
         self.calls.load(Relaxed)
     }
@@ -115,6 +133,7 @@ impl Link {
             errors: self.errors.load(Relaxed),
             sent: self.sent.load(Relaxed),
             received: self.received.load(Relaxed),
+            events: self.events.load(Relaxed),
             last: last.map(|millis| BEGUN.1 + Duration::from_millis(millis)),
             blocked: rules.blocks(self.caller.as_str(), self.callee.as_str()),
         }

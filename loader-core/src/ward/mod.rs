@@ -166,6 +166,19 @@ impl Ward {
         lock(&self.held).links.values().cloned().collect()
     }
 
+    /// Counts an event that goes to another extension.
+    pub(crate) fn told(&self, listener: &ExtensionId, bytes: usize) {
+        let mut held = lock(&self.held);
+        match held.links.get(listener) {
+            Some(link) => link.told(bytes),
+            None => {
+                let link = Link::new(self.id.clone(), listener.clone());
+                link.told(bytes);
+                held.links.insert(listener.clone(), Arc::new(link));
+            }
+        }
+    }
+
     /// How often each kind of access was tried.
     pub(crate) fn tallies(&self) -> BTreeMap<AccessKind, Tally> {
         let called: u64 = self.links().iter().map(|link| link.calls()).sum();
@@ -238,11 +251,11 @@ impl Reach {
         self.verdict(&access).map_err(|reason| self.deny(call, &access, reason))?;
         let to = find()?;
         let mut held = lock(&self.ward.held);
-        let link = held.links.entry(to.id.clone()).or_insert_with_key(|id| {
+        let new = |id: &ExtensionId| Arc::new(Link::new(self.ward.id.clone(), id.clone()));
+        let link = Arc::clone(held.links.entry(to.id.clone()).or_insert_with_key(new));
+        if link.is_first() {
             self.ward.log.first(&self.ward.id, call, &access);
-            Arc::new(Link::new(self.ward.id.clone(), id.clone()))
-        });
-        let link = Arc::clone(link);
+        }
         if !self.rules.frees(&link) {
             return Err(self.deny(call, &access, Reason::Rule));
         }

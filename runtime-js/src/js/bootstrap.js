@@ -209,6 +209,7 @@
       warn: logger(3),
       error: logger(4),
     }),
+    ...service("events", "emit", "subscribe", "unsubscribe"),
     kv: service("kv", "get", "put", "delete", "list"),
     secrets: service("secrets", "get"),
     process: service("process", "run"),

@@ -1,5 +1,6 @@
 //! What an extension may ask of its host, in the course of a call.
 
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::panic::Location;
 use std::pin::Pin;
@@ -7,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use quadriga_abi::{ErrorCode, StreamMark, codec};
+use quadriga_abi::{Emitted, ErrorCode, Overflow, StreamMark, codec};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -16,6 +17,8 @@ use crate::native as seam;
 #[cfg(target_family = "wasm")]
 use crate::wasm as seam;
 use crate::{Error, Items, Result, task};
+
+const EVENTS: &str = "quadriga.events";
 
 /// Calls a method of another extension, and waits for its result.
 ///
@@ -182,6 +185,27 @@ fn arguments_of(extension: &str, method: &str, arguments: &impl Serialize) -> Re
             Err(Error::with_code(ErrorCode::InvalidValue, text))
         }
     }
+}
+
+/// Emits an event, for all who are subscribed to the topic. It is delivered later, to each at most
+/// once. Needs the permission `emit`.
+#[track_caller]
+pub fn emit(topic: &str, data: impl Serialize) -> Result<Emitted> {
+    call(EVENTS, "emit", (topic, data))
+}
+
+/// Has events on a topic, or on all that begin with what stands before a final `*`, given to a method
+/// of this extension, one after another: as an [`Event`](crate::Event). Needs the permission
+/// `subscribe`. What the manifest says under `[events]` needs no call.
+#[track_caller]
+pub fn subscribe(topic: &str, method: &str, overflow: Overflow) -> Result<()> {
+    call(EVENTS, "subscribe", (topic, method, BTreeMap::from([("overflow", overflow)])))
+}
+
+/// Ends what [`subscribe`] began, and says whether there was anything to end.
+#[track_caller]
+pub fn unsubscribe(topic: &str, method: &str) -> Result<bool> {
+    call(EVENTS, "unsubscribe", (topic, method))
 }
 
 /// What the extension keeps with its host, by key. Needs the permission `kv`.

@@ -33,6 +33,7 @@
 
 mod decode;
 mod error;
+mod event;
 pub mod host;
 mod method;
 #[cfg(not(target_family = "wasm"))]
@@ -44,7 +45,8 @@ mod task;
 mod wasm;
 
 pub use error::{Error, Result};
-pub use quadriga_abi::{ErrorCode, Timestamp, Value};
+pub use event::Event;
+pub use quadriga_abi::{Emitted, ErrorCode, Overflow, Timestamp, Value};
 pub use quadriga_sdk_macros::extension;
 pub use schemars::{self, JsonSchema};
 pub use serde;

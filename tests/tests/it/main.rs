@@ -13,6 +13,13 @@ mod contracts;
 mod demo;
 #[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
 mod directions;
+#[cfg(all(
+    feature = "process",
+    any(feature = "v8", feature = "quickjs"),
+    feature = "python",
+    target_os = "linux"
+))]
+mod events;
 #[cfg(all(feature = "process", any(feature = "v8", feature = "quickjs"), target_os = "linux"))]
 mod hostile;
 #[cfg(any(feature = "js-v8", feature = "js-quickjs"))]

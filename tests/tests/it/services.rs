@@ -21,7 +21,7 @@ use crate::cli::command;
 use crate::zygotes::python;
 
 /// Where each language runs.
-const PLACES: &[(&str, Isolation)] = &[
+pub(crate) const PLACES: &[(&str, Isolation)] = &[
     ("js", Isolation::InProcess),
     ("js", Isolation::Process),
     ("wasm", Isolation::InProcess),

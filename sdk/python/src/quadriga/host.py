@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, AsyncIterator, Iterator, Mapping, Protocol, Sequence, TypedDict
+from typing import Any, AsyncIterator, Iterator, Literal, Mapping, Protocol, Sequence, TypedDict
 
 from . import _host
 
@@ -48,6 +48,50 @@ def stream(extension: str, method: str, *args: Any) -> Items:
     Works with `for` and with `async for`. A method that does not stream gives its one result.
     """
     return _host.stream(extension, method, args)
+
+
+class Emitted(TypedDict):
+    """The queues that an event stands in, and the events that were dropped for it."""
+
+    queued: int
+    dropped: int
+
+
+class Event(TypedDict):
+    """What a function that is subscribed to a topic gets. `source` is None for the host."""
+
+    topic: str
+    source: str | None
+    data: Any
+
+
+def emit(topic: str, data: Any = None) -> Emitted:
+    """Emits an event, for all who are subscribed to the topic.
+
+    It is delivered later, to each at most once. Coroutines call `quadriga.events` with `call_async`.
+
+    Raises QuadrigaError with the code `permission_denied` unless the permission `emit` was granted.
+    """
+    return call("quadriga.events", "emit", topic, data)
+
+
+def subscribe(
+    topic: str, method: str, overflow: Literal["drop-newest", "drop-oldest"] = "drop-newest"
+) -> None:
+    """Has events on a topic given to a public function of this extension, one after another.
+
+    The topic may be the beginning of several, with a final `*`. `overflow` says which events are
+    dropped when too many wait. What the manifest says under `[events]` needs no call.
+
+    Raises QuadrigaError with the code `permission_denied` unless the permission `subscribe` was
+    granted.
+    """
+    call("quadriga.events", "subscribe", topic, method, {"overflow": overflow})
+
+
+def unsubscribe(topic: str, method: str) -> bool:
+    """Ends what `subscribe` began, and says whether there was anything to end."""
+    return call("quadriga.events", "unsubscribe", topic, method)
 
 
 def config() -> dict[str, Any]:

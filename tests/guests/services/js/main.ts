@@ -1,4 +1,26 @@
-import { host, QuadrigaError } from "quadriga";
+import { type Event, host, QuadrigaError } from "quadriga";
+
+const all: [string, string | null, any][] = [];
+
+export function tell(topic: string, data: any) {
+  return host.emit(topic, data);
+}
+
+export function listen(topic: string) {
+  return host.subscribe(topic, "hear", { overflow: "drop-oldest" });
+}
+
+export function unlisten(topic: string) {
+  return host.unsubscribe(topic, "hear");
+}
+
+export function hear({ topic, source, data }: Event) {
+  all.push([topic, source, data]);
+}
+
+export function heard() {
+  return all;
+}
 
 export function get(key: string) {
   return host.kv.get(key);

@@ -4,6 +4,28 @@ from typing import Any
 
 from quadriga import QuadrigaError, host
 
+_heard: list[list[Any]] = []
+
+
+def tell(topic: str, data: Any) -> host.Emitted:
+    return host.emit(topic, data)
+
+
+def listen(topic: str) -> None:
+    host.subscribe(topic, "hear", overflow="drop-oldest")
+
+
+def unlisten(topic: str) -> bool:
+    return host.unsubscribe(topic, "hear")
+
+
+def hear(event: host.Event) -> None:
+    _heard.append([event["topic"], event["source"], event["data"]])
+
+
+def heard() -> list[list[Any]]:
+    return _heard
+
 
 def get(key: str) -> Any:
     return host.kv.get(key)

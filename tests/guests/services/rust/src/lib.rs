@@ -2,7 +2,32 @@
 
 #[quadriga_sdk::extension]
 mod services {
-    use quadriga_sdk::{Error, Value, host};
+    use std::sync::{Mutex, PoisonError};
+
+    use quadriga_sdk::{Emitted, Error, Event, Overflow, Value, host};
+
+    static HEARD: Mutex<Vec<(String, Option<String>, Value)>> = Mutex::new(Vec::new());
+
+    pub fn tell(topic: String, data: Value) -> Result<Emitted, Error> {
+        host::emit(&topic, data)
+    }
+
+    pub fn listen(topic: String) -> Result<(), Error> {
+        host::subscribe(&topic, "hear", Overflow::DropOldest)
+    }
+
+    pub fn unlisten(topic: String) -> Result<bool, Error> {
+        host::unsubscribe(&topic, "hear")
+    }
+
+    pub fn hear(event: Event<Value>) {
+        let mut heard = HEARD.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.push((event.topic, event.source, event.data));
+    }
+
+    pub fn heard() -> Vec<(String, Option<String>, Value)> {
+        HEARD.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 
     pub fn get(key: String) -> Result<Option<Value>, Error> {
         host::kv::get(&key)

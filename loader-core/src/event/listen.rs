@@ -1,0 +1,137 @@
+//! Events as the host has to do with them.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use quadriga_abi::{Emitted, Error, ErrorCode, Overflow};
+use serde::Serialize;
+
+use super::{Event, Listener, Subscription, check_pattern, check_topic, is_value};
+use crate::Dispatcher;
+use crate::dispatcher::Core;
+
+/// What an extension is subscribed to, and what it got.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SubscriptionStatus {
+    /// A topic, or the beginning of some and `*`.
+    pub topic: String,
+    /// Its method that gets the events.
+    pub method: String,
+    /// Whether the manifest says so, rather than the extension while it runs.
+    pub declared: bool,
+    /// What becomes of events that find its queue full.
+    pub overflow: Overflow,
+    /// Events that wait.
+    pub queued: usize,
+    /// Events that the method took without an error.
+    pub delivered: u64,
+    /// Events that the method did not take: it failed, took too long, or there was nothing to call.
+    pub failed: u64,
+    /// Events that fell out of the full queue or did not get in.
+    pub dropped: u64,
+    /// Events that it was not allowed to have, or not from who emitted them.
+    pub denied: u64,
+}
+
+/// The events on a topic from a moment on, for the host. Dropped, it ends the subscription.
+pub struct Events {
+    subscription: Arc<Subscription>,
+    core: std::sync::Weak<Core>,
+}
+
+impl Dispatcher {
+    /// Emits an event in the name of the host: `data` is one MessagePack value. It is delivered later,
+    /// to each subscription at most once.
+    ///
+    /// # Errors
+    /// If the topic is none, or the data no single value or larger than
+    /// [`EventQuota::bytes`](crate::EventQuota::bytes).
+    pub fn emit(&self, topic: &str, data: &[u8]) -> Result<Emitted, Error> {
+        let wrong = |why: String| Error::new(ErrorCode::InvalidArguments, why);
+        check_topic(topic).map_err(wrong)?;
+        if !is_value(data) {
+            return Err(wrong(format!("the data for {topic} is not one MessagePack value")));
+        }
+        self.core.emit(None, topic, data, 0, None)
+    }
+
+    /// Listens to a topic from now on, or to all that begin with what stands before a final `*`. What
+    /// finds [`Policy::events`](crate::Policy::events) many waiting pushes out the oldest.
+    ///
+    /// # Errors
+    /// If the topic is none.
+    pub fn subscribe(&self, topic: &str) -> Result<Events, Error> {
+        check_pattern(topic).map_err(|why| Error::new(ErrorCode::InvalidArguments, why))?;
+        let host = Listener::Host(tokio::sync::Notify::new());
+        let subscription = Subscription::new(topic, Overflow::DropOldest, host);
+        self.core.bus.change(&[Arc::clone(&subscription)], |_| true);
+        Ok(Events { subscription, core: Arc::downgrade(&self.core) })
+    }
+
+    /// What an extension is subscribed to at this moment.
+    ///
+    /// # Errors
+    /// If no such extension is loaded.
+    pub fn subscriptions(&self, extension: &str) -> Result<Vec<SubscriptionStatus>, Error> {
+        let slot = self.core.route(extension)?;
+        let topics = self.core.bus.0.load();
+        let its = topics.all().filter(|subscription| subscription.is_of(&slot.reach.ward));
+        let mut list: Vec<_> = its.filter_map(|subscription| subscription.status()).collect();
+        list.sort_unstable_by(|a, b| (&a.topic, &a.method).cmp(&(&b.topic, &b.method)));
+        Ok(list)
+    }
+}
+
+impl Events {
+    /// The next event; `None` once the dispatcher is gone.
+    pub async fn next(&mut self) -> Option<Event> {
+        let Listener::Host(notify) = &self.subscription.to else { return None };
+        loop {
+            if let Some(sent) = self.subscription.queue.next() {
+                return Some(sent.event.clone());
+            }
+            if self.subscription.queue.is_closed() {
+                return None;
+            }
+            notify.notified().await;
+        }
+    }
+
+    /// How many were pushed out before they were read.
+    pub fn dropped(&self) -> u64 {
+        self.subscription.queue.dropped.load(Relaxed)
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        if let Some(core) = self.core.upgrade() {
+            core.bus.change(&[], |other| !std::ptr::eq(other, &*self.subscription));
+        }
+    }
+}
+
+impl std::fmt::Debug for Events {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Events").field("topic", &self.subscription.pattern).finish_non_exhaustive()
+    }
+}
+
+impl Subscription {
+    /// `None` for the host's own.
+    fn status(&self) -> Option<SubscriptionStatus> {
+        let Listener::Extension { method, declared, .. } = &self.to else { return None };
+        let queue = &self.queue;
+        Some(SubscriptionStatus {
+            topic: self.pattern.to_string(),
+            method: method.to_string(),
+            declared: *declared,
+            overflow: self.overflow,
+            queued: queue.len(),
+            delivered: queue.delivered.load(Relaxed),
+            failed: queue.failed.load(Relaxed),
+            dropped: queue.dropped.load(Relaxed),
+            denied: queue.denied.load(Relaxed),
+        })
+    }
+}
