@@ -42,7 +42,7 @@ pub enum Kind {
     Reply,
     /// Answers a call with an error.
     Error,
-    /// Says that something happened.
+    /// Says that something happened: a call for which nobody waits.
     Event,
     /// Asks for an answer to a hook.
     Hook,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use quadriga_abi::limits::Limits;
 use quadriga_abi::permission::Permissions;
-use quadriga_abi::{Bytes, Description, Error};
+use quadriga_abi::{Bytes, Description, Error, Kind};
 use quadriga_core::{BoxFuture, Call, Instance, Outcome, Usage};
 
 use crate::limits::NOTHING;
@@ -27,8 +27,8 @@ impl Instance for WasmInstance {
     fn call(&self, mut call: Call) -> Outcome {
         let pool = Arc::clone(&self.pool);
         // A call made by an extension never waits for a place: the one that it would wait for may
-        // be waiting for it.
-        if call.envelope.depth > 0 {
+        // be waiting for it. For an event nobody waits.
+        if call.envelope.depth > 0 && call.envelope.kind != Kind::Event {
             return start(async move { pool.call(&mut call).await });
         }
         match Arc::clone(&pool.places).try_acquire_owned() {

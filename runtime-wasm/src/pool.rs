@@ -38,7 +38,7 @@ pub(crate) struct Pool {
     pub(crate) memory: Arc<Memory>,
     /// How many instances are kept.
     pub(crate) kept: usize,
-    /// A place for each call by the host that may run at once.
+    /// A place for each call by the host, and each event, that may run at once.
     pub(crate) places: Arc<Semaphore>,
     pub(crate) idle: Mutex<Vec<Live>>,
     pub(crate) _ticking: Arc<Ticking>,

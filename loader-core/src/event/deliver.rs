@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use quadriga_abi::permission::Access;
-use quadriga_abi::{Error, ErrorCode};
+use quadriga_abi::{Error, ErrorCode, Kind};
 
 use super::{Listener, Sent, Subscription};
 use crate::call::{Admitted, InFlight, Started};
@@ -70,7 +70,9 @@ impl Core {
             depth: sent.depth,
             ..CallOptions::default()
         };
-        self.admit_or_find(slot, method, sent.arguments.clone(), options)
+        let mut admitted = self.admit_or_find(slot, method, sent.arguments.clone(), options)?;
+        admitted.call.envelope.kind = Kind::Event;
+        Ok(admitted)
     }
 }
 

@@ -16,7 +16,9 @@ const ASKS: &str =
 type Heard = (String, Option<String>, Value);
 
 fn host() -> Dispatcher {
-    let policy = Policy { minimum_isolation: Isolation::None, ..Policy::default() };
+    // A debug build compiles slowly beside others.
+    let load_timeout = Duration::from_secs(60);
+    let policy = Policy { minimum_isolation: Isolation::None, load_timeout, ..Policy::default() };
     quadriga::builder().policy(policy).build().unwrap()
 }
 
@@ -44,7 +46,10 @@ async fn hears(host: &Dispatcher, id: &str, count: usize) -> Vec<Heard> {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), waiting).await.expect("it heard too little")
+    tokio::time::timeout(Duration::from_secs(60), waiting).await.unwrap_or_else(|_| {
+        let (status, subscriptions) = (host.status(id).unwrap(), host.subscriptions(id).unwrap());
+        panic!("{id} heard too little: {subscriptions:?}, {:?}", status.last_error)
+    })
 }
 
 fn subscribing() -> Permissions {
