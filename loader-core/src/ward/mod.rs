@@ -168,15 +168,8 @@ impl Ward {
 
     /// Counts an event that goes to another extension.
     pub(crate) fn told(&self, listener: &ExtensionId, bytes: usize) {
-        let mut held = lock(&self.held);
-        match held.links.get(listener) {
-            Some(link) => link.told(bytes),
-            None => {
-                let link = Link::new(self.id.clone(), listener.clone());
-                link.told(bytes);
-                held.links.insert(listener.clone(), Arc::new(link));
-            }
-        }
+        let new = |id: &ExtensionId| Arc::new(Link::new(self.id.clone(), id.clone()));
+        lock(&self.held).links.entry(listener.clone()).or_insert_with_key(new).told(bytes);
     }
 
     /// How often each kind of access was tried.
