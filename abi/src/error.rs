@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ErrorCode {
+    /// An extension of this id is installed already.
+    AlreadyInstalled,
     /// An extension of this id is loaded already.
     AlreadyLoaded,
     /// Extensions called each other deeper than the limit allows.
@@ -16,6 +18,8 @@ pub enum ErrorCode {
     Cancelled,
     /// A host of the network could not be reached, or the connection to it broke.
     ConnectionFailed,
+    /// Somebody has to agree to what an update would change.
+    ConsentRequired,
     /// The call used more processor time than its limit allows.
     CpuLimit,
     /// The call or load took longer than it was given.
@@ -34,6 +38,8 @@ pub enum ErrorCode {
     ExtensionQuarantined,
     /// The extension was unloaded, or ended by itself, before the call could start.
     ExtensionStopped,
+    /// Another process works with the home.
+    HomeInUse,
     /// Two parts were built for contracts that do not fit.
     IncompatibleVersion,
     /// A bug in Quadriga itself.
@@ -42,6 +48,8 @@ pub enum ErrorCode {
     InvalidArguments,
     /// The manifest breaks a rule.
     InvalidManifest,
+    /// A package is damaged, unsafe, or not signed by whom it should be.
+    InvalidPackage,
     /// A value has no place in the value table, or is nested too deep.
     InvalidValue,
     /// The level of isolation asked for cannot be reached.
@@ -56,12 +64,18 @@ pub enum ErrorCode {
     MissingDependency,
     /// More calls are waiting than the limit allows.
     Overloaded,
+    /// Other extensions need it.
+    Needed,
+    /// No extension of this id is installed.
+    NotInstalled,
     /// The extension was not granted what it tried.
     PermissionDenied,
     /// A peer broke the contract.
     ProtocolViolation,
     /// The extension keeps as much with its host as it may.
     QuotaExceeded,
+    /// What the home keeps cannot be read or written, or is not as it should be.
+    StoreFailed,
     /// No extension of this id is loaded.
     UnknownExtension,
     /// The extension exports no method of this name.
@@ -81,10 +95,12 @@ impl ErrorCode {
     /// The stable text, such as `permission_denied`.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::AlreadyInstalled => "already_installed",
             Self::AlreadyLoaded => "already_loaded",
             Self::CallDepthExceeded => "call_depth_exceeded",
             Self::Cancelled => "cancelled",
             Self::ConnectionFailed => "connection_failed",
+            Self::ConsentRequired => "consent_required",
             Self::CpuLimit => "cpu_limit",
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::EntryInvalid => "entry_invalid",
@@ -94,20 +110,25 @@ impl ErrorCode {
             Self::ExtensionPaused => "extension_paused",
             Self::ExtensionQuarantined => "extension_quarantined",
             Self::ExtensionStopped => "extension_stopped",
+            Self::HomeInUse => "home_in_use",
             Self::IncompatibleVersion => "incompatible_version",
             Self::Internal => "internal",
             Self::InvalidArguments => "invalid_arguments",
             Self::InvalidManifest => "invalid_manifest",
+            Self::InvalidPackage => "invalid_package",
             Self::InvalidValue => "invalid_value",
             Self::IsolationUnavailable => "isolation_unavailable",
             Self::LoadFailed => "load_failed",
             Self::MemoryLimit => "memory_limit",
             Self::MessageTooLarge => "message_too_large",
             Self::MissingDependency => "missing_dependency",
+            Self::Needed => "needed",
+            Self::NotInstalled => "not_installed",
             Self::Overloaded => "overloaded",
             Self::PermissionDenied => "permission_denied",
             Self::ProtocolViolation => "protocol_violation",
             Self::QuotaExceeded => "quota_exceeded",
+            Self::StoreFailed => "store_failed",
             Self::UnknownExtension => "unknown_extension",
             Self::UnknownMethod => "unknown_method",
             Self::UnknownRuntime => "unknown_runtime",

@@ -13,6 +13,8 @@ mod dispatcher;
 mod event;
 mod execute;
 mod folder;
+#[cfg(feature = "home")]
+pub mod home;
 mod instance;
 mod items;
 mod lifecycle;

@@ -1,0 +1,245 @@
+//! A home: the extensions that were installed, on disk, with what their operator decided about them.
+//!
+//! ```text
+//! home/
+//!   lock            held by the process that works with the home
+//!   store.sqlite    what is installed, granted and was done: the truth
+//!   packages/       ID/VERSION-DIGEST, unpacked
+//!   staging/        what is not installed yet
+//! ```
+//!
+//! Each operation puts its files in place first, and then says so in one transaction of the store.
+//! Whatever kills the process, the operation is wholly done or wholly not; files that no row of the
+//! store names are removed when the home is next opened.
+
+mod audit;
+mod fault;
+mod manage;
+mod packages;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+pub use audit::{Audited, Entry};
+pub use manage::Dependents;
+pub use packages::{InstallOptions, Updated};
+use quadriga_abi::manifest::Manifest;
+use quadriga_abi::permission::Permissions;
+use quadriga_abi::{Error, ErrorCode, ExtensionId};
+use serde::Serialize;
+use sqlx::{Sqlite, SqlitePool, Transaction};
+
+/// Installed extensions, on disk. One process at a time works with them: it holds the lock as long as
+/// this lives.
+///
+/// Needs a tokio runtime.
+pub struct Home {
+    path: PathBuf,
+    store: SqlitePool,
+    /// Released when it is closed.
+    _lock: File,
+}
+
+/// An installed extension.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Installed {
+    /// Its id.
+    pub id: ExtensionId,
+    /// What hosts are to do with it.
+    pub state: InstalledState,
+    /// What it may do, of what its manifest asks for.
+    pub grant: Permissions,
+    /// The version that is in use.
+    pub current: InstalledVersion,
+    /// The one before it, for a roll-back.
+    pub previous: Option<InstalledVersion>,
+}
+
+/// What hosts are to do with an installed extension.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum InstalledState {
+    /// Nothing: it is there, and is not loaded.
+    Disabled,
+    /// Load it.
+    Enabled,
+}
+
+/// One version of an installed extension.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct InstalledVersion {
+    /// The version.
+    pub version: semver::Version,
+    /// The SHA-256 digest of its package, in hexadecimal.
+    pub digest: String,
+    /// Bytes of its files.
+    pub size: u64,
+    /// The id of the key that it was signed with, if that was verified.
+    pub signer: Option<String>,
+    /// When it was installed.
+    pub installed_at: SystemTime,
+    /// Where its files are.
+    pub folder: PathBuf,
+    /// What it says of itself.
+    pub manifest: Manifest,
+}
+
+impl Home {
+    /// Opens a home, or makes one. What a killed process left half done there is removed.
+    ///
+    /// # Errors
+    /// `home_in_use`, with the process that works with it, or `store_failed`.
+    pub async fn open(path: impl Into<PathBuf>) -> Result<Self, Error> {
+        let path = path.into();
+        for folder in [&path, &path.join("packages"), &path.join("staging")] {
+            fs::create_dir_all(folder).map_err(failed(folder))?;
+        }
+        let path = path.canonicalize().map_err(failed(&path))?;
+        let lock = lock(&path)?;
+        let store = store::open(&path.join("store.sqlite")).await?;
+        let home = Self { path, store, _lock: lock };
+        home.clear().await?;
+        Ok(home)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// All that is installed, by id.
+    ///
+    /// # Errors
+    /// `store_failed`.
+    pub async fn list(&self) -> Result<Vec<Installed>, Error> {
+        store::list(&mut *self.connection().await?, &self.path).await
+    }
+
+    /// One extension.
+    ///
+    /// # Errors
+    /// `not_installed`, with what it may have been meant to be, or `store_failed`.
+    pub async fn show(&self, id: &str) -> Result<Installed, Error> {
+        find(self.list().await?, id)
+    }
+
+    async fn connection(&self) -> Result<sqlx::pool::PoolConnection<Sqlite>, Error> {
+        self.store.acquire().await.map_err(store::failed)
+    }
+
+    /// Begins what is done as a whole or, unless it is committed, not at all.
+    async fn begin(&self) -> Result<Transaction<'_, Sqlite>, Error> {
+        self.store.begin_with("BEGIN IMMEDIATE").await.map_err(store::failed)
+    }
+
+    /// Removes files that no row names.
+    async fn clear(&self) -> Result<(), Error> {
+        let staging = self.path.join("staging");
+        for left in entries(&staging)? {
+            remove(&left)?;
+        }
+        let named: HashSet<PathBuf> =
+            store::folders(&mut *self.connection().await?).await?.into_iter().collect();
+        let packages = self.path.join("packages");
+        for id in entries(&packages)? {
+            let (kept, gone): (Vec<_>, Vec<_>) = entries(&id)?.into_iter().partition(|folder| {
+                folder.strip_prefix(&packages).is_ok_and(|relative| named.contains(relative))
+            });
+            for folder in gone {
+                remove(&folder)?;
+            }
+            if kept.is_empty() {
+                fs::remove_dir(&id).map_err(failed(&id))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Home {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Home").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// Has a transaction take effect.
+async fn commit(transaction: Transaction<'_, Sqlite>) -> Result<(), Error> {
+    fault::point("before the commit");
+    transaction.commit().await.map_err(store::failed)?;
+    fault::point("after the commit");
+    Ok(())
+}
+
+/// Finds one among all, or says what is nearest.
+fn find(list: Vec<Installed>, id: &str) -> Result<Installed, Error> {
+    let ids: Vec<String> = list.iter().map(|it| it.id.to_string()).collect();
+    list.into_iter().find(|it| it.id.as_str() == id).ok_or_else(|| {
+        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+        let error = Error::new(ErrorCode::NotInstalled, format!("no extension {id:?} is installed"));
+        error.with_hint(crate::route::suggest(id, &ids, "installed are"))
+    })
+}
+
+/// Holds the home, and writes who does.
+fn lock(home: &Path) -> Result<File, Error> {
+    let path = home.join("lock");
+    let mut file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+    let file =
+        file.as_mut().map_err(|error| failed(&path)(io::Error::new(error.kind(), error.to_string())))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            // What cannot be read is not told.
+            let _ = file.read_to_string(&mut holder);
+            let who = match holder.trim() {
+                "" => "another process".to_owned(),
+                pid => format!("process {pid}"),
+            };
+            let message = format!("{who} works with {}", home.display());
+            let error = Error::new(ErrorCode::HomeInUse, message);
+            return Err(error.with_hint("wait until it is done, or work with another home"));
+        }
+        Err(TryLockError::Error(error)) => return Err(failed(&path)(error)),
+    }
+    let write = |file: &mut File| {
+        file.set_len(0)?;
+        file.rewind()?;
+        write!(file, "{}", std::process::id())
+    };
+    write(file).map_err(failed(&path))?;
+    file.try_clone().map_err(failed(&path))
+}
+
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let list = fs::read_dir(folder).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+    let mut list: Vec<PathBuf> = list.map_err(failed(folder))?.iter().map(fs::DirEntry::path).collect();
+    list.sort_unstable();
+    Ok(list)
+}
+
+/// Removes a file, or a folder with all in it.
+fn remove(path: &Path) -> Result<(), Error> {
+    let removed = match path.is_dir() && !path.is_symlink() {
+        true => fs::remove_dir_all(path),
+        false => fs::remove_file(path),
+    };
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(path)(error)),
+        _ => Ok(()),
+    }
+}
+
+fn failed(path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |error| Error::new(ErrorCode::StoreFailed, format!("{}: {error}", path.display()))
+}

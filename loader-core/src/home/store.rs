@@ -1,0 +1,202 @@
+//! The database: rows in, rows out.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use quadriga_abi::{Error, ErrorCode, ExtensionId};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+};
+use sqlx::{Row as _, SqliteConnection, SqlitePool};
+
+use super::{Installed, InstalledState, InstalledVersion};
+
+/// What the database is brought to, step by step. A step that was released never changes.
+const STEPS: &[&str] = &["
+CREATE TABLE version (
+    id TEXT NOT NULL,
+    version TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    signer TEXT,
+    installed_at INTEGER NOT NULL,
+    folder TEXT NOT NULL UNIQUE,
+    manifest TEXT NOT NULL,
+    PRIMARY KEY (id, version)
+) STRICT;
+CREATE TABLE extension (
+    id TEXT PRIMARY KEY,
+    enabled INTEGER NOT NULL CHECK (enabled IN (0, 1)),
+    grants TEXT NOT NULL,
+    current TEXT NOT NULL,
+    previous TEXT CHECK (previous <> current),
+    FOREIGN KEY (id, current) REFERENCES version (id, version),
+    FOREIGN KEY (id, previous) REFERENCES version (id, version)
+) STRICT;
+CREATE TABLE audit (
+    number INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL,
+    actor TEXT NOT NULL,
+    action TEXT NOT NULL,
+    extension TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    hash BLOB NOT NULL
+) STRICT;
+"];
+
+/// How long a process that only reads may hold it up.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Opens the database, and brings it up to date.
+pub(super) async fn open(path: &Path) -> Result<SqlitePool, Error> {
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        // What is said to be done is on the disk.
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(PATIENCE);
+    let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.map_err(failed)?;
+    let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
+    let done: i64 =
+        sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut *transaction).await.map_err(failed)?;
+    let Some(missing) = usize::try_from(done).ok().and_then(|done| STEPS.get(done..)) else {
+        let message = format!("{} was written by a newer version of this program", path.display());
+        return Err(Error::new(ErrorCode::StoreFailed, message).with_hint("update this program"));
+    };
+    for step in missing {
+        sqlx::raw_sql(*step).execute(&mut *transaction).await.map_err(failed)?;
+    }
+    let version = format!("PRAGMA user_version = {}", STEPS.len());
+    sqlx::raw_sql(sqlx::AssertSqlSafe(version)).execute(&mut *transaction).await.map_err(failed)?;
+    transaction.commit().await.map_err(failed)?;
+    Ok(pool)
+}
+
+pub(super) fn failed(error: sqlx::Error) -> Error {
+    Error::new(ErrorCode::StoreFailed, format!("the store of the home: {error}"))
+}
+
+fn broken(what: &str, error: impl std::fmt::Display) -> Error {
+    Error::new(ErrorCode::StoreFailed, format!("the store of the home holds {what} that is none: {error}"))
+}
+
+/// Milliseconds since 1970.
+pub(super) fn millis(time: SystemTime) -> i64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// The time of so many of them.
+pub(super) fn time(millis: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(millis.unsigned_abs())
+}
+
+/// All extensions, by id.
+pub(super) async fn list(connection: &mut SqliteConnection, home: &Path) -> Result<Vec<Installed>, Error> {
+    let query = "SELECT e.id, e.enabled, e.grants,
+            c.version, c.digest, c.size, c.signer, c.installed_at, c.folder, c.manifest,
+            p.version, p.digest, p.size, p.signer, p.installed_at, p.folder, p.manifest
+        FROM extension e
+        JOIN version c ON c.id = e.id AND c.version = e.current
+        LEFT JOIN version p ON p.id = e.id AND p.version = e.previous
+        ORDER BY e.id";
+    let rows = sqlx::query(query).fetch_all(connection).await.map_err(failed)?;
+    rows.iter().map(|row| installed(row, home)).collect()
+}
+
+fn installed(row: &SqliteRow, home: &Path) -> Result<Installed, Error> {
+    let get = |at: usize| row.try_get::<String, _>(at).map_err(failed);
+    let id = ExtensionId::new(get(0)?).map_err(|error| broken("an id", error))?;
+    let state = match row.try_get::<bool, _>(1).map_err(failed)? {
+        true => InstalledState::Enabled,
+        false => InstalledState::Disabled,
+    };
+    let grant = serde_json::from_str(&get(2)?).map_err(|error| broken("a grant", error))?;
+    let previous = row.try_get::<Option<String>, _>(10).map_err(failed)?;
+    let previous = previous.map(|_| version(row, 10, home)).transpose()?;
+    Ok(Installed { id, state, grant, current: version(row, 3, home)?, previous })
+}
+
+/// Reads a version out of the columns from `first` on.
+fn version(row: &SqliteRow, first: usize, home: &Path) -> Result<InstalledVersion, Error> {
+    let get = |at: usize| row.try_get::<String, _>(first + at).map_err(failed);
+    let number = |at: usize| row.try_get::<i64, _>(first + at).map_err(failed);
+    Ok(InstalledVersion {
+        version: get(0)?.parse().map_err(|error| broken("a version", error))?,
+        digest: get(1)?,
+        size: number(2)?.unsigned_abs(),
+        signer: row.try_get(first + 3).map_err(failed)?,
+        installed_at: time(number(4)?),
+        folder: home.join("packages").join(get(5)?),
+        manifest: serde_json::from_str(&get(6)?).map_err(|error| broken("a manifest", error))?,
+    })
+}
+
+/// The folders that versions are in, under `packages`.
+pub(super) async fn folders(connection: &mut SqliteConnection) -> Result<Vec<PathBuf>, Error> {
+    let rows = sqlx::query_scalar::<_, String>("SELECT folder FROM version").fetch_all(connection).await;
+    Ok(rows.map_err(failed)?.into_iter().map(PathBuf::from).collect())
+}
+
+/// Adds a version.
+pub(super) async fn add(
+    connection: &mut SqliteConnection,
+    id: &ExtensionId,
+    version: &InstalledVersion,
+    folder: &str,
+) -> Result<(), Error> {
+    let manifest = serde_json::to_string(&version.manifest)
+        .map_err(|error| Error::new(ErrorCode::Internal, error.to_string()))?;
+    let query = "INSERT INTO version (id, version, digest, size, signer, installed_at, folder, manifest)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
+    sqlx::query(query)
+        .bind(id.as_str())
+        .bind(version.version.to_string())
+        .bind(&version.digest)
+        .bind(i64::try_from(version.size).unwrap_or(i64::MAX))
+        .bind(&version.signer)
+        .bind(millis(version.installed_at))
+        .bind(folder)
+        .bind(manifest)
+        .execute(connection)
+        .await
+        .map_err(failed)?;
+    Ok(())
+}
+
+/// Puts the row of an extension there, or in the place of the one before.
+pub(super) async fn put(connection: &mut SqliteConnection, installed: &Installed) -> Result<(), Error> {
+    let grants = serde_json::to_string(&installed.grant)
+        .map_err(|error| Error::new(ErrorCode::Internal, error.to_string()))?;
+    let query = "INSERT INTO extension (id, enabled, grants, current, previous) VALUES (?, ?, ?, ?, ?)
+        ON CONFLICT (id) DO UPDATE SET enabled = excluded.enabled, grants = excluded.grants,
+            current = excluded.current, previous = excluded.previous";
+    sqlx::query(query)
+        .bind(installed.id.as_str())
+        .bind(installed.state == InstalledState::Enabled)
+        .bind(grants)
+        .bind(installed.current.version.to_string())
+        .bind(installed.previous.as_ref().map(|previous| previous.version.to_string()))
+        .execute(connection)
+        .await
+        .map_err(failed)?;
+    Ok(())
+}
+
+/// Takes away the versions of an extension that no row of it names.
+pub(super) async fn prune(connection: &mut SqliteConnection, id: &ExtensionId) -> Result<(), Error> {
+    let query = "DELETE FROM version WHERE id = ?1 AND version NOT IN
+        (SELECT current FROM extension WHERE id = ?1
+            UNION SELECT previous FROM extension WHERE id = ?1 AND previous IS NOT NULL)";
+    sqlx::query(query).bind(id.as_str()).execute(connection).await.map_err(failed)?;
+    Ok(())
+}
+
+/// Takes an extension away.
+pub(super) async fn delete(connection: &mut SqliteConnection, id: &ExtensionId) -> Result<(), Error> {
+    for query in ["DELETE FROM extension WHERE id = ?", "DELETE FROM version WHERE id = ?"] {
+        sqlx::query(query).bind(id.as_str()).execute(&mut *connection).await.map_err(failed)?;
+    }
+    Ok(())
+}
