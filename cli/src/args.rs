@@ -11,6 +11,9 @@ use quadriga::abi::Isolation;
 use quadriga::abi::limits::Span;
 use serde_json::Value as Json;
 
+use crate::home::args::{
+    AuditArgs, GoingArgs, HomeArgs, InstallArgs, ListArgs, OneArgs, PermissionArgs, UpdateArgs,
+};
 use crate::package::args::{KeygenArgs, PackArgs, SignArgs, UnpackArgs, VerifyArgs};
 use crate::report::{LimitArg, limit};
 
@@ -44,6 +47,24 @@ pub(crate) enum Command {
     Sign(SignArgs),
     Verify(VerifyArgs),
     Keygen(KeygenArgs),
+    Install(InstallArgs),
+    Update(UpdateArgs),
+    /// Go back to the version of an extension before the last update; once more goes forth again
+    Rollback(OneArgs),
+    /// Have hosts load an installed extension
+    Enable(OneArgs),
+    /// Have hosts leave an installed extension alone
+    Disable(GoingArgs),
+    /// Take an installed extension away, with all its versions
+    Uninstall(GoingArgs),
+    List(ListArgs),
+    /// Show one that is installed: its versions, what it asks for and is granted
+    Show(OneArgs),
+    /// Grant an installed extension more of what it asks for
+    Grant(PermissionArgs),
+    /// Take back what an installed extension was granted
+    Revoke(PermissionArgs),
+    Audit(AuditArgs),
     Demo(DemoArgs),
     Doctor(DoctorArgs),
     /// Print the JSON Schema of quadriga.toml, for editors
@@ -143,10 +164,11 @@ Examples:
   quadriga call ./site describe                 no arguments
   quadriga call ./stats count - < numbers.json
   quadriga call ./front start --with ./back     ./front can call ./back
-  quadriga call ./front start --secret token=file:/run/secrets/token")]
+  quadriga call ./front start --secret token=file:/run/secrets/token
+  quadriga call acme.hello greet '\"Ada\"'      one that is installed, with what it is granted")]
 pub(crate) struct CallArgs {
-    /// The extension's folder, with its quadriga.toml
-    #[arg(value_hint = ValueHint::DirPath)]
+    /// The extension's folder, with its quadriga.toml, or the id of one that is installed
+    #[arg(value_name = "EXT", value_hint = ValueHint::DirPath)]
     pub(crate) dir: PathBuf,
 
     /// The method to call
@@ -157,7 +179,8 @@ pub(crate) struct CallArgs {
     #[arg(value_name = "JSON", value_parser = json_or_stdin, allow_negative_numbers = true)]
     pub(crate) arguments: Option<Json>,
 
-    /// What the extensions may do, of what their manifests ask for
+    /// What the extensions may do, of what their manifests ask for; those that are installed may do what
+    /// they are granted in their home
     #[arg(long, value_enum, default_value_t = GrantArg::Requested)]
     pub(crate) grant: GrantArg,
 
@@ -181,6 +204,9 @@ pub(crate) struct CallArgs {
     /// Say what was decided about the extension, what it used and what held it
     #[arg(long)]
     pub(crate) report: bool,
+
+    #[command(flatten)]
+    pub(crate) home: HomeArgs,
 
     #[command(flatten)]
     pub(crate) host: HostArgs,
@@ -343,7 +369,7 @@ fn json_or_stdin(text: &str) -> Result<Json, String> {
     json(&text)
 }
 
-fn setting(text: &str) -> Result<(String, Json), String> {
+pub(crate) fn setting(text: &str) -> Result<(String, Json), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), json(value)?)),
         _ => Err("expected KEY=JSON, such as colour='\"green\"'".to_owned()),

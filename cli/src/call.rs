@@ -3,11 +3,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use quadriga::abi::{Bytes, Error, ErrorCode, Value, ValueError};
-use quadriga::{CallOptions, Dispatcher, LoadOptions};
+use quadriga::{CallOptions, Dispatcher, Grant, LoadOptions};
 use serde_json::{Value as Json, json};
 
 use crate::args::CallArgs;
 use crate::failure::Failure;
+use crate::home;
 use crate::host;
 use crate::output::{Output, duration, millis};
 use crate::report::{self, Report};
@@ -24,9 +25,13 @@ pub(crate) fn run(args: CallArgs, output: Output) -> Result<ExitCode> {
     host::run(async move {
         let grant = args.grant.into();
         let others = LoadOptions { grant, ..LoadOptions::default() };
-        let own = LoadOptions { config: args.config.into_iter().collect(), ..others.clone() };
         host::load_all(&dispatcher, &args.host.with, &others).await?;
-        let id = dispatcher.load(&args.dir, own).await?;
+        let (dir, grant) = match home::installed(&args.dir, &args.home, &dispatcher).await? {
+            Some(installed) => (installed.current.folder, Grant::Only(Box::new(installed.grant))),
+            None => (args.dir, others.grant.clone()),
+        };
+        let own = LoadOptions { config: args.config.into_iter().collect(), grant, ..others };
+        let id = dispatcher.load(dir, own).await?;
         let status = dispatcher.status(id.as_str())?;
         if output.verbose > 0 {
             let (runtime, isolation, took) = (&status.runtime, status.isolation, duration(status.load_time));

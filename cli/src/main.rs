@@ -9,6 +9,7 @@ mod demo;
 mod doctor;
 mod exec;
 mod failure;
+mod home;
 mod host;
 mod inspect;
 mod log;
@@ -39,6 +40,17 @@ fn main() -> ExitCode {
         Command::Sign(args) => package::sign(args, output),
         Command::Verify(args) => package::verify(&args, output),
         Command::Keygen(args) => package::keygen(&args, output),
+        Command::Install(args) => home::install(args, output),
+        Command::Update(args) => home::update(args, output),
+        Command::Rollback(args) => home::rollback(args, output),
+        Command::Enable(args) => home::enable(args, output),
+        Command::Disable(args) => home::disable(args, output),
+        Command::Uninstall(args) => home::uninstall(args, output),
+        Command::List(args) => home::list(args, output),
+        Command::Show(args) => home::show(args, output),
+        Command::Grant(args) => home::grant(args, output),
+        Command::Revoke(args) => home::revoke(args, output),
+        Command::Audit(args) => home::audit(args, output),
         Command::Demo(args) => demo::run(args, output),
         Command::Doctor(args) => doctor::run(&args, output),
         Command::Schema => schema::run(output),

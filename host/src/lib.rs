@@ -27,6 +27,10 @@ pub use quadriga_core::{
 /// What a host does for extensions itself, beside calls.
 pub use quadriga_core::{Ended, KvQuota, KvStore, Launch, Launcher, SecretString, Service};
 
+/// Installed extensions, on disk.
+#[cfg(feature = "home")]
+pub use quadriga_core::home;
+
 /// Packages of extensions: to build, read, sign and verify them.
 #[cfg(feature = "package")]
 pub use quadriga_package as package;

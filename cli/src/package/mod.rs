@@ -14,7 +14,9 @@ use std::sync::atomic::AtomicBool;
 use anyhow::Result;
 use indicatif::HumanBytes;
 use quadriga::abi::manifest::Manifest;
-use quadriga::package::{self, Bounds, Contents, FileKind, Format, PackOptions, Package, SecretKey};
+use quadriga::package::{
+    self, Bounds, Contents, FileKind, Format, PackOptions, Package, PublicKey, SecretKey, Signature,
+};
 use serde_json::{Value as Json, json};
 
 use crate::host;
@@ -135,12 +137,24 @@ pub(crate) fn verify(args: &VerifyArgs, output: Output) -> Result<ExitCode> {
 
 /// Opens a package and compares it with what the user demands of it.
 fn open(args: &PackageArgs) -> Result<(Package, Option<Signer>)> {
+    let package = expected(args)?;
+    let signer = signature::check(&package, args)?;
+    Ok((package, signer))
+}
+
+/// The same for who goes on with the package: with its signature, and the key that verified it.
+pub(crate) fn checked_package(args: &PackageArgs) -> Result<(Package, Option<(Signature, PublicKey)>)> {
+    let package = expected(args)?;
+    let signed = signature::verified(&package, args)?;
+    Ok((package, signed))
+}
+
+fn expected(args: &PackageArgs) -> Result<Package> {
     let package = Package::open(&args.path, &Bounds::default())?;
     if let Some(digest) = &args.digest {
         package.expect(digest)?;
     }
-    let signer = signature::check(&package, args)?;
-    Ok((package, signer))
+    Ok(package)
 }
 
 fn checked(

@@ -111,6 +111,31 @@ impl Home {
         Ok(home)
     }
 
+    /// What is installed in a home, by id, without working with it: whoever does is not disturbed. Where
+    /// there is no home, nothing is installed.
+    ///
+    /// # Errors
+    /// `store_failed`.
+    pub async fn look(path: impl AsRef<Path>) -> Result<Vec<Installed>, Error> {
+        let path = path.as_ref();
+        if !path.join("store.sqlite").exists() {
+            return Ok(Vec::new());
+        }
+        let home = path.canonicalize().map_err(failed(path))?;
+        let store = store::open(&home.join("store.sqlite")).await?;
+        let list = store::list(&mut *store.acquire().await.map_err(store::failed)?, &home).await;
+        store.close().await;
+        list
+    }
+
+    /// One extension in a home, in the same way.
+    ///
+    /// # Errors
+    /// As for [`Home::show`].
+    pub async fn look_at(path: impl AsRef<Path>, id: &str) -> Result<Installed, Error> {
+        find(Self::look(path).await?, id)
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path

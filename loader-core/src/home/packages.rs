@@ -159,7 +159,7 @@ fn place(home: &Path, package: &Package, signed: Option<&(Signature, PublicKey)>
         package.verify(signature, key).map_err(invalid)?;
     }
     let staging = home.join("staging");
-    let unpacked = package.unpack(&staging, &mut |_| ()).map_err(invalid)?;
+    let unpacked = package.unpack(&staging, &mut |_| quadriga_package::GO_ON).map_err(invalid)?;
     fault::point("unpacked");
     sync(unpacked.dir())?;
     let manifest = unpacked.manifest.clone();

@@ -27,7 +27,8 @@ fn package(folder: &Path, id: &str, version: &str, more: &str) -> PathBuf {
     fs::write(source.path().join("main"), version).unwrap();
     fs::create_dir(source.path().join("data")).unwrap();
     fs::write(source.path().join("data/large"), vec![b'x'; 100_000]).unwrap();
-    pack(source.path(), |_| packed.clone(), &PackOptions::default(), &mut |_, _| ()).unwrap();
+    pack(source.path(), |_| packed.clone(), &PackOptions::default(), &mut |_, _| quadriga_package::GO_ON)
+        .unwrap();
     packed
 }
 
@@ -241,6 +242,7 @@ async fn those_that_need_each_other_come_and_go_in_order() {
 async fn one_process_at_a_time_works_with_a_home() {
     let folder = TempDir::new().unwrap();
     let home = Home::open(folder.path()).await.unwrap();
+    assert!(Home::look(folder.path()).await.unwrap().is_empty());
     let error = Home::open(folder.path()).await.unwrap_err();
     assert_eq!(error.code, ErrorCode::HomeInUse);
     assert!(error.message.starts_with(&format!("process {} works with", std::process::id())), "{error}");

@@ -1,0 +1,162 @@
+//! What can be typed about what is installed.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueHint};
+use quadriga::abi::{ExtensionId, RuntimeKind};
+use serde_json::Value as Json;
+
+use crate::args::{GrantArg, setting};
+use crate::package::args::PackageArgs;
+
+/// Which home.
+#[derive(Debug, Args)]
+pub(crate) struct HomeArgs {
+    /// The folder with what is installed; $QUADRIGA_HOME, or quadriga in the user's data folder, if
+    /// left out
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) home: Option<PathBuf>,
+}
+
+/// Install an extension out of a package
+///
+/// It is unpacked, verified and put in place, or nothing is changed.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  quadriga install acme.hello-1.0.0.qx --key acme.pub
+  quadriga install hello.tgz --grant requested --enable
+  quadriga install acme.hello-1.0.0.qx --home ./home --json")]
+pub(crate) struct InstallArgs {
+    #[command(flatten)]
+    pub(crate) package: PackageArgs,
+
+    /// What it may do, of what its manifest asks for
+    #[arg(long, value_enum, default_value_t = GrantArg::None)]
+    pub(crate) grant: GrantArg,
+
+    /// Enable it too
+    #[arg(long)]
+    pub(crate) enable: bool,
+
+    #[command(flatten)]
+    pub(crate) home: HomeArgs,
+}
+
+/// Put another version of an extension in the place of the installed one
+///
+/// What it is granted stays. A version that asks for more needs your consent, and so does an older
+/// one. The version before is kept for `quadriga rollback`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  quadriga update acme.hello-1.1.0.qx --key acme.pub
+  quadriga update acme.hello-2.0.0.qx --consent")]
+pub(crate) struct UpdateArgs {
+    #[command(flatten)]
+    pub(crate) package: PackageArgs,
+
+    /// Agree to a version that asks for more, or is older
+    #[arg(long)]
+    pub(crate) consent: bool,
+
+    #[command(flatten)]
+    pub(crate) home: HomeArgs,
+}
+
+/// One that is installed.
+#[derive(Debug, Args)]
+pub(crate) struct OneArgs {
+    /// The id of the extension
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
+
+    #[command(flatten)]
+    pub(crate) home: HomeArgs,
+}
+
+/// One that is installed, and those that need it.
+#[derive(Debug, Args)]
+pub(crate) struct GoingArgs {
+    #[command(flatten)]
+    pub(crate) one: OneArgs,
+
+    /// Disable those that need it too
+    #[arg(long)]
+    pub(crate) with_dependents: bool,
+}
+
+/// List what is installed
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  quadriga list
+  quadriga list --enabled --runtime python
+  quadriga list --publisher acme --tag text --json | jq '.[].id'")]
+pub(crate) struct ListArgs {
+    /// Only what is enabled
+    #[arg(long, conflicts_with = "disabled")]
+    pub(crate) enabled: bool,
+
+    /// Only what is disabled
+    #[arg(long)]
+    pub(crate) disabled: bool,
+
+    /// Only what this runtime runs: javascript, python, webassembly or native
+    #[arg(long, value_name = "KIND")]
+    pub(crate) runtime: Option<RuntimeKind>,
+
+    /// Only extensions of this publisher
+    #[arg(long, value_name = "NAME")]
+    pub(crate) publisher: Option<String>,
+
+    /// Only what has this tag; may be repeated
+    #[arg(long = "tag", value_name = "WORD")]
+    pub(crate) tags: Vec<String>,
+
+    /// Only what has this text in its id, name or description
+    #[arg(value_name = "TEXT")]
+    pub(crate) text: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) home: HomeArgs,
+}
+
+/// Permissions of one that is installed.
+#[derive(Debug, Args)]
+pub(crate) struct PermissionArgs {
+    /// The id of the extension
+    #[arg(value_name = "ID")]
+    pub(crate) id: ExtensionId,
+
+    /// Permissions as in [permissions] of a manifest, each as KEY=JSON
+    #[arg(value_name = "KEY=JSON", value_parser = setting, required = true)]
+    pub(crate) permissions: Vec<(String, Json)>,
+
+    #[command(flatten)]
+    pub(crate) home: HomeArgs,
+}
+
+/// Show what was done to what is installed, or verify that nobody changed that record
+///
+/// Each entry is tied to the one before it by a hash. Keep the last one elsewhere, and give it to
+/// --head later: it shows that nothing up to there was changed or cut off.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  quadriga audit
+  quadriga audit --json | jq -c '.[]' > trail.jsonl
+  quadriga audit --verify
+  quadriga audit --verify --head \"$(cat kept-elsewhere)\"")]
+pub(crate) struct AuditArgs {
+    /// Verify all entries, and print how many there are and the last hash
+    #[arg(long)]
+    pub(crate) verify: bool,
+
+    /// A hash that an earlier --verify printed
+    #[arg(long, value_name = "HASH", requires = "verify")]
+    pub(crate) head: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) home: HomeArgs,
+}

@@ -1,0 +1,246 @@
+//! The commands for what is installed.
+
+pub(crate) mod args;
+mod show;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Result;
+use quadriga::abi::ExtensionId;
+use quadriga::abi::permission::Permissions;
+use quadriga::home::{Dependents, Home, InstallOptions, Installed, InstalledState};
+use quadriga::package::Package;
+use quadriga::{Dispatcher, Grant, LoadOptions};
+use serde_json::{Map, Value as Json, json};
+
+use crate::args::GrantArg;
+use crate::failure::Advice;
+use crate::host;
+use crate::output::{Output, harmless};
+use crate::package::checked_package;
+use args::{AuditArgs, GoingArgs, HomeArgs, InstallArgs, OneArgs, PermissionArgs, UpdateArgs};
+pub(crate) use show::{list, show};
+
+impl HomeArgs {
+    /// The folder: what was typed, or else the environment's.
+    pub(crate) fn path(&self) -> Result<PathBuf> {
+        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let typed = self.home.clone().or_else(|| variable("QUADRIGA_HOME"));
+        let data = || variable("XDG_DATA_HOME").or_else(|| Some(variable("HOME")?.join(".local/share")));
+        typed.or_else(|| Some(data()?.join("quadriga"))).ok_or_else(|| {
+            let hint = "say it with --home, or set QUADRIGA_HOME";
+            Advice::new("there is no folder for what is installed: HOME is not set", hint).into()
+        })
+    }
+
+    async fn open(&self) -> Result<Home> {
+        Ok(Home::open(self.path()?).await?)
+    }
+}
+
+/// The installed extension of an id, if that is what was typed instead of a folder. Loads what it needs,
+/// with what that is granted.
+pub(crate) async fn installed(
+    typed: &Path,
+    home: &HomeArgs,
+    dispatcher: &Dispatcher,
+) -> Result<Option<Installed>> {
+    let id = typed.to_str().and_then(|text| ExtensionId::new(text).ok());
+    let Some(id) = id.filter(|_| !typed.exists()) else { return Ok(None) };
+    let all = Home::look(home.path()?).await?;
+    let wanted = Home::look_at(home.path()?, id.as_str()).await?;
+    if wanted.state != InstalledState::Enabled {
+        let hint = format!("enable it first: quadriga enable {id}");
+        return Err(Advice::new(format!("{id} is disabled"), hint).into());
+    }
+    let mut order = Vec::new();
+    needed(&all, &wanted, &mut order);
+    for other in order {
+        let grant = Grant::Only(Box::new(other.grant.clone()));
+        dispatcher.load(&other.current.folder, LoadOptions { grant, ..LoadOptions::default() }).await?;
+    }
+    Ok(Some(wanted))
+}
+
+/// What an extension needs, in the order in which it can be loaded. What is not there the load will miss.
+fn needed<'a>(all: &'a [Installed], one: &Installed, order: &mut Vec<&'a Installed>) {
+    for id in one.current.manifest.dependencies.keys() {
+        let there = all.iter().find(|it| it.id == *id && it.state == InstalledState::Enabled);
+        let Some(other) = there.filter(|it| it.id != one.id && !order.contains(it)) else { continue };
+        needed(all, other, order);
+        if !order.contains(&other) {
+            order.push(other);
+        }
+    }
+}
+
+/// Who does it, for the audit trail.
+fn actor() -> String {
+    let user = |name| std::env::var(name).ok().filter(|user| !user.is_empty());
+    user("USER").or_else(|| user("LOGNAME")).unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// Installs a package.
+pub(crate) fn install(args: InstallArgs, output: Output) -> Result<ExitCode> {
+    host::run(async move {
+        let (package, signed) = checked_package(&args.package)?;
+        let home = args.home.open().await?;
+        let grant = requested(&package, args.grant)?;
+        let options = InstallOptions { actor: actor(), signed, grant, ..InstallOptions::default() };
+        let mut installed = home.install(package, options).await?;
+        if args.enable {
+            installed = home.enable(installed.id.as_str(), &actor()).await?;
+        }
+        let asks = installed.current.manifest.permissions.beyond(&installed.grant);
+        let mut text = format!("{} {} is installed", installed.id, installed.current.version);
+        text += if args.enable { " and enabled" } else { "" };
+        if !asks.is_empty() {
+            text += &format!("\nit asks for more than it is granted: {}", asks.join(", "));
+        }
+        said(output, &installed, &text)
+    })
+}
+
+/// What the package itself asks for, if that is to be granted.
+fn requested(package: &Package, grant: GrantArg) -> Result<Option<Permissions>> {
+    Ok(match grant {
+        GrantArg::None => None,
+        GrantArg::Requested => {
+            let (manifest, _) = package.inspect(&mut |_| quadriga::package::GO_ON)?;
+            Some(manifest.permissions)
+        }
+    })
+}
+
+/// Updates an installed extension.
+pub(crate) fn update(args: UpdateArgs, output: Output) -> Result<ExitCode> {
+    host::run(async move {
+        let (package, signed) = checked_package(&args.package)?;
+        let home = args.home.open().await?;
+        let options =
+            InstallOptions { actor: actor(), signed, consent: args.consent, ..InstallOptions::default() };
+        let updated = home.update(package, options).await?;
+        let (id, now) = (&updated.installed.id, &updated.installed.current.version);
+        let mut text = format!("{id} is {now} now; before it was {}", updated.from);
+        if !updated.wider.is_empty() {
+            text += &format!("\nit asks for more, and is not granted that: {}", updated.wider.join(", "));
+        }
+        if output.json {
+            return output.value(&updated).map(|()| ExitCode::SUCCESS);
+        }
+        output.text(&harmless(&text)).map(|()| ExitCode::SUCCESS)
+    })
+}
+
+/// Goes back to the version before.
+pub(crate) fn rollback(args: OneArgs, output: Output) -> Result<ExitCode> {
+    host::run(async move {
+        let installed = args.home.open().await?.rollback(&args.id, &actor()).await?;
+        said(output, &installed, &format!("{} is {} again", installed.id, installed.current.version))
+    })
+}
+
+/// Enables an extension.
+pub(crate) fn enable(args: OneArgs, output: Output) -> Result<ExitCode> {
+    host::run(async move {
+        let installed = args.home.open().await?.enable(&args.id, &actor()).await?;
+        said(output, &installed, &format!("{} is enabled", installed.id))
+    })
+}
+
+/// Disables an extension.
+pub(crate) fn disable(args: GoingArgs, output: Output) -> Result<ExitCode> {
+    going(args, "disabled", output)
+}
+
+/// Takes an extension away.
+pub(crate) fn uninstall(args: GoingArgs, output: Output) -> Result<ExitCode> {
+    going(args, "uninstalled", output)
+}
+
+fn going(args: GoingArgs, what: &'static str, output: Output) -> Result<ExitCode> {
+    host::run(async move {
+        let dependents = if args.with_dependents { Dependents::Disable } else { Dependents::Refuse };
+        let (home, id) = (args.one.home.open().await?, args.one.id);
+        let disabled = match what {
+            "disabled" => home.disable(&id, dependents, &actor()).await,
+            _ => home.uninstall(&id, dependents, &actor()).await,
+        };
+        let disabled = disabled.map_err(|error| match error.code {
+            quadriga::abi::ErrorCode::Needed => error.with_hint("--with-dependents disables them too"),
+            _ => error,
+        })?;
+        let disabled: Vec<_> = disabled.into_iter().map(|it| it.id.to_string()).collect();
+        if output.json {
+            return output.value(&json!({ what: id, "disabled": disabled })).map(|()| ExitCode::SUCCESS);
+        }
+        let mut lines: Vec<String> = disabled
+            .iter()
+            .filter(|other| **other != id)
+            .map(|other| format!("{other} is disabled"))
+            .collect();
+        lines.push(format!("{id} is {what}"));
+        output.text(&harmless(&lines.join("\n"))).map(|()| ExitCode::SUCCESS)
+    })
+}
+
+/// Grants permissions.
+pub(crate) fn grant(args: PermissionArgs, output: Output) -> Result<ExitCode> {
+    host::run(async move {
+        let more = permissions(args.permissions)?;
+        let installed = args.home.open().await?.grant(args.id.as_str(), &more, &actor()).await?;
+        said(output, &installed, &held(&installed))
+    })
+}
+
+/// Takes permissions back.
+pub(crate) fn revoke(args: PermissionArgs, output: Output) -> Result<ExitCode> {
+    host::run(async move {
+        let gone = permissions(args.permissions)?;
+        let installed = args.home.open().await?.revoke(args.id.as_str(), &gone, &actor()).await?;
+        said(output, &installed, &held(&installed))
+    })
+}
+
+fn held(installed: &Installed) -> String {
+    let held = installed.grant.beyond(&Permissions::default());
+    let held = if held.is_empty() { "nothing".to_owned() } else { held.join(", ") };
+    format!("{} is granted {held}", installed.id)
+}
+
+fn permissions(given: Vec<(String, Json)>) -> Result<Permissions> {
+    let given: Map<String, Json> = given.into_iter().collect();
+    serde_json::from_value(Json::Object(given)).map_err(|error| {
+        let hint = "write them as in [permissions] of a manifest, as JSON: 'env=[\"LANG\"]'";
+        Advice::new(format!("these are no permissions: {error}"), hint).into()
+    })
+}
+
+/// Shows or verifies the audit trail.
+pub(crate) fn audit(args: AuditArgs, output: Output) -> Result<ExitCode> {
+    host::run(async move {
+        let home = args.home.open().await?;
+        if args.verify {
+            let audited = home.verify_audit(args.head.as_deref()).await?;
+            if output.json {
+                return output.value(&audited).map(|()| ExitCode::SUCCESS);
+            }
+            let text = format!("{} entries, all as they were written\n{}", audited.entries, audited.head);
+            return output.text(&text).map(|()| ExitCode::SUCCESS);
+        }
+        let entries = home.audit().await?;
+        if output.json {
+            return output.value(&entries).map(|()| ExitCode::SUCCESS);
+        }
+        output.text(&show::trail(&entries)).map(|()| ExitCode::SUCCESS)
+    })
+}
+
+fn said(output: Output, installed: &Installed, text: &str) -> Result<ExitCode> {
+    match output.json {
+        true => output.value(installed)?,
+        false => output.text(&harmless(text))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

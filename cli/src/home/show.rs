@@ -1,0 +1,131 @@
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use anyhow::Result;
+use indicatif::HumanBytes;
+use quadriga::abi::permission::Permissions;
+use quadriga::home::{Entry, Home, Installed, InstalledState, InstalledVersion};
+
+use super::args::{ListArgs, OneArgs};
+use crate::host;
+use crate::output::{Output, harmless, table};
+
+/// Lists what is installed.
+pub(crate) fn list(args: ListArgs, output: Output) -> Result<ExitCode> {
+    host::run(async move {
+        let mut list = Home::look(args.home.path()?).await?;
+        list.retain(|installed| passes(&args, installed));
+        if output.json {
+            return output.value(&list).map(|()| ExitCode::SUCCESS);
+        }
+        if list.is_empty() {
+            output.note("nothing that fits is installed");
+            return Ok(ExitCode::SUCCESS);
+        }
+        let row = |it: &Installed| {
+            let about = &it.current.manifest.extension;
+            let what = about.description.lines().next().unwrap_or_default();
+            let cells = [
+                it.id.as_str(),
+                &about.version.to_string(),
+                state(it),
+                it.current.manifest.runtime.kind.as_str(),
+                what,
+            ];
+            cells.map(harmless).to_vec()
+        };
+        let header = ["extension", "version", "state", "runtime", "description"];
+        output.text(&table(&header, &[], list.iter().map(row).collect())).map(|()| ExitCode::SUCCESS)
+    })
+}
+
+fn passes(args: &ListArgs, installed: &Installed) -> bool {
+    let (manifest, enabled) = (&installed.current.manifest, installed.state == InstalledState::Enabled);
+    let about = &manifest.extension;
+    let publisher = installed.id.as_str().split_once('.').map_or("", |(publisher, _)| publisher);
+    let name = about.display_name.as_deref().unwrap_or_default();
+    let found = |text: &String| {
+        let text = text.to_lowercase();
+        [installed.id.as_str(), name, &about.description].iter().any(|it| it.to_lowercase().contains(&text))
+    };
+    !(args.enabled && !enabled || args.disabled && enabled)
+        && args.runtime.as_ref().is_none_or(|kind| *kind == manifest.runtime.kind)
+        && args.publisher.as_ref().is_none_or(|name| name == publisher)
+        && args.tags.iter().all(|tag| about.tags.iter().any(|there| there == tag))
+        && args.text.as_ref().is_none_or(found)
+}
+
+fn state(installed: &Installed) -> &'static str {
+    match installed.state {
+        InstalledState::Enabled => "enabled",
+        _ => "disabled",
+    }
+}
+
+/// Shows one that is installed.
+pub(crate) fn show(args: OneArgs, output: Output) -> Result<ExitCode> {
+    host::run(async move {
+        let installed = Home::look_at(args.home.path()?, &args.id).await?;
+        if output.json {
+            return output.value(&installed).map(|()| ExitCode::SUCCESS);
+        }
+        output.text(&harmless(&text(&installed))).map(|()| ExitCode::SUCCESS)
+    })
+}
+
+fn text(installed: &Installed) -> String {
+    let (current, about) = (&installed.current, &installed.current.manifest.extension);
+    let nothing = Permissions::default();
+    let listed = |list: Vec<String>| if list.is_empty() { "nothing".to_owned() } else { list.join(", ") };
+    let mut lines = vec![
+        format!("{} {} ({})", installed.id, current.version, state(installed)),
+        format!("  {}", about.description),
+        format!("  runs on      {}", current.manifest.runtime.kind),
+        format!("  asks for     {}", listed(current.manifest.permissions.beyond(&nothing))),
+        format!("  is granted   {}", listed(installed.grant.beyond(&nothing))),
+    ];
+    lines.extend(version("installed", current));
+    if let Some(previous) = &installed.previous {
+        lines.extend(version("before it", previous));
+    }
+    lines.retain(|line| !line.trim().is_empty());
+    lines.join("\n")
+}
+
+fn version(what: &str, version: &InstalledVersion) -> Vec<String> {
+    let signer = version.signer.as_deref().map_or("nobody".to_owned(), |key| format!("the owner of {key}"));
+    vec![
+        format!("  {what:<12} {}, {}", version.version, HumanBytes(version.size)),
+        format!("    sha256     {}", version.digest),
+        format!("    signed by  {signer}"),
+        format!("    at         {}", time(version.installed_at)),
+        format!("    in         {}", version.folder.display()),
+    ]
+}
+
+/// The audit trail as lines.
+pub(super) fn trail(entries: &[Entry]) -> String {
+    let row = |entry: &Entry| {
+        let at = SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(entry.at.unsigned_abs());
+        let detail = if entry.detail.is_null() { String::new() } else { entry.detail.to_string() };
+        let cells = [
+            entry.number.to_string(),
+            time(at),
+            entry.actor.clone(),
+            entry.action.clone(),
+            entry.extension.clone(),
+            detail,
+        ];
+        cells.map(|cell| harmless(&cell)).to_vec()
+    };
+    table(
+        &["number", "at", "by", "action", "extension", "detail"],
+        &["number"],
+        entries.iter().map(row).collect(),
+    )
+}
+
+/// In UTC, to the second.
+fn time(at: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(at).to_string()
+}

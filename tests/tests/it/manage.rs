@@ -1,0 +1,171 @@
+//! What operators do to what is installed, by command.
+
+use std::fs;
+use std::process::Stdio;
+
+use quadriga_tests::{copy, example};
+use serde_json::{Value as Json, json};
+
+use crate::cli::command;
+
+/// A home, and packages.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn run(&self, args: &[&str]) -> (Option<i32>, String, String) {
+        let mut command = command();
+        let output = command.current_dir(self.0.path()).env("QUADRIGA_HOME", self.0.path().join("home"));
+        let output = output.args(args).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    }
+
+    /// Runs a command that has to do well, and returns its JSON.
+    fn json(&self, args: &[&str]) -> Json {
+        let (code, stdout, stderr) = self.run(&[args, &["--json"]].concat());
+        assert_eq!(code, Some(0), "{args:?}: {stdout}{stderr}");
+        serde_json::from_str(&stdout).unwrap()
+    }
+
+    /// Runs a command that has to fail, and returns the code of its error.
+    fn fails(&self, args: &[&str]) -> String {
+        let (code, stdout, _) = self.run(&[args, &["--json"]].concat());
+        assert_eq!(code, Some(1), "{args:?}: {stdout}");
+        let json: Json = serde_json::from_str(&stdout).unwrap();
+        json["error"]["code"].as_str().unwrap().to_owned()
+    }
+
+    /// Packs an example, with another version in its manifest.
+    fn package(&self, language: &str, version: &str) -> String {
+        let folder = self.0.path().join(format!("{language}-{version}"));
+        copy(&example("hello", language), &folder).unwrap();
+        let manifest = folder.join("quadriga.toml");
+        let text = fs::read_to_string(&manifest).unwrap();
+        let text = text.replace("version = \"0.1.0\"", &format!("version = \"{version}\""));
+        fs::write(&manifest, text).unwrap();
+        let built = self.json(&["pack", folder.to_str().unwrap()]);
+        built["package"].as_str().unwrap().to_owned()
+    }
+}
+
+#[test]
+fn every_language_is_installed_updated_rolled_back_and_taken_away() {
+    for language in ["js", "python", "wasm", "native"] {
+        eprintln!("{language}");
+        let place = Place::new();
+        let id = format!("hello.{language}");
+        let [one, two] = ["0.1.0", "0.2.0"].map(|version| place.package(language, version));
+        assert_eq!(place.json(&["list"]), json!([]));
+        let installed = place.json(&["install", &one, "--grant", "requested"]);
+        assert_eq!((&installed["id"], &installed["state"]), (&json!(id), &json!("disabled")));
+        let call = ["call", &id, "greet", "\"Ada\""];
+        assert_eq!(place.fails(&call), "failed", "it is disabled");
+        assert_eq!(place.fails(&["install", &two]), "already_installed");
+        place.json(&["enable", &id]);
+        let greets = |place: &Place| {
+            let greeting = place.json(&call)["result"].as_str().unwrap().to_owned();
+            assert!(greeting.starts_with("Hello, Ada"), "{greeting}");
+        };
+        greets(&place);
+        let updated = place.json(&["update", &two]);
+        assert_eq!((&updated["from"], &updated["wider"]), (&json!("0.1.0"), &json!([])));
+        greets(&place);
+        let shown = place.json(&["show", &id]);
+        assert_eq!(shown["current"]["version"], "0.2.0");
+        assert_eq!(shown["previous"]["version"], "0.1.0");
+        assert_eq!(place.json(&["rollback", &id])["current"]["version"], "0.1.0");
+        greets(&place);
+        assert_eq!(place.fails(&["update", &one]), "already_installed");
+        let listed = place.json(&["list", "--enabled", "--publisher", "hello", "hello"]);
+        assert_eq!(listed.as_array().unwrap().len(), 1);
+        for other in [["--disabled"].as_slice(), &["--runtime", "none"], &["--tag", "x"], &["nothing"]] {
+            assert_eq!(place.json(&[&["list"], other].concat()), json!([]), "{other:?}");
+        }
+        place.json(&["disable", &id]);
+        assert_eq!(place.json(&["uninstall", &id])["uninstalled"], json!(id));
+        for gone in [["show", &id], ["enable", &id], ["uninstall", &id], ["rollback", &id]] {
+            assert_eq!(place.fails(&gone), "not_installed", "{gone:?}");
+        }
+        let audited = place.json(&["audit", "--verify"]);
+        assert_eq!(audited["entries"], 6);
+        let head = audited["head"].as_str().unwrap();
+        place.json(&["audit", "--verify", "--head", head]);
+        assert_eq!(place.fails(&["audit", "--verify", "--head", "00ff"]), "store_failed");
+        let trail = place.json(&["audit"]);
+        let done = trail.as_array().unwrap().iter().map(|entry| entry["action"].as_str().unwrap());
+        let done: Vec<&str> = done.collect();
+        assert_eq!(done, ["install", "enable", "update", "rollback", "disable", "uninstall"]);
+        assert_eq!(fs::read_dir(place.0.path().join("home/packages")).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn who_signed_it_is_verified_and_kept() {
+    let place = Place::new();
+    let package = place.package("js", "0.1.0");
+    for name in ["ours", "theirs"] {
+        place.json(&["keygen", name, "--no-password"]);
+    }
+    place.json(&["sign", &package, "--key", "ours.key"]);
+    assert_eq!(place.run(&["install", &package]).0, Some(1), "no key was named");
+    assert_eq!(place.run(&["install", &package, "--key", "theirs.pub"]).0, Some(1));
+    assert_eq!(place.json(&["list"]), json!([]));
+    let installed = place.json(&["install", &package, "--key", "ours.pub"]);
+    assert!(installed["current"]["signer"].is_string(), "{installed}");
+}
+
+#[test]
+fn two_at_once_do_not_harm_a_home() {
+    let place = Place::new();
+    let packages = ["js", "python"].map(|language| place.package(language, "0.1.0"));
+    // Many at once: each does its work or is told who was quicker.
+    let run = |package: &String| {
+        let mut command = command();
+        let home = place.0.path().join("home");
+        command.current_dir(place.0.path()).args(["install", package, "--json"]).env("QUADRIGA_HOME", home);
+        command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
+    };
+    let children: Vec<_> = (0..6).map(|n| run(&packages[n % 2])).collect();
+    let mut done = 0;
+    for child in children {
+        let output = child.wait_with_output().unwrap();
+        let said: Json = serde_json::from_slice(&output.stdout).unwrap();
+        match said["error"]["code"].as_str() {
+            None => done += 1,
+            Some(code) => assert!(["home_in_use", "already_installed"].contains(&code), "{said}"),
+        }
+    }
+    assert_eq!(place.json(&["list"]).as_array().unwrap().len(), done);
+    assert!((1..=2).contains(&done));
+    assert_eq!(place.json(&["audit", "--verify"])["entries"], done);
+    for package in &packages {
+        place.run(&["install", package]);
+    }
+    assert_eq!(place.json(&["list"]).as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn people_read_what_was_done() {
+    let place = Place::new();
+    let package = place.package("js", "0.1.0");
+    let says = |args: &[&str], parts: &[&str]| {
+        let (code, stdout, stderr) = place.run(args);
+        assert_eq!(code, Some(0), "{args:?}: {stderr}");
+        let said = stdout + &stderr;
+        assert!(parts.iter().all(|part| said.contains(part)), "{args:?}: {said}");
+    };
+    says(&["list"], &["nothing that fits is installed"]);
+    says(&["install", &package, "--enable"], &["hello.js 0.1.0 is installed and enabled"]);
+    says(&["list"], &["extension", "hello.js", "0.1.0", "enabled", "javascript"]);
+    says(&["show", "hello.js"], &["hello.js 0.1.0 (enabled)", "asks for", "sha256", "signed by  nobody"]);
+    says(&["audit"], &["install", "enable", "hello.js"]);
+    says(&["audit", "--verify"], &["2 entries, all as they were written"]);
+    says(&["disable", "hello.js"], &["hello.js is disabled"]);
+    let (code, _, stderr) = place.run(&["show", "hello.jss"]);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("did you mean \"hello.js\"?"), "{stderr}");
+}
