@@ -41,7 +41,7 @@ impl Home {
             return Err(Error::new(ErrorCode::MissingDependency, message).with_hint(hint));
         }
         let enabled = Installed { state: InstalledState::Enabled, ..installed };
-        self.change(&[enabled.clone()], actor, "enable", |_| Json::Null).await?;
+        self.change(std::slice::from_ref(&enabled), actor, "enable", |_| Json::Null).await?;
         Ok(enabled)
     }
 
@@ -83,7 +83,7 @@ impl Home {
         let grant = before.grant.intersect(&previous.manifest.permissions);
         let after = Installed { grant, current: previous, previous: Some(before.current), ..before };
         let detail = |it: &Installed| json!({ "version": it.current.version, "grant": it.grant });
-        self.change(&[after.clone()], actor, "rollback", detail).await?;
+        self.change(std::slice::from_ref(&after), actor, "rollback", detail).await?;
         Ok(after)
     }
 
@@ -120,7 +120,7 @@ impl Home {
         requested(&before.id, more, &before.current.manifest)?;
         let after = Installed { grant: before.grant.union(more), ..before };
         let detail = |it: &Installed| json!({ "granted": more, "grant": it.grant });
-        self.change(&[after.clone()], actor, "grant", detail).await?;
+        self.change(std::slice::from_ref(&after), actor, "grant", detail).await?;
         Ok(after)
     }
 
@@ -137,7 +137,7 @@ impl Home {
         })?;
         let after = Installed { grant, ..before };
         let detail = |it: &Installed| json!({ "revoked": gone, "grant": it.grant });
-        self.change(&[after.clone()], actor, "revoke", detail).await?;
+        self.change(std::slice::from_ref(&after), actor, "revoke", detail).await?;
         Ok(after)
     }
 
