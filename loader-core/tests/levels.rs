@@ -96,9 +96,9 @@ async fn what_none_can_keep_to_says_what_each_can() {
         ),
         (
             "isolation = 'in-process'",
-            "[permissions]\nemit = ['a']",
+            "[permissions]\nfs = [{ path = '/srv', mode = 'ro' }]",
             ErrorCode::Unsupported,
-            "does not offer the permission emit",
+            "does not offer the permission fs",
         ),
     ];
     let host = host(Isolation::None);

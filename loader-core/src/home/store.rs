@@ -58,10 +58,14 @@ pub(super) async fn open(path: &Path) -> Result<SqlitePool, Error> {
         .foreign_keys(true)
         .busy_timeout(PATIENCE);
     let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.map_err(failed)?;
+    let up_to_date = |done: &i64| usize::try_from(*done) == Ok(STEPS.len());
+    if up_to_date(&steps(&mut *pool.acquire().await.map_err(failed)?).await?) {
+        return Ok(pool);
+    }
     let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
-    let done: i64 =
-        sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut *transaction).await.map_err(failed)?;
-    let Some(missing) = usize::try_from(done).ok().and_then(|done| STEPS.get(done..)) else {
+    // Somebody may have been quicker.
+    let done = usize::try_from(steps(&mut transaction).await?).ok();
+    let Some(missing) = done.and_then(|done| STEPS.get(done..)) else {
         let message = format!("{} was written by a newer version of this program", path.display());
         return Err(Error::new(ErrorCode::StoreFailed, message).with_hint("update this program"));
     };
@@ -72,6 +76,11 @@ pub(super) async fn open(path: &Path) -> Result<SqlitePool, Error> {
     sqlx::raw_sql(sqlx::AssertSqlSafe(version)).execute(&mut *transaction).await.map_err(failed)?;
     transaction.commit().await.map_err(failed)?;
     Ok(pool)
+}
+
+/// How many steps were made.
+async fn steps(connection: &mut SqliteConnection) -> Result<i64, Error> {
+    sqlx::query_scalar("PRAGMA user_version").fetch_one(connection).await.map_err(failed)
 }
 
 pub(super) fn failed(error: sqlx::Error) -> Error {

@@ -1,8 +1,11 @@
 //! The README's code is the code of examples that are compiled and run.
 
 use std::fs;
+use std::process::Command;
 
-use quadriga_tests::{example, repository};
+use quadriga_tests::{copy, example, repository};
+
+use crate::cli::command;
 
 /// The host example, as it stands.
 mod host_example {
@@ -27,7 +30,7 @@ fn blocks_are_the_files_they_name() {
         assert_eq!(block.trim(), source.trim(), "{file} in README.md is out of date");
         blocks += 1;
     }
-    assert_eq!(blocks, 5, "the host example, three extensions and a manifest");
+    assert_eq!(blocks, 6, "the host example, three extensions, a manifest and the commands of operators");
 }
 
 #[tokio::test]
@@ -36,4 +39,22 @@ async fn the_host_example_greets_in_four_languages() {
     let greetings = host_example::run(&folder).await.unwrap();
     assert_eq!(greetings.len(), 4);
     assert!(greetings.iter().all(|greeting| greeting.starts_with("Hello, Ada")), "{greetings:?}");
+}
+
+/// With a home of its own, and the command on the path.
+#[test]
+fn the_commands_of_operators_run() {
+    let folder = tempfile::tempdir().unwrap();
+    copy(&example("hello", "js"), &folder.path().join("hello")).unwrap();
+    let quadriga = std::path::PathBuf::from(command().get_program());
+    let path = format!("{}:{}", quadriga.parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let script = repository().join("examples/manage.sh");
+    let mut shell = Command::new("sh");
+    shell.arg("-e").arg(script).current_dir(folder.path()).env("PATH", path);
+    let output = shell.env("QUADRIGA_HOME", folder.path().join("home")).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    for part in ["hello.js 0.1.0 is installed", "Hello, Ada", "4 entries, all as they were written"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
 }
