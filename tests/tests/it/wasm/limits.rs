@@ -78,9 +78,6 @@ async fn nothing_is_there_that_was_not_granted() {
     let file = like("wasi", "test.files", "[permissions]\nfs = [{ path = 'quadriga.toml', mode = 'ro' }]");
     let error = host.load(file.path(), granted()).await.unwrap_err();
     assert_error("a file", &error, ErrorCode::Unsupported, &["quadriga.toml", "folder"]);
-    let programs = like("wasi", "test.files", "[permissions]\nsubprocess = ['ls']");
-    let error = host.load(programs.path(), granted()).await.unwrap_err();
-    assert_error("programs", &error, ErrorCode::Unsupported, &["subprocess"]);
 }
 
 /// What was granted is taken back from instances that have it: from the next operation on.
