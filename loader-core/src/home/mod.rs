@@ -136,6 +136,12 @@ impl Home {
         find(Self::look(path).await?, id)
     }
 
+    /// Waits until the database is closed, and then lets others work with the home. Dropped, it does the
+    /// same a little later, and in the other order.
+    pub async fn close(self) {
+        self.store.close().await;
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path

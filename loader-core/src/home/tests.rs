@@ -368,6 +368,7 @@ async fn whole(home: &Path, before: &[String], after: &[String], operation: &str
     assert!(done || now == before, "{operation}: {now:?}");
     let last = home.audit().await.unwrap().pop().unwrap();
     assert_eq!(last.action == operation && audited.entries > BASE, done, "{operation}: {last:?}");
+    home.close().await;
     done
 }
 
@@ -403,9 +404,11 @@ async fn slow_whatever_kills_it_an_operation_is_wholly_done_or_wholly_not() {
         home.disable("a.e", Dependents::Refuse, ME).await.unwrap();
         home.grant("a.e", &kv, ME).await.unwrap();
         assert_eq!(home.audit().await.unwrap().len(), BASE);
-        home.store.close().await;
+        home.close().await;
     }
-    let before = state(&Home::open(&base).await.unwrap()).await;
+    let home = Home::open(&base).await.unwrap();
+    let before = state(&home).await;
+    home.close().await;
     let mut runs = 0;
     for operation in OPERATIONS {
         let fresh = |n: u32| {
@@ -415,7 +418,9 @@ async fn slow_whatever_kills_it_an_operation_is_wholly_done_or_wholly_not() {
         };
         let home = fresh(0);
         assert!(!killed(operation, &home, &packages, Ok(0)));
-        let after = state(&Home::open(&home).await.unwrap()).await;
+        let opened = Home::open(&home).await.unwrap();
+        let after = state(&opened).await;
+        opened.close().await;
         assert_ne!(after, before, "{operation}");
         let mut outcomes = [0, 0];
         let mut place = 0;
@@ -434,6 +439,7 @@ async fn slow_whatever_kills_it_an_operation_is_wholly_done_or_wholly_not() {
                 let home = Home::open(&home).await.unwrap();
                 operate(&home, &packages, operation).await.unwrap();
                 assert_eq!(state(&home).await, after, "{operation}");
+                home.close().await;
             }
             fs::remove_dir_all(&home).unwrap();
         }
@@ -450,11 +456,12 @@ async fn slow_whatever_kills_it_an_operation_is_wholly_done_or_wholly_not() {
         nothing_else(&opened).await;
         opened.verify_audit(None).await.unwrap();
         let now = state(&opened).await;
-        drop(opened);
+        opened.close().await;
         if now != before {
             let other = folder.path().join(format!("{operation}-0"));
-            let after = state(&Home::open(&other).await.unwrap()).await;
-            assert_eq!(now, after, "{operation}");
+            let other = Home::open(&other).await.unwrap();
+            assert_eq!(now, state(&other).await, "{operation}");
+            other.close().await;
         }
         outcomes[usize::from(now != before)] += 1;
         fs::remove_dir_all(&home).unwrap();
