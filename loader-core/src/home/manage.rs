@@ -73,7 +73,7 @@ impl Home {
     /// Goes back to the version before; a second time, to the one after it again.
     ///
     /// # Errors
-    /// `not_installed`, or `missing_dependency`, if there is none before.
+    /// `not_installed`, also if there is none before.
     pub async fn rollback(&self, id: &str, actor: &str) -> Result<Installed, Error> {
         let before = self.show(id).await?;
         let Some(previous) = before.previous else {
