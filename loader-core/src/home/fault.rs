@@ -1,7 +1,11 @@
-//! Places at which a test kills the process.
+//! Places at which a test kills the process, and what it need not wait for.
 
 #[cfg(test)]
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+
+/// Whether files are on the disk before a row names them. This crate's own tests do not wait for that: a
+/// killed process loses nothing that it had written.
+pub(crate) const SYNC: bool = cfg!(not(test));
 
 /// How many places are still passed; 0 for all of them.
 #[cfg(test)]

@@ -239,5 +239,8 @@ fn sync(folder: &Path) -> Result<(), Error> {
 }
 
 fn sync_one(path: &Path) -> Result<(), Error> {
+    if !fault::SYNC {
+        return Ok(());
+    }
     File::open(path).and_then(|file| file.sync_all()).map_err(failed(path))
 }

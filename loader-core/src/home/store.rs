@@ -9,7 +9,7 @@ use sqlx::sqlite::{
 };
 use sqlx::{Row as _, SqliteConnection, SqlitePool};
 
-use super::{Installed, InstalledState, InstalledVersion};
+use super::{Installed, InstalledState, InstalledVersion, fault};
 
 /// What the database is brought to, step by step. A step that was released never changes.
 const STEPS: &[&str] = &["
@@ -54,7 +54,7 @@ pub(super) async fn open(path: &Path) -> Result<SqlitePool, Error> {
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
         // What is said to be done is on the disk.
-        .synchronous(SqliteSynchronous::Full)
+        .synchronous(if fault::SYNC { SqliteSynchronous::Full } else { SqliteSynchronous::Off })
         .foreign_keys(true)
         .busy_timeout(PATIENCE);
     let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.map_err(failed)?;
