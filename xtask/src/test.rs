@@ -77,6 +77,11 @@ fn nextest(repo: &Repo, setup: &Setup, options: &Options) -> Command {
     };
     let mut nextest = setup.tool(Tool::Nextest);
     nextest.args(["run", "--profile", profile]);
+    if std::env::var_os("NEXTEST_TEST_THREADS").is_none() {
+        // Many tests wait for a deadline or a process rather than compute.
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        nextest.env("NEXTEST_TEST_THREADS", (cores + cores.div_ceil(2)).to_string());
+    }
     with_guests(repo, select(repo, setup, &mut nextest));
     nextest
 }

@@ -71,7 +71,7 @@ fn signal(pid: u32, name: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_paused_worker_gets_no_processor_time_and_goes_on_where_it_was() {
+async fn slow_a_paused_worker_gets_no_processor_time_and_goes_on_where_it_was() {
     for isolation in [Isolation::Process, Isolation::Container] {
         let host = host();
         let spin = package(
@@ -148,7 +148,7 @@ async fn the_timers_of_a_paused_isolate_do_not_fire() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sign_of_life_comes_or_does_not() {
+async fn slow_a_sign_of_life_comes_or_does_not() {
     for language in ["js", "python", "wasm", "native"] {
         let host = host();
         host.load(guest("relay", language), at(Isolation::Process)).await.unwrap();

@@ -53,7 +53,7 @@ impl Place {
 }
 
 #[test]
-fn every_language_is_installed_updated_rolled_back_and_taken_away() {
+fn slow_every_language_is_installed_updated_rolled_back_and_taken_away() {
     for language in ["js", "python", "wasm", "native"] {
         eprintln!("{language}");
         let place = Place::new();

@@ -103,7 +103,7 @@ async fn bad_libraries_are_refused() {
 }
 
 #[tokio::test]
-async fn a_load_that_hangs_is_given_up() {
+async fn slow_a_load_that_hangs_is_given_up() {
     let host = loaded().await;
     let good = fs::read(library(&guest("bad", "native"))).unwrap();
     let package = package("bad.library", &patched(good, b"constructor: go!", 13, b"no"));

@@ -80,7 +80,7 @@ fn greeting(dir: &Path) -> String {
 
 /// The example in each language, signed, and used from where its package was unpacked.
 #[test]
-fn the_examples_work_from_their_packages() {
+fn slow_the_examples_work_from_their_packages() {
     let place = Place::new();
     place.json(&["keygen", "acme", "--no-password"]);
     for language in ["js", "python", "wasm", "native"] {
@@ -104,7 +104,7 @@ fn the_examples_work_from_their_packages() {
 
 /// Those with dependencies, which need all of what they bring along.
 #[test]
-fn what_is_vendored_is_packed() {
+fn slow_what_is_vendored_is_packed() {
     let place = Place::new();
     for (name, component) in
         [("highlight", Some("pkg:pypi/pygments@")), ("render", None), ("sanitize", None), ("assets", None)]

@@ -103,7 +103,7 @@ fn programs(names: &[&str]) -> Permissions {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn programs_run_for_every_language() {
+async fn slow_programs_run_for_every_language() {
     for (language, isolation) in PLACES {
         eprintln!("{language} at {isolation}");
         let guest = Guest::load(language, isolation, "[permissions]\nsubprocess = ['sh', 'cat']").await;
@@ -313,7 +313,7 @@ async fn a_program_reaches_nothing_that_was_not_granted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn limits_hold_for_programs_too() {
+async fn slow_limits_hold_for_programs_too() {
     for isolation in [Isolation::InProcess, Isolation::Process] {
         eprintln!("at {isolation}");
         let limits =

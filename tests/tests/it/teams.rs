@@ -284,7 +284,7 @@ except FileExistsError:
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn workers_are_replaced_after_so_many_calls_and_none_is_lost() {
+async fn slow_workers_are_replaced_after_so_many_calls_and_none_is_lost() {
     for workers_of_it in [1, 2] {
         let host = host();
         let recycle = Some(Recycle { calls: Some(20), memory: None });

@@ -233,7 +233,7 @@ pub(crate) fn workers(host: u32) -> Vec<u32> {
 }
 
 #[test]
-fn the_end_of_the_host_ends_its_workers() {
+fn slow_the_end_of_the_host_ends_its_workers() {
     for (language, isolation) in [
         ("js", "process"),
         ("python", "process"),

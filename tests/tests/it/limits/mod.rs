@@ -244,7 +244,7 @@ suites! {
 
 /// Who waits uses no processor time, however long that is.
 #[tokio::test(flavor = "multi_thread")]
-async fn waiting_is_not_charged() {
+async fn slow_waiting_is_not_charged() {
     for (language, isolation) in [
         ("js", Isolation::InProcess),
         ("python", Isolation::None),

@@ -7,7 +7,7 @@ use quadriga::abi::{ErrorCode, Value};
 use super::{RELAY, call, load, package, relay, still_answers, text, with};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bad_packages_are_refused() {
+async fn slow_bad_packages_are_refused() {
     use ErrorCode::{DeadlineExceeded, EntryInvalid, LoadFailed};
     let host = relay().await;
     let check = async |files: &[(&str, &str)], code: ErrorCode, words: &[&str]| {

@@ -25,7 +25,7 @@ async fn check(case: &str, entry: &[u8], code: ErrorCode, words: &[&str]) {
 }
 
 #[tokio::test]
-async fn bad_entries() {
+async fn slow_bad_entries() {
     use ErrorCode::{
         DeadlineExceeded, EntryInvalid, ExtensionPanicked, IncompatibleVersion, ProtocolViolation,
     };
