@@ -60,7 +60,7 @@ pub(crate) fn ensure(repo: &Repo, tool: Tool) -> Result<()> {
         .arg(dir(repo))
         .env("CARGO_TARGET_DIR", dir(repo).join("build"))
         .envs([
-            ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1"),
+            ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0"),
             ("CARGO_PROFILE_RELEASE_LTO", "off"),
             ("CARGO_PROFILE_RELEASE_DEBUG", "0"),
             ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "64"),
