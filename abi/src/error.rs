@@ -24,6 +24,8 @@ pub enum ErrorCode {
     CpuLimit,
     /// The call or load took longer than it was given.
     DeadlineExceeded,
+    /// Extensions need each other in a circle.
+    DependencyCycle,
     /// The manifest's entry is missing or cannot be read as what it should be.
     EntryInvalid,
     /// The extension's own code failed: an exception, or an `Err`.
@@ -103,6 +105,7 @@ impl ErrorCode {
             Self::ConsentRequired => "consent_required",
             Self::CpuLimit => "cpu_limit",
             Self::DeadlineExceeded => "deadline_exceeded",
+            Self::DependencyCycle => "dependency_cycle",
             Self::EntryInvalid => "entry_invalid",
             Self::ExtensionError => "extension_error",
             Self::ExtensionCrashed => "extension_crashed",

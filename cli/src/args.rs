@@ -50,7 +50,7 @@ pub(crate) enum Command {
     Install(InstallArgs),
     Update(UpdateArgs),
     /// Go back to the version of an extension before the last update; once more goes forth again
-    Rollback(OneArgs),
+    Rollback(GoingArgs),
     /// Have hosts load an installed extension
     Enable(OneArgs),
     /// Have hosts leave an installed extension alone

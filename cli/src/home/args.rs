@@ -61,6 +61,9 @@ pub(crate) struct UpdateArgs {
     pub(crate) consent: bool,
 
     #[command(flatten)]
+    pub(crate) dependents: DependentsArgs,
+
+    #[command(flatten)]
     pub(crate) home: HomeArgs,
 }
 
@@ -81,7 +84,14 @@ pub(crate) struct GoingArgs {
     #[command(flatten)]
     pub(crate) one: OneArgs,
 
-    /// Disable those that need it too
+    #[command(flatten)]
+    pub(crate) dependents: DependentsArgs,
+}
+
+/// What becomes of those that need it.
+#[derive(Debug, Args)]
+pub(crate) struct DependentsArgs {
+    /// Disable those that need what goes, too
     #[arg(long)]
     pub(crate) with_dependents: bool,
 }

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
-use quadriga::abi::ExtensionId;
 use quadriga::abi::permission::Permissions;
-use quadriga::home::{Dependents, Home, InstallOptions, Installed, InstalledState};
+use quadriga::abi::{Error, ErrorCode, ExtensionId};
+use quadriga::home::{Dependents, Home, InstallOptions, Installed, InstalledState, Updated};
 use quadriga::package::Package;
 use quadriga::{Dispatcher, Grant, LoadOptions};
 use serde_json::{Map, Value as Json, json};
@@ -19,7 +19,9 @@ use crate::failure::Advice;
 use crate::host;
 use crate::output::{Output, harmless};
 use crate::package::checked_package;
-use args::{AuditArgs, GoingArgs, HomeArgs, InstallArgs, OneArgs, PermissionArgs, UpdateArgs};
+use args::{
+    AuditArgs, DependentsArgs, GoingArgs, HomeArgs, InstallArgs, OneArgs, PermissionArgs, UpdateArgs,
+};
 pub(crate) use show::{list, show};
 
 impl HomeArgs {
@@ -36,6 +38,20 @@ impl HomeArgs {
 
     async fn open(&self) -> Result<Home> {
         Ok(Home::open(self.path()?).await?)
+    }
+}
+
+impl DependentsArgs {
+    fn choice(&self) -> Dependents {
+        if self.with_dependents { Dependents::Disable } else { Dependents::Refuse }
+    }
+
+    /// Says of an error what this choice would change.
+    fn advise(error: Error) -> Error {
+        match error.code {
+            ErrorCode::Needed => error.with_hint("--with-dependents disables them too"),
+            _ => error,
+        }
     }
 }
 
@@ -120,25 +136,31 @@ pub(crate) fn update(args: UpdateArgs, output: Output) -> Result<ExitCode> {
         let home = args.home.open().await?;
         let options =
             InstallOptions { actor: actor(), signed, consent: args.consent, ..InstallOptions::default() };
-        let updated = home.update(package, options).await?;
-        let (id, now) = (&updated.installed.id, &updated.installed.current.version);
-        let mut text = format!("{id} is {now} now; before it was {}", updated.from);
-        if !updated.wider.is_empty() {
-            text += &format!("\nit asks for more, and is not granted that: {}", updated.wider.join(", "));
-        }
-        if output.json {
-            return output.value(&updated).map(|()| ExitCode::SUCCESS);
-        }
-        output.text(&harmless(&text)).map(|()| ExitCode::SUCCESS)
+        let options = InstallOptions { dependents: args.dependents.choice(), ..options };
+        updated(output, &home.update(package, options).await.map_err(DependentsArgs::advise)?)
     })
 }
 
 /// Goes back to the version before.
-pub(crate) fn rollback(args: OneArgs, output: Output) -> Result<ExitCode> {
+pub(crate) fn rollback(args: GoingArgs, output: Output) -> Result<ExitCode> {
     host::run(async move {
-        let installed = args.home.open().await?.rollback(&args.id, &actor()).await?;
-        said(output, &installed, &format!("{} is {} again", installed.id, installed.current.version))
+        let (home, dependents) = (args.one.home.open().await?, args.dependents.choice());
+        let back = home.rollback(&args.one.id, dependents, &actor()).await;
+        updated(output, &back.map_err(DependentsArgs::advise)?)
     })
+}
+
+fn updated(output: Output, updated: &Updated) -> Result<ExitCode> {
+    if output.json {
+        return output.value(&updated).map(|()| ExitCode::SUCCESS);
+    }
+    let (id, now) = (&updated.installed.id, &updated.installed.current.version);
+    let mut lines: Vec<String> = updated.disabled.iter().map(|it| format!("{} is disabled", it.id)).collect();
+    lines.push(format!("{id} is {now} now; before it was {}", updated.from));
+    if !updated.wider.is_empty() {
+        lines.push(format!("it asks for more, and is not granted that: {}", updated.wider.join(", ")));
+    }
+    output.text(&harmless(&lines.join("\n"))).map(|()| ExitCode::SUCCESS)
 }
 
 /// Enables an extension.
@@ -161,16 +183,13 @@ pub(crate) fn uninstall(args: GoingArgs, output: Output) -> Result<ExitCode> {
 
 fn going(args: GoingArgs, what: &'static str, output: Output) -> Result<ExitCode> {
     host::run(async move {
-        let dependents = if args.with_dependents { Dependents::Disable } else { Dependents::Refuse };
+        let dependents = args.dependents.choice();
         let (home, id) = (args.one.home.open().await?, args.one.id);
         let disabled = match what {
             "disabled" => home.disable(&id, dependents, &actor()).await,
             _ => home.uninstall(&id, dependents, &actor()).await,
         };
-        let disabled = disabled.map_err(|error| match error.code {
-            quadriga::abi::ErrorCode::Needed => error.with_hint("--with-dependents disables them too"),
-            _ => error,
-        })?;
+        let disabled = disabled.map_err(DependentsArgs::advise)?;
         let disabled: Vec<_> = disabled.into_iter().map(|it| it.id.to_string()).collect();
         if output.json {
             return output.value(&json!({ what: id, "disabled": disabled })).map(|()| ExitCode::SUCCESS);

@@ -14,6 +14,7 @@
 
 mod audit;
 mod fault;
+mod graph;
 mod manage;
 mod packages;
 mod store;
@@ -24,6 +25,7 @@ use std::collections::HashSet;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 pub use audit::{Audited, Entry};
@@ -34,6 +36,7 @@ use quadriga_abi::permission::Permissions;
 use quadriga_abi::{Error, ErrorCode, ExtensionId};
 use serde::Serialize;
 use sqlx::{Sqlite, SqlitePool, Transaction};
+use tokio::sync::Mutex;
 
 /// Installed extensions, on disk. One process at a time works with them: it holds the lock as long as
 /// this lives.
@@ -42,6 +45,8 @@ use sqlx::{Sqlite, SqlitePool, Transaction};
 pub struct Home {
     path: PathBuf,
     store: SqlitePool,
+    /// Held by who puts files into the home or takes some away.
+    files: Arc<Mutex<()>>,
     /// Released when it is closed.
     _lock: File,
 }
@@ -106,7 +111,7 @@ impl Home {
         let path = path.canonicalize().map_err(failed(&path))?;
         let lock = lock(&path)?;
         let store = store::open(&path.join("store.sqlite")).await?;
-        let home = Self { path, store, _lock: lock };
+        let home = Self { path, store, files: Arc::default(), _lock: lock };
         home.clear().await?;
         Ok(home)
     }
@@ -133,7 +138,7 @@ impl Home {
     /// # Errors
     /// As for [`Home::show`].
     pub async fn look_at(path: impl AsRef<Path>, id: &str) -> Result<Installed, Error> {
-        find(Self::look(path).await?, id)
+        find(&Self::look(path).await?, id)
     }
 
     /// Waits until the database is closed, and then lets others work with the home. Dropped, it does the
@@ -160,16 +165,19 @@ impl Home {
     /// # Errors
     /// `not_installed`, with what it may have been meant to be, or `store_failed`.
     pub async fn show(&self, id: &str) -> Result<Installed, Error> {
-        find(self.list().await?, id)
+        find(&self.list().await?, id)
     }
 
     async fn connection(&self) -> Result<sqlx::pool::PoolConnection<Sqlite>, Error> {
         self.store.acquire().await.map_err(store::failed)
     }
 
-    /// Begins what is done as a whole or, unless it is committed, not at all.
-    async fn begin(&self) -> Result<Transaction<'_, Sqlite>, Error> {
-        self.store.begin_with("BEGIN IMMEDIATE").await.map_err(store::failed)
+    /// Begins what is done as a whole or, unless it is committed, not at all. Gives what is installed, which
+    /// stays so until then: nobody else writes, and in this process nobody reads.
+    async fn begin(&self) -> Result<(Transaction<'_, Sqlite>, Vec<Installed>), Error> {
+        let mut transaction = self.store.begin_with("BEGIN IMMEDIATE").await.map_err(store::failed)?;
+        let all = store::list(&mut transaction, &self.path).await?;
+        Ok((transaction, all))
     }
 
     /// Removes files that no row names.
@@ -211,10 +219,9 @@ async fn commit(transaction: Transaction<'_, Sqlite>) -> Result<(), Error> {
 }
 
 /// Finds one among all, or says what is nearest.
-fn find(list: Vec<Installed>, id: &str) -> Result<Installed, Error> {
-    let ids: Vec<String> = list.iter().map(|it| it.id.to_string()).collect();
-    list.into_iter().find(|it| it.id.as_str() == id).ok_or_else(|| {
-        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+fn find(list: &[Installed], id: &str) -> Result<Installed, Error> {
+    list.iter().find(|it| it.id.as_str() == id).cloned().ok_or_else(|| {
+        let ids: Vec<&str> = list.iter().map(|it| it.id.as_str()).collect();
         let error = Error::new(ErrorCode::NotInstalled, format!("no extension {id:?} is installed"));
         error.with_hint(crate::route::suggest(id, &ids, "installed are"))
     })

@@ -77,7 +77,7 @@ fn slow_every_language_is_installed_updated_rolled_back_and_taken_away() {
         let shown = place.json(&["show", &id]);
         assert_eq!(shown["current"]["version"], "0.2.0");
         assert_eq!(shown["previous"]["version"], "0.1.0");
-        assert_eq!(place.json(&["rollback", &id])["current"]["version"], "0.1.0");
+        assert_eq!(place.json(&["rollback", &id])["installed"]["current"]["version"], "0.1.0");
         greets(&place);
         assert_eq!(place.fails(&["update", &one]), "already_installed");
         let listed = place.json(&["list", "--enabled", "--publisher", "hello", "hello"]);

@@ -1,7 +1,5 @@
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use quadriga_abi::permission::Permissions;
 use quadriga_abi::{Error, ErrorCode};
@@ -10,8 +8,8 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// What the process that is killed does, and with which home and packages.
-const CHILD: &str = "QUADRIGA_HOME_TEST";
+mod kill;
+mod needs;
 
 const ME: &str = "the test";
 
@@ -116,8 +114,8 @@ async fn an_extension_comes_is_updated_goes_back_and_goes() {
     assert_eq!(update(&home, &two).await.unwrap_err().code, ErrorCode::AlreadyInstalled);
     // Back, and forth again.
     for version in ["1.0.0", "2.0.0"] {
-        let back = home.rollback("a.b", ME).await.unwrap();
-        assert_eq!(back.current.version.to_string(), version);
+        let back = home.rollback("a.b", Dependents::Refuse, ME).await.unwrap();
+        assert_eq!(back.installed.current.version.to_string(), version);
     }
     // The one before the last is kept, and none before that.
     let updated = update(&home, &three).await.unwrap().installed;
@@ -138,7 +136,7 @@ async fn an_extension_comes_is_updated_goes_back_and_goes() {
     for error in [
         home.show("a.b").await.unwrap_err(),
         home.enable("a.b", ME).await.unwrap_err(),
-        home.rollback("a.b", ME).await.unwrap_err(),
+        home.rollback("a.b", Dependents::Refuse, ME).await.unwrap_err(),
         home.uninstall("a.b", Dependents::Refuse, ME).await.unwrap_err(),
         update(&home, &one).await.unwrap_err(),
     ] {
@@ -207,7 +205,8 @@ async fn nobody_gets_more_than_was_asked_for_and_agreed_to() {
     // What it no longer asks for it no longer has; what it asks for now it does not have yet.
     assert_eq!((updated.wider, updated.installed.grant), (vec!["env \"B\"".to_owned()], env.clone()));
     assert_eq!(home.revoke("a.b", &env, ME).await.unwrap().grant, Permissions::default());
-    assert_eq!(home.rollback("a.b", ME).await.unwrap().grant, Permissions::default());
+    let back = home.rollback("a.b", Dependents::Refuse, ME).await.unwrap();
+    assert_eq!(back.installed.grant, Permissions::default());
 }
 
 #[tokio::test]
@@ -219,12 +218,13 @@ async fn those_that_need_each_other_come_and_go_in_order() {
         install(&home, &package(folder.path(), id, "1.0.0", more)).await.unwrap();
     }
     let error = home.enable("a.b", ME).await.unwrap_err();
-    assert_eq!((error.code, &*error.message), (ErrorCode::MissingDependency, "a.b needs a.a ^1"));
+    let why = "a.b 1.0.0 needs a.a ^1, which is disabled";
+    assert_eq!((error.code, &*error.message), (ErrorCode::MissingDependency, why));
     for id in ["a.a", "a.b", "a.c"] {
         home.enable(id, ME).await.unwrap();
     }
     let error = home.disable("a.a", Dependents::Refuse, ME).await.unwrap_err();
-    assert_eq!((error.code, &*error.message), (ErrorCode::Needed, "a.c, a.b need a.a"));
+    assert_eq!((error.code, &*error.message), (ErrorCode::Needed, "a.c needs a.b ^1, a.b needs a.a ^1"));
     let gone = home.disable("a.b", Dependents::Disable, ME).await.unwrap();
     assert_eq!(gone.iter().map(|it| it.id.as_str()).collect::<Vec<_>>(), ["a.c", "a.b"]);
     home.enable("a.b", ME).await.unwrap();
@@ -293,180 +293,4 @@ async fn the_audit_trail_shows_what_was_changed_in_it() {
         sqlx::raw_sql(undo).execute(&mut *home.connection().await.unwrap()).await.unwrap();
         assert_eq!(home.verify_audit(Some(&whole.head)).await.unwrap(), whole);
     }
-}
-
-/// What is done to a home in which `a.b` 1.0.0 is installed and enabled, and was before 0.9.0, and
-/// `a.c` needs it.
-const OPERATIONS: [&str; 8] =
-    ["install", "update", "rollback", "enable", "disable", "uninstall", "grant", "revoke"];
-
-async fn operate(home: &Home, packages: &Path, operation: &str) -> Result<(), Error> {
-    let kv = permissions(serde_json::json!({ "kv": true }));
-    match operation {
-        "install" => install(home, &packages.join("a.d-1.0.0.qx")).await.map(drop),
-        "update" => update(home, &packages.join("a.b-2.0.0.qx")).await.map(drop),
-        "rollback" => home.rollback("a.b", ME).await.map(drop),
-        "enable" => home.enable("a.e", ME).await.map(drop),
-        "disable" => home.disable("a.b", Dependents::Disable, ME).await.map(drop),
-        "uninstall" => home.uninstall("a.b", Dependents::Disable, ME).await.map(drop),
-        "grant" => home.grant("a.b", &kv, ME).await.map(drop),
-        _ => home.revoke("a.e", &kv, ME).await.map(drop),
-    }
-}
-
-/// The process that is killed: it does one operation, if it was asked to.
-#[tokio::test]
-async fn child() {
-    let Ok(asked) = std::env::var(CHILD) else { return };
-    let [operation, home, packages, count] = asked.split('|').collect::<Vec<_>>()[..] else {
-        panic!("{asked}")
-    };
-    let home = Home::open(home).await.unwrap();
-    fault::die_at(count.parse().unwrap());
-    operate(&home, Path::new(packages), operation).await.unwrap();
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in entries(from).unwrap() {
-        let to = to.join(entry.file_name().unwrap());
-        match entry.is_dir() {
-            true => copy(&entry, &to),
-            false => drop(fs::copy(&entry, &to).unwrap()),
-        }
-    }
-}
-
-/// Has a process do an operation and be killed, at a place by its number or after a time. Says whether
-/// it was killed.
-fn killed(operation: &str, home: &Path, packages: &Path, at: Result<u32, Duration>) -> bool {
-    let asked = format!("{operation}|{}|{}|{}", home.display(), packages.display(), at.unwrap_or(0));
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "home::tests::child", "--nocapture"])
-        .env(CHILD, asked)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    if let Err(after) = at {
-        std::thread::sleep(after);
-        // It may be done by now.
-        let _ = child.kill();
-    }
-    use std::os::unix::process::ExitStatusExt as _;
-    let status = child.wait().unwrap();
-    assert!(status.success() || status.signal() == Some(libc::SIGKILL), "{operation} {at:?}: {status}");
-    !status.success()
-}
-
-/// The home is whole after a kill, and it was done or it was not. Says which.
-async fn whole(home: &Path, before: &[String], after: &[String], operation: &str) -> bool {
-    let home = Home::open(home).await.unwrap();
-    let (now, audited) = (state(&home).await, home.verify_audit(None).await.unwrap());
-    nothing_else(&home).await;
-    let done = now == after;
-    assert!(done || now == before, "{operation}: {now:?}");
-    let last = home.audit().await.unwrap().pop().unwrap();
-    assert_eq!(last.action == operation && audited.entries > BASE, done, "{operation}: {last:?}");
-    home.close().await;
-    done
-}
-
-/// Entries of the audit trail of the home that all operations begin with.
-const BASE: usize = 10;
-
-/// Kills in each operation: at each place, and then at any time, a thousand times together.
-#[tokio::test]
-async fn slow_whatever_kills_it_an_operation_is_wholly_done_or_wholly_not() {
-    // In memory where that can be: a killed process loses nothing that it had written.
-    let folder = TempDir::new_in("/dev/shm").or_else(|_| TempDir::new()).unwrap();
-    let packages = folder.path().join("packages");
-    fs::create_dir(&packages).unwrap();
-    let asks = "[permissions]\nkv = true";
-    for version in ["0.9.0", "1.0.0", "2.0.0"] {
-        package(&packages, "a.b", version, asks);
-    }
-    package(&packages, "a.c", "1.0.0", "[dependencies]\n'a.b' = '*'");
-    package(&packages, "a.d", "1.0.0", "");
-    package(&packages, "a.e", "1.0.0", asks);
-    let base = folder.path().join("base");
-    {
-        let home = Home::open(&base).await.unwrap();
-        for name in ["a.b-0.9.0.qx", "a.c-1.0.0.qx", "a.e-1.0.0.qx"] {
-            install(&home, &packages.join(name)).await.unwrap();
-        }
-        home.enable("a.b", ME).await.unwrap();
-        home.enable("a.c", ME).await.unwrap();
-        update(&home, &packages.join("a.b-1.0.0.qx")).await.unwrap();
-        let kv = permissions(serde_json::json!({ "kv": true }));
-        home.grant("a.e", &kv, ME).await.unwrap();
-        home.enable("a.e", ME).await.unwrap();
-        home.disable("a.e", Dependents::Refuse, ME).await.unwrap();
-        home.grant("a.e", &kv, ME).await.unwrap();
-        assert_eq!(home.audit().await.unwrap().len(), BASE);
-        home.close().await;
-    }
-    let home = Home::open(&base).await.unwrap();
-    let before = state(&home).await;
-    home.close().await;
-    let (mut runs, begun) = (0, Instant::now());
-    for operation in OPERATIONS {
-        let fresh = |n: u32| {
-            let home = folder.path().join(format!("{operation}-{n}"));
-            copy(&base, &home);
-            home
-        };
-        let home = fresh(0);
-        assert!(!killed(operation, &home, &packages, Ok(0)));
-        let opened = Home::open(&home).await.unwrap();
-        let after = state(&opened).await;
-        opened.close().await;
-        assert_ne!(after, before, "{operation}");
-        let mut outcomes = [0, 0];
-        let mut place = 0;
-        loop {
-            place += 1;
-            let home = fresh(place);
-            let was_killed = killed(operation, &home, &packages, Ok(place));
-            let done = whole(&home, &before, &after, operation).await;
-            if !was_killed {
-                assert!(done, "{operation}");
-                break;
-            }
-            outcomes[usize::from(done)] += 1;
-            if !done {
-                // What was left does not stand in the way.
-                let home = Home::open(&home).await.unwrap();
-                operate(&home, &packages, operation).await.unwrap();
-                assert_eq!(state(&home).await, after, "{operation}");
-                home.close().await;
-            }
-            fs::remove_dir_all(&home).unwrap();
-        }
-        assert!(outcomes.iter().all(|count| *count > 0), "{operation}: {outcomes:?}");
-        runs += place;
-    }
-    let mut outcomes = [0, 0];
-    while runs < 1000 {
-        let operation = OPERATIONS[fastrand::usize(..OPERATIONS.len())];
-        let home = folder.path().join("random");
-        copy(&base, &home);
-        killed(operation, &home, &packages, Err(Duration::from_micros(fastrand::u64(..40_000))));
-        let opened = Home::open(&home).await.unwrap();
-        nothing_else(&opened).await;
-        opened.verify_audit(None).await.unwrap();
-        let now = state(&opened).await;
-        opened.close().await;
-        if now != before {
-            let other = folder.path().join(format!("{operation}-0"));
-            let other = Home::open(&other).await.unwrap();
-            assert_eq!(now, state(&other).await, "{operation}");
-            other.close().await;
-        }
-        outcomes[usize::from(now != before)] += 1;
-        fs::remove_dir_all(&home).unwrap();
-        runs += 1;
-    }
-    let took = begun.elapsed();
-    eprintln!("{runs} runs in {took:.1?}; at any time: {} not done, {} done", outcomes[0], outcomes[1]);
 }
