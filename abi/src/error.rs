@@ -40,6 +40,14 @@ pub enum ErrorCode {
     ExtensionQuarantined,
     /// The extension was unloaded, or ended by itself, before the call could start.
     ExtensionStopped,
+    /// Two handlers of a hook changed one field, and the host wants that to be an error.
+    HookConflict,
+    /// A handler of a hook failed, and it fails closed.
+    HookFailed,
+    /// A handler of a hook led to the same hook.
+    HookRecursion,
+    /// A handler of a hook objected.
+    HookVetoed,
     /// Another process works with the home.
     HomeInUse,
     /// Two parts were built for contracts that do not fit.
@@ -113,6 +121,10 @@ impl ErrorCode {
             Self::ExtensionPaused => "extension_paused",
             Self::ExtensionQuarantined => "extension_quarantined",
             Self::ExtensionStopped => "extension_stopped",
+            Self::HookConflict => "hook_conflict",
+            Self::HookFailed => "hook_failed",
+            Self::HookRecursion => "hook_recursion",
+            Self::HookVetoed => "hook_vetoed",
             Self::HomeInUse => "home_in_use",
             Self::IncompatibleVersion => "incompatible_version",
             Self::Internal => "internal",

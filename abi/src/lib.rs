@@ -33,6 +33,9 @@ pub use error::{Error, ErrorCode, ErrorParts};
 pub use event::{Emitted, Overflow};
 pub use kind::{Isolation, RuntimeKind};
 pub use name::{ExtensionId, NameError};
+/// What the schemas of types are made with.
+#[cfg(feature = "manifest")]
+pub use schemars;
 pub use stream::StreamMark;
 pub use trace::{TraceContext, TraceError};
 pub use value::{Timestamp, Value, ValueError};

@@ -39,6 +39,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Inspect(InspectArgs),
+    Hooks(HooksArgs),
     Bindgen(BindgenArgs),
     Call(CallArgs),
     Exec(ExecArgs),
@@ -106,6 +107,29 @@ pub(crate) struct InspectArgs {
 
     #[command(flatten)]
     pub(crate) host: HostArgs,
+}
+
+/// Show in which order extensions answer the hooks of a host
+///
+/// Loads the extensions, and grants them the hooks that they ask for and nothing else.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  quadriga hooks extensions/*
+  quadriga hooks ./planner ./checker --point plan.before_execution
+  quadriga hooks extensions/* --json | jq '.[] | select(.allowed | not)'")]
+pub(crate) struct HooksArgs {
+    /// The extensions' folders, each with its quadriga.toml
+    #[arg(value_name = "DIR", required = true, value_hint = ValueHint::DirPath)]
+    pub(crate) dirs: Vec<PathBuf>,
+
+    /// Only this hook point
+    #[arg(long, value_name = "NAME")]
+    pub(crate) point: Option<String>,
+
+    /// The weakest isolation to accept: none, in-process, process, container or vm
+    #[arg(long, value_name = "LEVEL", default_value = "none")]
+    pub(crate) isolation: Isolation,
 }
 
 /// Write a typed client of an extension, in whatever language it is written

@@ -10,6 +10,7 @@ mod doctor;
 mod exec;
 mod failure;
 mod home;
+mod hooks;
 mod host;
 mod inspect;
 mod log;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
     log::start(cli.verbose);
     let result = match cli.command {
         Command::Inspect(args) => inspect::run(args, output),
+        Command::Hooks(args) => hooks::run(args, output),
         Command::Bindgen(args) => bindgen::run(args, output),
         Command::Call(args) => call::run(args, output),
         Command::Exec(args) => exec::run(args, output),

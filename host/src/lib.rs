@@ -24,6 +24,43 @@ pub use quadriga_core::{
     Provided, Recycle, Snippet, State, Status, abi,
 };
 
+/// What the derive macro takes schemas from.
+pub use quadriga_core::abi::schemars;
+/// The hook points of a host, and what its extensions do there.
+pub use quadriga_core::{
+    Account, Conflict, Did, HookContext, HookField, HookPoint, HookPolicy, HookStatus, Hooked, Overruled,
+    Step, Stopped,
+};
+/// Makes a struct the context of a hook point.
+///
+/// ```
+/// use quadriga::schemars::JsonSchema;
+/// use quadriga::{Dispatcher, HookContext};
+/// use serde::{Deserialize, Serialize};
+///
+/// /// Before a plan is carried out.
+/// #[derive(Serialize, Deserialize, JsonSchema, HookContext)]
+/// #[schemars(crate = "quadriga::schemars")]
+/// #[hook(name = "plan.before_execution")]
+/// struct BeforeExecution {
+///     plan: String,
+///     #[hook(changeable)]
+///     steps: Vec<String>,
+///     #[hook(sensitive)]
+///     token: String,
+/// }
+///
+/// # quadriga::block_on(async {
+/// let host = Dispatcher::builder().build()?;
+/// let (plan, steps, token) = ("move house".to_owned(), vec!["pack".to_owned()], "s3cret".to_owned());
+/// let hooked = host.hook(BeforeExecution { plan, steps, token }).await?;
+/// assert_eq!(hooked.context.steps, ["pack"]);
+/// assert_eq!(BeforeExecution::schema().as_value()["required"][0], "plan");
+/// # Ok::<(), quadriga::abi::Error>(())
+/// # }).unwrap();
+/// ```
+pub use quadriga_derive::HookContext;
+
 /// What a host does for extensions itself, beside calls.
 pub use quadriga_core::{Ended, KvQuota, KvStore, Launch, Launcher, SecretString, Service};
 

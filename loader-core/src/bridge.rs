@@ -404,6 +404,7 @@ impl Bridge {
             source: Some(self.inner.extension.clone()),
             depth: parent.depth + 1,
             parent: parent.span,
+            hooks: parent.hooks,
             ..CallOptions::default()
         }
     }

@@ -8,8 +8,9 @@ use tokio::sync::{Semaphore, broadcast};
 
 use crate::dispatcher::{Core, Runtimes};
 use crate::event::Bus;
+use crate::hook::Hooks;
 use crate::net::check_certificates;
-use crate::service::{Events, Kv, Process, Secrets, Services};
+use crate::service::{Events, HookService, Kv, Process, Secrets, Services};
 use crate::{Dispatcher, KvStore, Launcher, MemoryPool, Policy, Runtime, Service};
 
 /// Threads for calls that an event loop makes to guests that block. A call beyond them is refused
@@ -117,6 +118,7 @@ impl Builder {
         services.entry("kv".to_owned()).or_insert_with(|| Arc::new(Kv { quota, store }));
         services.entry("process".to_owned()).or_insert_with(|| Arc::new(process));
         services.entry("events".to_owned()).or_insert_with(|| Arc::new(Events));
+        services.entry("hooks".to_owned()).or_insert_with(|| Arc::new(HookService));
         services.entry("secrets".to_owned()).or_insert_with(|| Arc::new(secrets));
         let core = Core {
             runtimes: self.runtimes,
@@ -124,6 +126,7 @@ impl Builder {
             services,
             launches,
             bus: Bus::default(),
+            hooks: Hooks::default(),
             routes: ArcSwap::default(),
             loading: Mutex::default(),
             generations: AtomicU64::new(1),

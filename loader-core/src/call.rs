@@ -11,6 +11,7 @@ use tokio::task::AbortHandle;
 use tracing::Span;
 
 use crate::dispatcher::Core;
+use crate::hook::InHooks;
 use crate::metrics::Tick;
 use crate::route::Slot;
 use crate::stream::{Input, Output, Streams, pipe};
@@ -41,6 +42,7 @@ pub struct CallOptions {
     pub(crate) input: Option<Input>,
     pub(crate) output: Option<Output>,
     pub(crate) detached: bool,
+    pub(crate) hooks: InHooks,
 }
 
 impl CallOptions {

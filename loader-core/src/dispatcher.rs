@@ -18,6 +18,7 @@ use tracing::{Span, field};
 use crate::call::{Admitted, Alarm, CallOptions, Ticket};
 use crate::detached::GivenUp;
 use crate::event::Bus;
+use crate::hook::Hooks;
 use crate::items::Items;
 use crate::limits::Caps;
 use crate::metrics::Tick;
@@ -44,6 +45,7 @@ pub(crate) struct Core {
     /// One of them runs programs.
     pub(crate) launches: bool,
     pub(crate) bus: Bus,
+    pub(crate) hooks: Hooks,
     pub(crate) routes: ArcSwap<Routes>,
     /// Ids that are being loaded, so that two loads cannot race for one.
     pub(crate) loading: Mutex<HashSet<ExtensionId>>,
@@ -320,7 +322,7 @@ impl Core {
             payload: arguments,
         };
         let streams = ticket.streams.clone();
-        Ok(Admitted { call: Call { method: place, envelope, streams, span }, ticket })
+        Ok(Admitted { call: Call { method: place, envelope, streams, span, hooks: options.hooks }, ticket })
     }
 
     /// Finds the route and passes its gate.

@@ -11,6 +11,7 @@ use tracing::Span;
 use tracing::span::Id;
 
 use crate::Pause;
+use crate::hook::InHooks;
 use crate::stream::Streams;
 
 /// A boxed future that can move between threads.
@@ -133,12 +134,14 @@ pub struct Call {
     pub streams: Option<Box<Streams>>,
     /// The host's record of the call, for what is logged in its course.
     pub(crate) span: SpanRef,
+    /// The hooks in the course of which it is made.
+    pub(crate) hooks: InHooks,
 }
 
 impl Call {
     /// A call that came from elsewhere: for worker processes, which have no record of it to log to.
     pub fn remote(method: usize, envelope: Envelope, streams: Option<Box<Streams>>) -> Self {
-        Self { method, envelope, streams, span: SpanRef::default() }
+        Self { method, envelope, streams, span: SpanRef::default(), hooks: InHooks::default() }
     }
 
     /// The method's name.
@@ -149,7 +152,7 @@ impl Call {
     /// What the calls that the guest makes need to know of this one.
     pub fn context(&self) -> CallContext {
         let Envelope { id, depth, deadline, trace, .. } = self.envelope;
-        CallContext { id, depth, deadline, trace, span: self.span }
+        CallContext { id, depth, deadline, trace, span: self.span, hooks: self.hooks }
     }
 }
 
@@ -166,6 +169,8 @@ pub struct CallContext {
     pub trace: Option<TraceContext>,
     /// The host's record of the call. What is logged and called on its behalf belongs there.
     pub span: SpanRef,
+    /// The hooks in the course of which it is made.
+    pub hooks: InHooks,
 }
 
 /// Refers to a span of [`tracing`], without keeping it open. None where nobody records.

@@ -15,6 +15,7 @@ mod execute;
 mod folder;
 #[cfg(feature = "home")]
 pub mod home;
+mod hook;
 mod instance;
 mod items;
 mod lifecycle;
@@ -47,6 +48,10 @@ pub use dispatcher::Dispatcher;
 pub use event::{Event, EventQuota, Events, SubscriptionStatus};
 pub use execute::{Executed, Language, Snippet};
 pub use folder::TemporaryFolder;
+pub use hook::{
+    Account, Conflict, Did, HookContext, HookField, HookPoint, HookPolicy, HookStatus, Hooked, InHooks,
+    Overruled, Step, Stopped,
+};
 pub use instance::{BoxFuture, Call, CallContext, Instance, Layer, Outcome, SpanRef, Usage};
 pub use items::Items;
 pub use lifecycle::{Health, Liveness, Pause};

@@ -147,6 +147,7 @@ impl Core {
                 routes
             });
             core.bus.forget(&slot.reach.ward);
+            core.hooks.forget(&slot.reach.ward);
             retire(slot, core.policy.drain_timeout).await;
             Ok(())
         })
@@ -201,6 +202,7 @@ impl Core {
             routes
         });
         self.bus.declare(slot);
+        self.hooks.declare(slot);
         self.watch(slot);
         self.recycle(slot);
     }

@@ -6,7 +6,7 @@ use quadriga_abi::manifest::Check;
 use quadriga_abi::permission::Permissions;
 
 use crate::service::beside_calls;
-use crate::{EventQuota, KvQuota, Monitor, Recycle, Supervision, Support, TotalMemory};
+use crate::{EventQuota, HookPolicy, KvQuota, Monitor, Recycle, Supervision, Support, TotalMemory};
 
 /// What a host demands of every extension.
 #[derive(Debug, Clone)]
@@ -53,6 +53,8 @@ pub struct Policy {
     pub kv: KvQuota,
     /// How many events may wait for each subscriber, and how long it may take for one.
     pub events: EventQuota,
+    /// How long handlers of hooks may take, and when they are given up.
+    pub hooks: HookPolicy,
 }
 
 /// What a host grants one extension.
@@ -88,6 +90,7 @@ impl Default for Policy {
             total_memory: None,
             kv: KvQuota::default(),
             events: EventQuota::default(),
+            hooks: HookPolicy::default(),
         }
     }
 }

@@ -3,6 +3,7 @@ use serde::de::DeserializeOwned;
 
 use quadriga_abi::{Bytes, Description, Error, ErrorCode, ExtensionId, Method, NameError, codec};
 
+use crate::hook::within;
 use crate::{BoxFuture, Call, CallContext, Instance, Outcome, Usage};
 
 type Function = Box<dyn Fn(&CallContext, Bytes) -> Result<Bytes, Error> + Send + Sync>;
@@ -76,7 +77,7 @@ impl Instance for Provided {
     fn call(&self, call: Call) -> Outcome {
         let context = call.context();
         Outcome::Ready(match self.functions.get(call.method) {
-            Some(function) => function(&context, call.envelope.payload),
+            Some(function) => within(context, || function(&context, call.envelope.payload)),
             None => Err(Error::new(ErrorCode::Internal, "no such function")),
         })
     }

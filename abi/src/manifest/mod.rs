@@ -6,12 +6,14 @@
 mod contract;
 mod error;
 mod fields;
+mod hook;
 
 use std::collections::BTreeMap;
 
 pub use contract::{Check, Contract, Dependency, MethodContract, NeededMethod};
 pub use error::ManifestError;
 pub use fields::{EntryPath, Hint, License, UniqueList, Version, VersionReq};
+pub use hook::{Hook, HookMode, OnFailure};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 pub use toml::{Table, Value as TomlValue};
@@ -163,17 +165,6 @@ pub struct Capabilities {
     pub contracts: BTreeMap<String, EntryPath>,
 }
 
-/// `[hooks.NAME]`: how the extension answers a hook point.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Hook {
-    /// The exported method that answers.
-    pub method: String,
-    /// Lower answers earlier; 0 if left out.
-    #[serde(default)]
-    pub priority: i32,
-}
-
 /// `[events."TOPIC"]`: what an extension is subscribed to, from its load on. The topic may be the
 /// beginning of several, with a final `*`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -279,6 +270,13 @@ impl Manifest {
                 let message = format!("[permissions] {} is missing", access.request());
                 return Err((vec!["events", topic], message));
             }
+        }
+        for (point, hook) in &self.hooks {
+            if !permission::is_topic(point) {
+                let message = format!("{point:?} is no hook point: 1 to 256 bytes, no blanks, no *");
+                return Err((vec!["hooks", point], message));
+            }
+            hook.check().map_err(|(key, message)| (vec!["hooks", point, key], message))?;
         }
         if let Some(share) = self.limits.cpu_share
             && !(share > 0.0 && share.is_finite())

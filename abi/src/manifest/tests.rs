@@ -52,6 +52,10 @@ cpu-share = 0.5
 
 [hooks."plan.before"]
 method = "check"
+mode = "validate"
+on-failure = "closed"
+deadline = "20ms"
+after = ["acme.base"]
 priority = -5
 
 [api.plan.analyse]
@@ -149,6 +153,14 @@ fn errors_name_place_and_expectation() {
         (r#"call-timeout = "5s""#, r#"call-timeout = "soon""#, 16, "is no time span"),
         (r#"cpu-share = 0.5"#, r#"cpu-share = -1.0"#, 13, "above 0"),
         (r#"priority = -5"#, r#"priority = "high""#, 12, "expected i32"),
+        (
+            r#"mode = "validate""#,
+            r#"mode = "decide""#,
+            8,
+            "unknown variant `decide`, expected one of `observe`",
+        ),
+        (r#"on-failure = "closed""#, r#"on-failure = "ajar""#, 14, "unknown variant `ajar`"),
+        (r#"deadline = "20ms""#, r#"deadline = "soon""#, 12, "is no time span"),
     ];
     for (good, bad, column, words) in cases {
         assert!(GOOD.contains(good), "{good}");
@@ -215,4 +227,34 @@ proptest::proptest! {
     fn any_text_parses_or_fails(text in "\\PC{0,200}") {
         let _ = parse(&text);
     }
+}
+
+#[test]
+fn hooks_say_what_their_mode_needs() {
+    // What follows `method`, and the error, if any.
+    let table = [
+        ("", ""),
+        ("wait = true", ""),
+        ("on-failure = 'open'", ""),
+        ("wait = true\non-failure = 'closed'", ""),
+        ("mode = 'modify'\non-failure = 'open'", ""),
+        ("mode = 'validate'\non-failure = 'closed'", ""),
+        ("on-failure = 'closed'", "nobody waits for it"),
+        ("mode = 'modify'", "on-failure is missing"),
+        ("mode = 'validate'", "on-failure is missing"),
+        ("mode = 'modify'\non-failure = 'open'\nwait = true", "the host waits anyway"),
+        ("mode = 'around'", "unknown variant `around`"),
+    ];
+    let head = "[extension]\nid = 'a.b'\nversion = '1.0.0'\n[runtime]\nkind = 'x'\nentry = 'x'\n";
+    for (more, words) in table {
+        match parse(&format!("{head}[hooks.'plan.before']\nmethod = 'm'\n{more}\n")) {
+            Ok(_) => assert_eq!(words, "", "{more}"),
+            Err(error) => {
+                assert!(!words.is_empty() && error.message.contains(words), "{more}: {error}");
+                assert!(error.line > 7, "{error}");
+            }
+        }
+    }
+    let error = parse(&format!("{head}[hooks.'plan.*']\nmethod = 'm'\n")).unwrap_err();
+    assert!(error.message.contains("\"plan.*\" is no hook point") && error.line == 7, "{error}");
 }

@@ -42,6 +42,10 @@ pub enum Access<'a> {
     Emit(&'a str),
     /// Subscribes to a topic.
     Subscribe(&'a str),
+    /// Answers a hook point of the host.
+    Hook(&'a str),
+    /// Sees a sensitive field of a hook's context: `POINT:FIELD`.
+    Sensitive(&'a str),
     /// Uses the key-value store.
     Kv,
     /// Reads a clock of this resolution.
@@ -61,13 +65,15 @@ pub enum AccessKind {
     Secrets,
     Emit,
     Subscribe,
+    Hooks,
+    Sensitive,
     Kv,
     Clock,
 }
 
 impl AccessKind {
     /// All of them, in the order of the manifest.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Call,
         Self::Net,
         Self::Fs,
@@ -76,6 +82,8 @@ impl AccessKind {
         Self::Secrets,
         Self::Emit,
         Self::Subscribe,
+        Self::Hooks,
+        Self::Sensitive,
         Self::Kv,
         Self::Clock,
     ];
@@ -91,6 +99,8 @@ impl AccessKind {
             Self::Secrets => "secrets",
             Self::Emit => "emit",
             Self::Subscribe => "subscribe",
+            Self::Hooks => "hooks",
+            Self::Sensitive => "sensitive",
             Self::Kv => "kv",
             Self::Clock => "clock",
         }
@@ -109,6 +119,8 @@ impl Access<'_> {
             Self::Secret(_) => AccessKind::Secrets,
             Self::Emit(_) => AccessKind::Emit,
             Self::Subscribe(_) => AccessKind::Subscribe,
+            Self::Hook(_) => AccessKind::Hooks,
+            Self::Sensitive(_) => AccessKind::Sensitive,
             Self::Kv => AccessKind::Kv,
             Self::Clock(_) => AccessKind::Clock,
         }
@@ -128,7 +140,9 @@ impl Access<'_> {
             | Self::Subprocess(name)
             | Self::Secret(name)
             | Self::Emit(name)
-            | Self::Subscribe(name) => format!("{key} = [{name:?}]"),
+            | Self::Subscribe(name)
+            | Self::Hook(name)
+            | Self::Sensitive(name) => format!("{key} = [{name:?}]"),
             Self::Kv => format!("{key} = true"),
             Self::Clock(finest) => format!("{key} = \"{finest}\""),
         }
@@ -153,6 +167,8 @@ impl fmt::Display for Access<'_> {
             Self::Secret(name) => write!(f, "read the secret {name}"),
             Self::Emit(topic) => write!(f, "emit on {topic}"),
             Self::Subscribe(topic) => write!(f, "subscribe to {topic}"),
+            Self::Hook(point) => write!(f, "answer the hook {point}"),
+            Self::Sensitive(field) => write!(f, "see the sensitive {field}"),
             Self::Kv => f.write_str("use the key-value store"),
             Self::Clock(finest) => write!(f, "read a clock of {finest}"),
         }

@@ -41,6 +41,10 @@ pub struct Permissions {
     pub emit: Vec<TopicPattern>,
     /// Topics to subscribe to, written in the same way.
     pub subscribe: Vec<TopicPattern>,
+    /// Hook points of the host to answer: `"plan.before_execution"`, `"plan.*"`, `"*"`.
+    pub hooks: Vec<TopicPattern>,
+    /// Sensitive fields of their contexts to see: `"plan.before_execution:token"`, `"plan.*"`.
+    pub sensitive: Vec<TopicPattern>,
     /// The key-value store.
     pub kv: bool,
     /// The finest clock it may read: `"10us"`, or `"0us"` for the machine's own.
@@ -66,6 +70,8 @@ impl Permissions {
             Access::Secret(name) => named(&self.secrets, name),
             Access::Emit(topic) => self.emit.iter().any(|pattern| pattern.allows(topic)),
             Access::Subscribe(topic) => self.subscribe.iter().any(|pattern| pattern.allows(topic)),
+            Access::Hook(point) => self.hooks.iter().any(|pattern| pattern.allows(point)),
+            Access::Sensitive(field) => self.sensitive.iter().any(|pattern| pattern.allows(field)),
             Access::Kv => self.kv,
             Access::Clock(finest) => self.clock.is_some_and(|ours| ours <= finest),
         }
@@ -88,6 +94,8 @@ impl Permissions {
             secrets: meet(&self.secrets, &other.secrets),
             emit: meet(&self.emit, &other.emit),
             subscribe: meet(&self.subscribe, &other.subscribe),
+            hooks: meet(&self.hooks, &other.hooks),
+            sensitive: meet(&self.sensitive, &other.sensitive),
             kv: self.kv && other.kv,
             // The coarser clock; none means none.
             clock: self.clock.zip(other.clock).map(|(ours, theirs)| ours.max(theirs)),
@@ -105,6 +113,8 @@ impl Permissions {
             secrets: join(&self.secrets, &other.secrets),
             emit: join(&self.emit, &other.emit),
             subscribe: join(&self.subscribe, &other.subscribe),
+            hooks: join(&self.hooks, &other.hooks),
+            sensitive: join(&self.sensitive, &other.sensitive),
             kv: self.kv || other.kv,
             clock: self.clock.into_iter().chain(other.clock).min(),
         }
@@ -125,6 +135,8 @@ impl Permissions {
             secrets: part("secrets", &self.secrets, &gone.secrets, &mut wider),
             emit: part("emit", &self.emit, &gone.emit, &mut wider),
             subscribe: part("subscribe", &self.subscribe, &gone.subscribe, &mut wider),
+            hooks: part("hooks", &self.hooks, &gone.hooks, &mut wider),
+            sensitive: part("sensitive", &self.sensitive, &gone.sensitive, &mut wider),
             kv: self.kv && !gone.kv,
             clock: part("clock", self.clock.as_slice(), gone.clock.as_slice(), &mut wider).pop(),
         };
@@ -142,6 +154,8 @@ impl Permissions {
         over("secrets", &self.secrets, &most.secrets, &mut list);
         over("emit", &self.emit, &most.emit, &mut list);
         over("subscribe", &self.subscribe, &most.subscribe, &mut list);
+        over("hooks", &self.hooks, &most.hooks, &mut list);
+        over("sensitive", &self.sensitive, &most.sensitive, &mut list);
         if self.kv && !most.kv {
             list.push("kv".to_owned());
         }
@@ -160,6 +174,8 @@ impl Permissions {
             ("secrets", !self.secrets.is_empty()),
             ("emit", !self.emit.is_empty()),
             ("subscribe", !self.subscribe.is_empty()),
+            ("hooks", !self.hooks.is_empty()),
+            ("sensitive", !self.sensitive.is_empty()),
             ("kv", self.kv),
             ("clock", self.clock.is_some()),
         ]

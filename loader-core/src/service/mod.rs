@@ -2,6 +2,7 @@
 //! can have.
 
 mod events;
+mod hooks;
 mod kv;
 mod process;
 mod secrets;
@@ -22,6 +23,7 @@ use crate::route::suggest;
 use crate::{Bridge, CallContext, Outcome};
 
 pub(crate) use events::Events;
+pub(crate) use hooks::HookService;
 pub(crate) use kv::{Kv, Space};
 pub use kv::{KvQuota, KvStore};
 pub use process::{Ended, Launch, Launcher};
@@ -84,6 +86,8 @@ pub fn beside_calls(permissions: &Permissions) -> Permissions {
         secrets: Vec::new(),
         emit: Vec::new(),
         subscribe: Vec::new(),
+        hooks: Vec::new(),
+        sensitive: Vec::new(),
         ..permissions.clone()
     }
 }

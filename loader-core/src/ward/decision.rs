@@ -95,6 +95,8 @@ pub enum Reason {
     Kernel,
     /// The extension's instance ended.
     Crash,
+    /// It failed too often.
+    Failures,
     /// Its worker or the kernel decided so, though the host would not have: by permissions of an
     /// earlier moment, or by what is around the worker.
     Worker,

@@ -273,6 +273,11 @@ impl Reach {
         }
     }
 
+    /// Counts and records an access that was found to be allowed.
+    pub(crate) fn allow(&self, access: &Access<'_>) {
+        self.ward.log.allowed(&self.ward.id, 0, access, Reason::Granted, false);
+    }
+
     /// Records what somebody else says to have let pass or not.
     pub(crate) fn claimed(&self, call: u64, access: &Access<'_>, allowed: bool) {
         if matches!(access, Access::Subprocess(_)) {

@@ -70,7 +70,7 @@ impl Server {
         let envelope = &frame.envelope;
         let id = envelope.id;
         match envelope.kind {
-            Kind::Call | Kind::Event => return self.prepare(frame),
+            Kind::Call | Kind::Event | Kind::Hook => return self.prepare(frame),
             Kind::Cancel => self.cancel(id),
             Kind::HostReply => self.host.answered(id, Ok(frame.envelope.payload)),
             Kind::Error if id & FROM_GUEST != 0 => {

@@ -33,6 +33,7 @@ const RUNTIME: &[&str] = &["quadriga-abi", "quadriga-core"];
 const HOST: &[&str] = &[
     "quadriga-abi",
     "quadriga-core",
+    "quadriga-derive",
     "quadriga-package",
     "quadriga-runtime-js",
     "quadriga-runtime-native",

@@ -1,0 +1,481 @@
+//! From a hook to its handlers, and back.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use quadriga_abi::manifest::HookMode;
+use quadriga_abi::permission::Access;
+use quadriga_abi::{Bytes, Error, ErrorCode, Kind, TraceContext, Value, codec};
+
+use super::merge::{Clash, Doc, settle};
+use super::table::{Chain, Handler};
+use super::{
+    Account, Conflict, Did, HookContext, HookField, HookPoint, Hooked, InHooks, Overruled, Step, Stopped,
+    WITHIN,
+};
+use crate::call::Admitted;
+use crate::dispatcher::Core;
+use crate::metrics::Tick;
+use crate::route::Slot;
+use crate::ward::Reason;
+use crate::{CallContext, CallOptions, Dispatcher, Outcome, SpanRef};
+
+/// MessagePack, <https://github.com/msgpack/msgpack/blob/master/spec.md>.
+const LIST_OF_ONE: u8 = 0x91;
+const EMPTY_MAP: u8 = 0x80;
+const NIL: u8 = 0xc0;
+const FALSE: u8 = 0xc2;
+const TRUE: u8 = 0xc3;
+
+/// Takes a context as it is by now, unless it no longer fits its type.
+type Accept<'a> = dyn FnMut(&[u8]) -> Result<(), String> + Send + 'a;
+
+/// A handler that may be called, and with what.
+struct Ready {
+    slot: Arc<Slot>,
+    arguments: Bytes,
+    /// The fields that are not in there.
+    withheld: Vec<&'static str>,
+}
+
+/// What came of a handler, before its change is made.
+struct Answer {
+    took: Duration,
+    said: Said,
+    withheld: Vec<&'static str>,
+}
+
+enum Said {
+    Did(Did),
+    Patch(Doc),
+}
+
+/// What holds for all calls of a hook.
+#[derive(Clone, Copy)]
+struct Way {
+    deadline: Option<Instant>,
+    trace: Option<TraceContext>,
+    depth: u16,
+    parent: SpanRef,
+    hooks: InHooks,
+    detached: bool,
+}
+
+/// One hook on its way through its handlers.
+struct Run<'a> {
+    core: &'a Arc<Core>,
+    chain: &'a Chain,
+    point: &'static HookPoint,
+    way: Way,
+    /// A list of one: the context as it is by now.
+    arguments: Bytes,
+    /// The context, once somebody had to look into it.
+    context: Option<Doc>,
+    /// The arguments without some fields, for those who may not see them.
+    partial: Vec<(Vec<&'static str>, Bytes)>,
+    account: Account,
+}
+
+impl Dispatcher {
+    /// Runs a hook: hands the context to each extension that answers it, in their order, and gives
+    /// it back with their changes. Where there is no handler, this costs some nanoseconds.
+    ///
+    /// Guests that run in this process run on the calling thread until they first have to wait, as
+    /// with [`Dispatcher::call`]; those that run at the same time as others don't.
+    ///
+    /// # Errors
+    /// If a handler objects, if one fails that fails closed, if two are in conflict and the hook
+    /// point wants neither to win, or if the hook led to itself.
+    pub async fn hook<T: HookContext>(&self, context: T) -> Result<Hooked<T>, Stopped> {
+        match self.core.hooks.chain(T::POINT.name) {
+            None => Ok(Hooked { context, account: Account::default() }),
+            Some(chain) => run(&self.core, &chain, context, CallOptions::default()).await,
+        }
+    }
+
+    /// The same with a deadline or trace for all of it, or without ever running a guest on the
+    /// calling thread ([`CallOptions::detached`]). Streams are not for hooks, and are ignored.
+    ///
+    /// # Errors
+    /// As for [`Dispatcher::hook`].
+    pub async fn hook_with<T: HookContext>(
+        &self,
+        context: T,
+        options: CallOptions,
+    ) -> Result<Hooked<T>, Stopped> {
+        match self.core.hooks.chain(T::POINT.name) {
+            None => Ok(Hooked { context, account: Account::default() }),
+            Some(chain) => run(&self.core, &chain, context, options).await,
+        }
+    }
+}
+
+async fn run<T: HookContext>(
+    core: &Arc<Core>,
+    chain: &Chain,
+    mut context: T,
+    options: CallOptions,
+) -> Result<Hooked<T>, Stopped> {
+    let point = T::POINT;
+    let failed = |error: Error| Stopped { error, account: Account::default() };
+    let CallOptions { deadline, trace, depth, parent, hooks, detached, .. } = options;
+    let mut way = Way { deadline, trace, depth, parent, hooks, detached };
+    if let Some(CallContext { deadline, depth, trace, span, hooks, .. }) = WITHIN.get() {
+        way.deadline = [way.deadline, deadline].into_iter().flatten().min();
+        (way.depth, way.trace, way.parent, way.hooks) = (depth + 1, way.trace.or(trace), span, hooks);
+    }
+    way.hooks = further_in(way.hooks, chain, point).map_err(failed)?;
+    let mut bytes = vec![LIST_OF_ONE];
+    codec::append(&mut bytes, &context).map_err(|error| {
+        let message = format!("the context of the hook {} cannot be sent: {error}", point.name);
+        failed(Error::new(ErrorCode::InvalidValue, message))
+    })?;
+    let (arguments, account) = (Bytes::from(bytes), Account::default());
+    let mut run = Run { core, chain, point, way, arguments, context: None, partial: Vec::new(), account };
+    let mut accept = |bytes: &[u8]| {
+        context = codec::from_bytes(bytes).map_err(|error| error.to_string())?;
+        Ok(())
+    };
+    match run.all(&mut accept).await {
+        Ok(()) => Ok(Hooked { context, account: run.account }),
+        Err(error) => Err(Stopped { error, account: run.account }),
+    }
+}
+
+/// Refuses a hook in the course of itself.
+fn further_in(within: InHooks, chain: &Chain, point: &HookPoint) -> Result<InHooks, Error> {
+    let wrong = |message| {
+        let hint = "a handler led to it: by a call of a function of the host that runs the hook";
+        Err(Error::new(ErrorCode::HookRecursion, message).with_hint(hint))
+    };
+    if within.contains(chain.number) {
+        return wrong(format!("the hook {} led to itself", point.name));
+    }
+    match within.and(chain.number) {
+        Some(within) => Ok(within),
+        None => wrong(format!("the hook {} stands within four others", point.name)),
+    }
+}
+
+impl Run<'_> {
+    async fn all(&mut self, accept: &mut Accept<'_>) -> Result<(), Error> {
+        let chain = self.chain;
+        for stage in &chain.stages {
+            if self.point.parallel && stage.len() > 1 {
+                self.together(stage, accept).await?;
+                continue;
+            }
+            for handler in stage {
+                let ready = self.prepare(handler)?;
+                let answer = self.ask(handler, ready, self.way.detached).await;
+                self.note(handler, answer, accept)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Handlers that run at the same time, on the same context.
+    async fn together(&mut self, stage: &[Arc<Handler>], accept: &mut Accept<'_>) -> Result<(), Error> {
+        let mut asked = Vec::with_capacity(stage.len());
+        for handler in stage {
+            asked.push((handler, self.prepare(handler)?));
+        }
+        let this = &*self;
+        let asked = asked.into_iter().map(|(handler, ready)| this.ask(handler, ready, true));
+        let mut answers = join_all(asked).await;
+        let conflict = self.settle(stage, &mut answers);
+        // All of them were asked, so all of them are accounted for.
+        let mut stopped = Ok(());
+        for (handler, answer) in stage.iter().zip(answers) {
+            let noted = self.note(handler, answer, accept);
+            stopped = stopped.and(noted);
+        }
+        stopped.and(conflict)
+    }
+
+    /// Settles the conflicts among the patches of those that ran at the same time.
+    fn settle(&mut self, stage: &[Arc<Handler>], answers: &mut [Answer]) -> Result<(), Error> {
+        let mut patching = Vec::new();
+        let mut patches = Vec::new();
+        for (handler, answer) in stage.iter().zip(answers) {
+            if let Said::Patch(patch) = &mut answer.said {
+                patches.push(std::mem::replace(patch, Doc::Leaf(Value::Nil)));
+                patching.push((handler.extension.clone(), &mut answer.said));
+            }
+        }
+        let settled = settle(&mut patches, self.point.conflict);
+        let id = |place: usize| patching[place].0.clone();
+        let result = match settled {
+            Ok(clashes) => {
+                let overruled = clashes.into_iter().map(|Clash { field, first, second }| {
+                    let (kept, lost) = match self.point.conflict {
+                        Conflict::LastWins => (second, first),
+                        _ => (first, second),
+                    };
+                    Overruled { field, lost: id(lost), kept: id(kept) }
+                });
+                self.account.overruled.extend(overruled);
+                Ok(())
+            }
+            Err(Clash { field, first, second }) => {
+                let (point, first, second) = (self.point.name, id(first), id(second));
+                let message =
+                    format!("{first} and {second} changed {field} of the hook {point} at the same time");
+                let hint = "have one name the other in `before` or `after`, or give them priorities";
+                Err(Error::new(ErrorCode::HookConflict, message).with_hint(hint))
+            }
+        };
+        for ((_, said), patch) in patching.into_iter().zip(patches) {
+            *said = match result {
+                Ok(()) => Said::Patch(patch),
+                // Where neither wins nothing is changed.
+                Err(_) => Said::Did(Did::Nothing),
+            };
+        }
+        result
+    }
+
+    /// Whether a handler may be called, and with what.
+    fn prepare(&mut self, handler: &Handler) -> Result<Result<Ready, Did>, Error> {
+        if handler.is_skipped(self.core) {
+            return Ok(Err(Did::Skipped));
+        }
+        let Some(slot) = handler.slot(self.core) else { return Ok(Err(Did::Loading)) };
+        let access = Access::Hook(self.point.name);
+        match slot.reach.verdict(&access) {
+            Ok(()) => {
+                slot.reach.allow(&access);
+                if handler.denied.load(Relaxed) {
+                    handler.denied.store(false, Relaxed);
+                }
+            }
+            // What was a part of the hook is missing now.
+            Err(reason @ Reason::Quarantined) => {
+                return Ok(Err(Did::Failed(slot.reach.deny(0, &access, reason))));
+            }
+            Err(reason) => {
+                // Once: it did not try anything.
+                if !handler.denied.swap(true, Relaxed) {
+                    slot.reach.deny(0, &access, reason);
+                }
+                return Ok(Err(Did::Denied));
+            }
+        }
+        let mut withheld = Vec::new();
+        for HookField { name, .. } in self.point.fields.iter().filter(|field| field.sensitive) {
+            let field = format!("{}:{name}", self.point.name);
+            let access = Access::Sensitive(&field);
+            match slot.reach.verdict(&access) {
+                Ok(()) => slot.reach.allow(&access),
+                Err(_) => withheld.push(*name),
+            }
+        }
+        let arguments = if withheld.is_empty() { self.arguments.clone() } else { self.without(&withheld)? };
+        Ok(Ok(Ready { slot, arguments, withheld }))
+    }
+
+    /// The arguments without some fields of the context.
+    fn without(&mut self, withheld: &[&'static str]) -> Result<Bytes, Error> {
+        if let Some((_, bytes)) = self.partial.iter().find(|(names, _)| names == withheld) {
+            return Ok(bytes.clone());
+        }
+        let context = self.context()?;
+        let fields = context.fields().ok_or_else(|| self.wrong("it is no map"))?;
+        let seen = fields.iter().filter(|(name, _)| !withheld.contains(&name.as_str()));
+        let bytes = encoded(&Doc::Map(seen.map(|(name, doc)| (name.clone(), doc.clone())).collect()))?;
+        self.partial.push((withheld.to_vec(), bytes.clone()));
+        Ok(bytes)
+    }
+
+    fn context(&mut self) -> Result<Doc, Error> {
+        if let Some(context) = &self.context {
+            return Ok(context.clone());
+        }
+        let context = Doc::read(&self.arguments[1..]).map_err(|why| self.wrong(&why))?;
+        Ok(self.context.insert(context).clone())
+    }
+
+    fn wrong(&self, why: &str) -> Error {
+        Error::new(ErrorCode::InvalidValue, format!("the context of the hook {}: {why}", self.point.name))
+    }
+
+    /// Calls a handler and reads what it says.
+    async fn ask(&self, handler: &Arc<Handler>, ready: Result<Ready, Did>, detached: bool) -> Answer {
+        let ready = match ready {
+            Ok(ready) => ready,
+            Err(did) => return Answer { took: Duration::ZERO, said: Said::Did(did), withheld: Vec::new() },
+        };
+        let started = Tick::now();
+        let Ready { slot, arguments, withheld } = ready;
+        let said = match self.admit(handler, slot, arguments) {
+            Err(error) => Said::Did(Did::Failed(error)),
+            Ok(admitted) if !handler.hook.is_awaited() => {
+                self.tell(handler, admitted);
+                Said::Did(Did::Told)
+            }
+            Ok(admitted) => {
+                let outcome = match detached {
+                    true => Outcome::Pending(self.core.detach(admitted)),
+                    false => admitted.run().into(),
+                };
+                match outcome.result().await {
+                    Ok(reply) => self.read(handler, &reply, &withheld),
+                    Err(error) => Said::Did(Did::Failed(error)),
+                }
+            }
+        };
+        Answer { took: Tick::now().since(started), said, withheld }
+    }
+
+    fn admit(&self, handler: &Handler, slot: Arc<Slot>, arguments: Bytes) -> Result<Admitted, Error> {
+        let Way { deadline, trace, depth, parent, hooks, .. } = self.way;
+        let own = Instant::now().checked_add(handler.deadline(self.core));
+        let deadline = [deadline, own].into_iter().flatten().min();
+        let options = CallOptions { deadline, trace, depth, parent, hooks, ..CallOptions::default() };
+        handler.calls.fetch_add(1, Relaxed);
+        let mut admitted = self.core.admit_or_find(slot, &handler.method, arguments, options)?;
+        admitted.call.envelope.kind = Kind::Hook;
+        Ok(admitted)
+    }
+
+    /// Has a handler run for which nobody waits.
+    fn tell(&self, handler: &Arc<Handler>, admitted: Admitted) {
+        let (core, handler, point) = (Arc::downgrade(self.core), Arc::clone(handler), self.point);
+        let told = self.core.detach(admitted);
+        self.core.executor().spawn(async move {
+            let result = told.await;
+            if let Some(core) = core.upgrade() {
+                handler.count(&core, point, result.err().as_ref());
+            }
+        });
+    }
+
+    /// Reads the reply of a handler.
+    fn read(&self, handler: &Handler, reply: &[u8], withheld: &[&'static str]) -> Said {
+        let failed = |why: String| {
+            let message = format!("{}/{}: {why}", handler.extension, handler.method);
+            Said::Did(Did::Failed(Error::new(ErrorCode::InvalidValue, message)))
+        };
+        match (handler.hook.mode, reply) {
+            (HookMode::Observe, _) | (HookMode::Modify, [NIL | EMPTY_MAP]) => Said::Did(Did::Nothing),
+            (HookMode::Validate, [NIL | TRUE]) => Said::Did(Did::Allowed),
+            (HookMode::Validate, [FALSE]) => Said::Did(Did::Vetoed("it gives no reason".to_owned())),
+            (HookMode::Validate, _) => match codec::from_bytes::<String>(reply) {
+                Ok(reason) => Said::Did(Did::Vetoed(reason)),
+                Err(_) => {
+                    failed("it has to return nothing or true to allow, a reason or false to veto".into())
+                }
+            },
+            (HookMode::Modify, _) => {
+                let patch = match Doc::read(reply) {
+                    Ok(patch) => patch,
+                    Err(why) => return failed(format!("the patch: {why}")),
+                };
+                let Some(fields) = patch.fields() else {
+                    return failed("it has to return nothing, or a map of what it changes".to_owned());
+                };
+                let may = |name: &str| {
+                    let field = self.point.fields.iter().find(|field| field.name == name);
+                    field.is_some_and(|field| field.changeable) && !withheld.contains(&name)
+                };
+                match fields.keys().find(|name| !may(name)) {
+                    Some(name) => failed(format!("it may not change the field {name:?}")),
+                    None => Said::Patch(patch),
+                }
+            }
+        }
+    }
+
+    /// Makes the change of a handler, and takes down what it did.
+    fn note(&mut self, handler: &Handler, answer: Answer, accept: &mut Accept<'_>) -> Result<(), Error> {
+        let Answer { took, said, withheld } = answer;
+        let did = match said {
+            Said::Did(did) => did,
+            Said::Patch(patch) => match self.change(&patch, accept) {
+                Ok(true) => Did::Changed(patch.changes()),
+                Ok(false) => Did::Nothing,
+                Err(why) => {
+                    let message = format!("{}/{}: {why}", handler.extension, handler.method);
+                    Did::Failed(Error::new(ErrorCode::InvalidValue, message))
+                }
+            },
+        };
+        match &did {
+            Did::Failed(error) => handler.count(self.core, self.point, Some(error)),
+            Did::Told | Did::Skipped | Did::Denied | Did::Loading => {}
+            _ => handler.count(self.core, self.point, None),
+        }
+        let result = self.verdict(handler, &did);
+        let (extension, method) = (handler.extension.clone(), Arc::clone(&handler.method));
+        self.account.steps.push(Step { extension, method, mode: handler.hook.mode, took, did, withheld });
+        result
+    }
+
+    /// Whether the hook goes on after what a handler did.
+    fn verdict(&self, handler: &Handler, did: &Did) -> Result<(), Error> {
+        let (id, point) = (&handler.extension, self.point.name);
+        let error = match did {
+            Did::Vetoed(reason) => Error::new(ErrorCode::HookVetoed, reason.clone()),
+            Did::Failed(error) if handler.hook.is_closed() => {
+                let message = format!("{id} failed at the hook {point}, which does not go on without it");
+                Error::new(ErrorCode::HookFailed, message).with_cause(error.clone())
+            }
+            Did::Skipped if handler.hook.is_closed() => {
+                let message =
+                    format!("{id} failed too often at the hook {point}, which does not go on without it");
+                Error::new(ErrorCode::HookFailed, message).with_hint("reload it, or unload it")
+            }
+            _ => return Ok(()),
+        };
+        Err(error.in_extension(id.as_str()))
+    }
+
+    /// Changes the context, and says whether it is another now.
+    fn change(&mut self, patch: &Doc, accept: &mut Accept<'_>) -> Result<bool, String> {
+        let before = self.context().map_err(|error| error.message.clone())?;
+        let mut changed = before.clone();
+        changed.apply(patch);
+        if changed == before {
+            return Ok(false);
+        }
+        let arguments = encoded(&changed).map_err(|error| error.message.clone())?;
+        accept(&arguments[1..]).map_err(|why| format!("the context would not be one any more: {why}"))?;
+        (self.arguments, self.context) = (arguments, Some(changed));
+        self.partial.clear();
+        Ok(true)
+    }
+}
+
+impl Handler {
+    /// Counts a call, and reports a handler that fails too often.
+    fn count(&self, core: &Core, point: &HookPoint, error: Option<&Error>) {
+        let Some(error) = error else {
+            // Mostly it is zero already, and then nobody has to write.
+            if self.in_a_row.load(Relaxed) != 0 {
+                self.in_a_row.store(0, Relaxed);
+            }
+            return;
+        };
+        self.failures.fetch_add(1, Relaxed);
+        let (point, extension) = (point.name, self.extension.as_str());
+        tracing::warn!(target: "quadriga::hook", point, extension, code = %error.code, "{error}");
+        if self.in_a_row.fetch_add(1, Relaxed) + 1 == core.policy.hooks.failures
+            && let Some(slot) = self.slot(core)
+        {
+            let (times, method) = (core.policy.hooks.failures, &self.method);
+            let what = format!("have {method} skipped at the hook {point}: it failed {times} times in a row");
+            slot.reach.ward.log.managed(&self.extension, what, Reason::Failures);
+        }
+    }
+}
+
+/// Encodes a list of one.
+fn encoded(doc: &Doc) -> Result<Bytes, Error> {
+    let mut bytes = vec![LIST_OF_ONE];
+    match codec::append(&mut bytes, &doc.to_value()) {
+        Ok(()) => Ok(bytes.into()),
+        Err(error) => Err(Error::new(ErrorCode::InvalidValue, error.to_string())),
+    }
+}
