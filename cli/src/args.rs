@@ -12,7 +12,7 @@ use quadriga::abi::limits::Span;
 use serde_json::Value as Json;
 
 use crate::home::args::{
-    AuditArgs, GoingArgs, HomeArgs, InstallArgs, ListArgs, OneArgs, PermissionArgs, UpdateArgs,
+    AuditArgs, EnableArgs, GoingArgs, HomeArgs, InstallArgs, ListArgs, OneArgs, PermissionArgs, UpdateArgs,
 };
 use crate::package::args::{KeygenArgs, PackArgs, SignArgs, UnpackArgs, VerifyArgs};
 use crate::report::{LimitArg, limit};
@@ -53,7 +53,7 @@ pub(crate) enum Command {
     /// Go back to the version of an extension before the last update; once more goes forth again
     Rollback(GoingArgs),
     /// Have hosts load an installed extension
-    Enable(OneArgs),
+    Enable(EnableArgs),
     /// Have hosts leave an installed extension alone
     Disable(GoingArgs),
     /// Take an installed extension away, with all its versions

@@ -223,7 +223,7 @@ impl Core {
         let reach = self.reach(&ward, Some(root.clone()), manifest.permissions.clone());
         reach.limit_output(&limits);
         let permissions = Permissions::clone(&reach.permissions());
-        self.check_host(&manifest)?;
+        fits_host(&manifest)?;
         let runtime = self.choose(levels, &manifest, options.isolation, &limits, &permissions)?;
         let runtime = Arc::clone(runtime);
         check_recycling(&options, &runtime.support())?;
@@ -342,33 +342,6 @@ impl Core {
     fn weak(self: &Arc<Self>) -> Weak<Self> {
         Arc::downgrade(self)
     }
-
-    fn check_host(&self, manifest: &Manifest) -> Result<(), Error> {
-        let id = &manifest.extension.id;
-        let wrong =
-            |message, hint: String| Err(Error::new(ErrorCode::IncompatibleVersion, message).with_hint(hint));
-        let protocol =
-            semver::Version::new(PROTOCOL.major.into(), PROTOCOL.minor.into(), PROTOCOL.patch.into());
-        if let Some(range) = manifest.runtime.api.as_ref().filter(|range| !range.0.matches(&protocol)) {
-            let message = format!("{id} works with contract {range}; this host speaks {protocol}");
-            let hint = format!("take a version of it for contract {protocol}, or a host that speaks {range}");
-            return wrong(message, hint);
-        }
-        let Ok(host) = env!("CARGO_PKG_VERSION").parse::<semver::Version>() else {
-            return Ok(());
-        };
-        match (&manifest.host.min, &manifest.host.max) {
-            (Some(min), _) if host < min.0 => wrong(
-                format!("{id} needs host {min} or newer; this is {host}"),
-                format!("update the host to {min}, or take an older version of {id}"),
-            ),
-            (_, Some(max)) if host > max.0 => wrong(
-                format!("{id} needs host {max} or older; this is {host}"),
-                format!("take a newer version of {id}, or host {max}"),
-            ),
-            _ => Ok(()),
-        }
-    }
 }
 
 impl Drop for Reservation {
@@ -383,6 +356,33 @@ pub(crate) async fn retire(slot: Arc<Slot>, patience: Duration) {
     slot.go_on(&mut lock(&slot.pause));
     slot.gate.drain(patience).await;
     slot.shut_down().await;
+}
+
+/// Whether an extension is for this host and for the contract that it speaks.
+pub(crate) fn fits_host(manifest: &Manifest) -> Result<(), Error> {
+    let id = &manifest.extension.id;
+    let wrong =
+        |message, hint: String| Err(Error::new(ErrorCode::IncompatibleVersion, message).with_hint(hint));
+    let protocol = semver::Version::new(PROTOCOL.major.into(), PROTOCOL.minor.into(), PROTOCOL.patch.into());
+    if let Some(range) = manifest.runtime.api.as_ref().filter(|range| !range.0.matches(&protocol)) {
+        let message = format!("{id} works with contract {range}; this host speaks {protocol}");
+        let hint = format!("take a version of it for contract {protocol}, or a host that speaks {range}");
+        return wrong(message, hint);
+    }
+    let Ok(host) = env!("CARGO_PKG_VERSION").parse::<semver::Version>() else {
+        return Ok(());
+    };
+    match (&manifest.host.min, &manifest.host.max) {
+        (Some(min), _) if host < min.0 => wrong(
+            format!("{id} needs host {min} or newer; this is {host}"),
+            format!("update the host to {min}, or take an older version of {id}"),
+        ),
+        (_, Some(max)) if host > max.0 => wrong(
+            format!("{id} needs host {max} or older; this is {host}"),
+            format!("take a newer version of {id}, or host {max}"),
+        ),
+        _ => Ok(()),
+    }
 }
 
 fn taken(id: &ExtensionId) -> Error {

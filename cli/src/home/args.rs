@@ -18,43 +18,63 @@ pub(crate) struct HomeArgs {
     pub(crate) home: Option<PathBuf>,
 }
 
-/// Install an extension out of a package
+/// What comes in.
+#[derive(Debug, Args)]
+pub(crate) struct OffersArgs {
+    #[command(flatten)]
+    pub(crate) package: PackageArgs,
+
+    /// Further packages, in any order; all of them come in or none
+    #[arg(value_name = "PACKAGE", value_hint = ValueHint::AnyPath, conflicts_with_all = ["signature", "digest"])]
+    pub(crate) more: Vec<PathBuf>,
+}
+
+/// Install extensions out of packages
 ///
-/// It is unpacked, verified and put in place, or nothing is changed.
+/// They are unpacked, verified and put in place, all of them, or nothing is changed. Of several versions
+/// of one extension the newest is installed, or the newest that can be enabled with the rest.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   quadriga install acme.hello-1.0.0.qx --key acme.pub
   quadriga install hello.tgz --grant requested --enable
+  quadriga install site.qx words-1.0.0.qx words-1.1.0.qx --enable --with-dependencies
   quadriga install acme.hello-1.0.0.qx --home ./home --json")]
 pub(crate) struct InstallArgs {
     #[command(flatten)]
-    pub(crate) package: PackageArgs,
+    pub(crate) offers: OffersArgs,
 
-    /// What it may do, of what its manifest asks for
+    /// What they may do, of what their manifests ask for
     #[arg(long, value_enum, default_value_t = GrantArg::None)]
     pub(crate) grant: GrantArg,
 
-    /// Enable it too
+    /// Enable them too
     #[arg(long)]
     pub(crate) enable: bool,
+
+    #[command(flatten)]
+    pub(crate) needs: NeedsArgs,
+
+    #[command(flatten)]
+    pub(crate) rehearsal: RehearsalArgs,
 
     #[command(flatten)]
     pub(crate) home: HomeArgs,
 }
 
-/// Put another version of an extension in the place of the installed one
+/// Put other versions of extensions in the place of the installed ones
 ///
-/// What it is granted stays. A version that asks for more needs your consent, and so does an older
-/// one. The version before is kept for `quadriga rollback`.
+/// What they are granted stays. A version that asks for more needs your consent, and so does an older
+/// one. The version before is kept for `quadriga rollback`. Versions that need each other come together.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   quadriga update acme.hello-1.1.0.qx --key acme.pub
-  quadriga update acme.hello-2.0.0.qx --consent")]
+  quadriga update acme.hello-2.0.0.qx --consent --dry-run
+  quadriga update site-2.0.0.qx words-2.0.0.qx")]
 pub(crate) struct UpdateArgs {
     #[command(flatten)]
-    pub(crate) package: PackageArgs,
+    pub(crate) offers: OffersArgs,
 
     /// Agree to a version that asks for more, or is older
     #[arg(long)]
@@ -62,6 +82,12 @@ pub(crate) struct UpdateArgs {
 
     #[command(flatten)]
     pub(crate) dependents: DependentsArgs,
+
+    #[command(flatten)]
+    pub(crate) needs: NeedsArgs,
+
+    #[command(flatten)]
+    pub(crate) rehearsal: RehearsalArgs,
 
     #[command(flatten)]
     pub(crate) home: HomeArgs,
@@ -78,6 +104,23 @@ pub(crate) struct OneArgs {
     pub(crate) home: HomeArgs,
 }
 
+/// One that is enabled, and what it needs.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  quadriga enable acme.hello
+  quadriga enable acme.site --with-dependencies --dry-run")]
+pub(crate) struct EnableArgs {
+    #[command(flatten)]
+    pub(crate) one: OneArgs,
+
+    #[command(flatten)]
+    pub(crate) needs: NeedsArgs,
+
+    #[command(flatten)]
+    pub(crate) rehearsal: RehearsalArgs,
+}
+
 /// One that is installed, and those that need it.
 #[derive(Debug, Args)]
 pub(crate) struct GoingArgs {
@@ -86,6 +129,25 @@ pub(crate) struct GoingArgs {
 
     #[command(flatten)]
     pub(crate) dependents: DependentsArgs,
+
+    #[command(flatten)]
+    pub(crate) rehearsal: RehearsalArgs,
+}
+
+/// Whether it is done.
+#[derive(Debug, Args)]
+pub(crate) struct RehearsalArgs {
+    /// Say what would change or why it would fail, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// What becomes of what it needs.
+#[derive(Debug, Args)]
+pub(crate) struct NeedsArgs {
+    /// Enable what it needs and is installed, too
+    #[arg(long)]
+    pub(crate) with_dependencies: bool,
 }
 
 /// What becomes of those that need it.

@@ -9,15 +9,16 @@ use std::process::ExitCode;
 use anyhow::Result;
 use quadriga::abi::permission::Permissions;
 use quadriga::abi::{Error, ErrorCode, ExtensionId};
-use quadriga::home::{Dependents, Home, InstallOptions, Installed, InstalledState, Updated};
+use quadriga::home::{Dependents, Home, InstallOptions, Installed, InstalledState, Needs, Offer};
 use quadriga::package::Package;
 use quadriga::{Dispatcher, Grant, LoadOptions};
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Map, Value as Json};
 
 use crate::args::GrantArg;
 use crate::failure::Advice;
 use crate::host;
 use crate::output::{Output, harmless};
+use crate::package::args::PackageArgs;
 use crate::package::checked_package;
 use args::{
     AuditArgs, DependentsArgs, GoingArgs, HomeArgs, InstallArgs, OneArgs, PermissionArgs, UpdateArgs,
@@ -38,6 +39,24 @@ impl HomeArgs {
 
     async fn open(&self) -> Result<Home> {
         Ok(Home::open(self.path()?).await?)
+    }
+}
+
+impl RehearsalArgs {
+    fn of(&self, home: Home) -> Home {
+        if self.dry_run { home.rehearse() } else { home }
+    }
+}
+
+impl GoingArgs {
+    async fn home(&self) -> Result<Home> {
+        Ok(self.rehearsal.of(self.one.home.open().await?))
+    }
+}
+
+impl NeedsArgs {
+    fn choice(&self) -> Needs {
+        if self.with_dependencies { Needs::Enable } else { Needs::Refuse }
     }
 }
 
@@ -97,25 +116,29 @@ fn actor() -> String {
     user("USER").or_else(|| user("LOGNAME")).unwrap_or_else(|| "unknown".to_owned())
 }
 
-/// Installs a package.
+/// Installs packages.
 pub(crate) fn install(args: InstallArgs, output: Output) -> Result<ExitCode> {
     host::run(async move {
-        let (package, signed) = checked_package(&args.package)?;
-        let home = args.home.open().await?;
-        let grant = requested(&package, args.grant)?;
-        let options = InstallOptions { actor: actor(), signed, grant, ..InstallOptions::default() };
-        let mut installed = home.install(package, options).await?;
-        if args.enable {
-            installed = home.enable(installed.id.as_str(), &actor()).await?;
-        }
-        let asks = installed.current.manifest.permissions.beyond(&installed.grant);
-        let mut text = format!("{} {} is installed", installed.id, installed.current.version);
-        text += if args.enable { " and enabled" } else { "" };
-        if !asks.is_empty() {
-            text += &format!("\nit asks for more than it is granted: {}", asks.join(", "));
-        }
-        said(output, &installed, &text)
+        let offers = offers(args.offers, args.grant)?;
+        let home = args.rehearsal.of(args.home.open().await?);
+        let (enable, needs) = (args.enable, args.needs.choice());
+        let options = InstallOptions { actor: actor(), enable, needs, ..InstallOptions::default() };
+        changed(output, &args.rehearsal, &home.install(offers, options).await?)
     })
+}
+
+/// Opens packages, and verifies who signed them.
+fn offers(args: OffersArgs, grant: GrantArg) -> Result<Vec<Offer>> {
+    let OffersArgs { package: first, more } = args;
+    let key = first.key.clone();
+    let other = |path| PackageArgs { path, key: key.clone(), signature: None, digest: None };
+    let all = std::iter::once(first).chain(more.into_iter().map(other));
+    all.map(|args| {
+        let (package, signed) = checked_package(&args)?;
+        let grant = requested(&package, grant)?;
+        Ok(Offer { package, signed, grant })
+    })
+    .collect()
 }
 
 /// What the package itself asks for, if that is to be granted.
@@ -129,78 +152,52 @@ fn requested(package: &Package, grant: GrantArg) -> Result<Option<Permissions>> 
     })
 }
 
-/// Updates an installed extension.
+/// Updates installed extensions.
 pub(crate) fn update(args: UpdateArgs, output: Output) -> Result<ExitCode> {
     host::run(async move {
-        let (package, signed) = checked_package(&args.package)?;
-        let home = args.home.open().await?;
+        let offers = offers(args.offers, GrantArg::None)?;
+        let home = args.rehearsal.of(args.home.open().await?);
+        let (dependents, needs, consent) = (args.dependents.choice(), args.needs.choice(), args.consent);
         let options =
-            InstallOptions { actor: actor(), signed, consent: args.consent, ..InstallOptions::default() };
-        let options = InstallOptions { dependents: args.dependents.choice(), ..options };
-        updated(output, &home.update(package, options).await.map_err(DependentsArgs::advise)?)
+            InstallOptions { actor: actor(), consent, dependents, needs, ..InstallOptions::default() };
+        let done = home.update(offers, options).await;
+        changed(output, &args.rehearsal, &done.map_err(DependentsArgs::advise)?)
     })
 }
 
 /// Goes back to the version before.
 pub(crate) fn rollback(args: GoingArgs, output: Output) -> Result<ExitCode> {
     host::run(async move {
-        let (home, dependents) = (args.one.home.open().await?, args.dependents.choice());
-        let back = home.rollback(&args.one.id, dependents, &actor()).await;
-        updated(output, &back.map_err(DependentsArgs::advise)?)
+        let (home, dependents) = (args.home().await?, args.dependents.choice());
+        let done = home.rollback(&args.one.id, dependents, &actor()).await;
+        changed(output, &args.rehearsal, &done.map_err(DependentsArgs::advise)?)
     })
 }
 
-fn updated(output: Output, updated: &Updated) -> Result<ExitCode> {
-    if output.json {
-        return output.value(&updated).map(|()| ExitCode::SUCCESS);
-    }
-    let (id, now) = (&updated.installed.id, &updated.installed.current.version);
-    let mut lines: Vec<String> = updated.disabled.iter().map(|it| format!("{} is disabled", it.id)).collect();
-    lines.push(format!("{id} is {now} now; before it was {}", updated.from));
-    if !updated.wider.is_empty() {
-        lines.push(format!("it asks for more, and is not granted that: {}", updated.wider.join(", ")));
-    }
-    output.text(&harmless(&lines.join("\n"))).map(|()| ExitCode::SUCCESS)
-}
-
 /// Enables an extension.
-pub(crate) fn enable(args: OneArgs, output: Output) -> Result<ExitCode> {
+pub(crate) fn enable(args: EnableArgs, output: Output) -> Result<ExitCode> {
     host::run(async move {
-        let installed = args.home.open().await?.enable(&args.id, &actor()).await?;
-        said(output, &installed, &format!("{} is enabled", installed.id))
+        let home = args.rehearsal.of(args.one.home.open().await?);
+        let done = home.enable(&args.one.id, args.needs.choice(), &actor()).await?;
+        changed(output, &args.rehearsal, &done)
     })
 }
 
 /// Disables an extension.
 pub(crate) fn disable(args: GoingArgs, output: Output) -> Result<ExitCode> {
-    going(args, "disabled", output)
+    host::run(async move {
+        let (home, dependents) = (args.home().await?, args.dependents.choice());
+        let done = home.disable(&args.one.id, dependents, &actor()).await;
+        changed(output, &args.rehearsal, &done.map_err(DependentsArgs::advise)?)
+    })
 }
 
 /// Takes an extension away.
 pub(crate) fn uninstall(args: GoingArgs, output: Output) -> Result<ExitCode> {
-    going(args, "uninstalled", output)
-}
-
-fn going(args: GoingArgs, what: &'static str, output: Output) -> Result<ExitCode> {
     host::run(async move {
-        let dependents = args.dependents.choice();
-        let (home, id) = (args.one.home.open().await?, args.one.id);
-        let disabled = match what {
-            "disabled" => home.disable(&id, dependents, &actor()).await,
-            _ => home.uninstall(&id, dependents, &actor()).await,
-        };
-        let disabled = disabled.map_err(DependentsArgs::advise)?;
-        let disabled: Vec<_> = disabled.into_iter().map(|it| it.id.to_string()).collect();
-        if output.json {
-            return output.value(&json!({ what: id, "disabled": disabled })).map(|()| ExitCode::SUCCESS);
-        }
-        let mut lines: Vec<String> = disabled
-            .iter()
-            .filter(|other| **other != id)
-            .map(|other| format!("{other} is disabled"))
-            .collect();
-        lines.push(format!("{id} is {what}"));
-        output.text(&harmless(&lines.join("\n"))).map(|()| ExitCode::SUCCESS)
+        let (home, dependents) = (args.home().await?, args.dependents.choice());
+        let done = home.uninstall(&args.one.id, dependents, &actor()).await;
+        changed(output, &args.rehearsal, &done.map_err(DependentsArgs::advise)?)
     })
 }
 

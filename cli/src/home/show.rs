@@ -3,10 +3,11 @@ use std::time::SystemTime;
 
 use anyhow::Result;
 use indicatif::HumanBytes;
+use quadriga::abi::ExtensionId;
 use quadriga::abi::permission::Permissions;
-use quadriga::home::{Entry, Home, Installed, InstalledState, InstalledVersion};
+use quadriga::home::{Came, Changes, Entry, Home, Installed, InstalledState, InstalledVersion};
 
-use super::args::{ListArgs, OneArgs};
+use super::args::{ListArgs, OneArgs, RehearsalArgs};
 use crate::host;
 use crate::output::{Output, harmless, table};
 
@@ -101,6 +102,38 @@ fn version(what: &str, version: &InstalledVersion) -> Vec<String> {
         format!("    at         {}", time(version.installed_at)),
         format!("    in         {}", version.folder.display()),
     ]
+}
+
+/// Shows what was changed, or would be.
+pub(super) fn changed(output: Output, rehearsal: &RehearsalArgs, changes: &Changes) -> Result<ExitCode> {
+    if output.json {
+        let mut json = serde_json::to_value(changes)?;
+        json["dry-run"] = rehearsal.dry_run.into();
+        return output.value(&json).map(|()| ExitCode::SUCCESS);
+    }
+    let mut lines = Vec::new();
+    if rehearsal.dry_run {
+        lines.push("nothing is changed; without --dry-run:".to_owned());
+    }
+    let fresh = |id: &ExtensionId| changes.came.iter().any(|it| it.from.is_none() && it.installed.id == *id);
+    lines.extend(changes.disabled.iter().map(|id| format!("{id} is disabled")));
+    for Came { from, wider, installed } in &changes.came {
+        let (id, now) = (&installed.id, &installed.current.version);
+        let asks = installed.current.manifest.permissions.beyond(&installed.grant);
+        let enabled = if changes.enabled.contains(id) { " and enabled" } else { "" };
+        lines.push(match from {
+            Some(from) => format!("{id} is {now} now; before it was {from}"),
+            None => format!("{id} {now} is installed{enabled}"),
+        });
+        if from.is_some() && !wider.is_empty() {
+            lines.push(format!("it asks for more, and is not granted that: {}", wider.join(", ")));
+        } else if from.is_none() && !asks.is_empty() {
+            lines.push(format!("it asks for more than it is granted: {}", asks.join(", ")));
+        }
+    }
+    lines.extend(changes.enabled.iter().filter(|id| !fresh(id)).map(|id| format!("{id} is enabled")));
+    lines.extend(changes.uninstalled.iter().map(|id| format!("{id} is uninstalled")));
+    output.text(&harmless(&lines.join("\n"))).map(|()| ExitCode::SUCCESS)
 }
 
 /// The audit trail as lines.

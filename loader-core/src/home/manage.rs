@@ -2,56 +2,49 @@
 
 use quadriga_abi::permission::Permissions;
 use quadriga_abi::{Error, ErrorCode};
-use serde_json::{Value as Json, json};
-use sqlx::SqliteConnection;
+use serde_json::json;
 
 use super::audit::{self, Act};
-use super::graph::settle;
+use super::change::{Came, Changes, Dependents, Needs, because, choose_among, ids, in_order, settle, write};
 use super::packages::requested;
-use super::{Home, Installed, InstalledState, Updated, commit, fault, find, store};
-
-/// What becomes of those that need an extension that goes, or is to be another version that does not fit
-/// them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Dependents {
-    /// It does not go as long as there are any.
-    #[default]
-    Refuse,
-    /// They are disabled with it.
-    Disable,
-}
+use super::{Home, Installed, InstalledState, fault, find, store};
 
 impl Home {
-    /// Has hosts load an extension.
+    /// Has hosts load an extension, and what it needs, if that is asked for.
     ///
     /// # Errors
-    /// `not_installed`; `missing_dependency` or `dependency_cycle`, if it could not start among those that
-    /// are enabled, with the reason.
-    pub async fn enable(&self, id: &str, actor: &str) -> Result<Installed, Error> {
+    /// `not_installed`; `incompatible_version`, if it is not for this host; `missing_dependency` or
+    /// `dependency_cycle`, if it could not start among those that are enabled, with the reason.
+    pub async fn enable(&self, id: &str, needs: Needs, actor: &str) -> Result<Changes, Error> {
         let (mut transaction, all) = self.begin().await?;
-        let enabled = Installed { state: InstalledState::Enabled, ..find(&all, id)? };
-        settle(&all, std::slice::from_ref(&enabled), Dependents::Refuse)?;
-        write(&mut transaction, std::slice::from_ref(&enabled), actor, "enable", |_| Json::Null).await?;
-        commit(transaction).await?;
-        Ok(enabled)
+        let one = find(&all, id)?;
+        let mut on = vec![&one];
+        let rows: Vec<&Installed> = all.iter().collect();
+        if needs == Needs::Enable {
+            let chosen = choose_among(&all, &rows, &[&one.id], needs, Dependents::Refuse)?;
+            let others = chosen.into_iter().map(|place| rows[place]);
+            on.extend(others.filter(|it| it.state == InstalledState::Disabled && it.id != one.id));
+        }
+        let on: Vec<Installed> =
+            on.into_iter().map(|it| Installed { state: InstalledState::Enabled, ..it.clone() }).collect();
+        settle(&all, &on, Dependents::Refuse)?;
+        let on = in_order(&all, &on, on.clone());
+        write(&mut transaction, &on, actor, "enable", |it| because(it, id)).await?;
+        self.commit(transaction).await?;
+        Ok(Changes { enabled: ids(&on), ..Changes::default() })
     }
 
-    /// Has hosts leave an extension alone. Gives all that was disabled, those that need others first.
+    /// Has hosts leave an extension alone.
     ///
     /// # Errors
     /// `not_installed`; `needed`, if others that are enabled need it, with who they are and what they
     /// need.
-    pub async fn disable(
-        &self,
-        id: &str,
-        dependents: Dependents,
-        actor: &str,
-    ) -> Result<Vec<Installed>, Error> {
+    pub async fn disable(&self, id: &str, dependents: Dependents, actor: &str) -> Result<Changes, Error> {
         let (mut transaction, all) = self.begin().await?;
         let disabled = going(&all, id, dependents)?;
         write(&mut transaction, &disabled, actor, "disable", |it| because(it, id)).await?;
-        commit(transaction).await?;
-        Ok(disabled)
+        self.commit(transaction).await?;
+        Ok(Changes { disabled: ids(&disabled), ..Changes::default() })
     }
 
     /// Goes back to the version before; a second time, to the one after it again.
@@ -60,7 +53,7 @@ impl Home {
     /// `not_installed`, also if there is none before; if it is enabled, `missing_dependency` or
     /// `dependency_cycle`, if that version could not start, and `needed`, if others that are enabled need
     /// the present one.
-    pub async fn rollback(&self, id: &str, dependents: Dependents, actor: &str) -> Result<Updated, Error> {
+    pub async fn rollback(&self, id: &str, dependents: Dependents, actor: &str) -> Result<Changes, Error> {
         let (mut transaction, all) = self.begin().await?;
         let before = find(&all, id)?;
         let Some(previous) = before.previous else {
@@ -75,33 +68,31 @@ impl Home {
         write(&mut transaction, &disabled, actor, "disable", |it| because(it, id)).await?;
         let detail = |it: &Installed| json!({ "version": it.current.version, "grant": it.grant });
         write(&mut transaction, std::slice::from_ref(&installed), actor, "rollback", detail).await?;
-        commit(transaction).await?;
-        Ok(Updated { from, wider, installed, disabled })
+        self.commit(transaction).await?;
+        let came = vec![Came { from: Some(from), wider, installed }];
+        Ok(Changes { came, disabled: ids(&disabled), ..Changes::default() })
     }
 
-    /// Takes an extension away with all its versions. Gives those that needed it and were disabled.
+    /// Takes an extension away with all its versions.
     ///
     /// # Errors
     /// As for [`Home::disable`].
-    pub async fn uninstall(
-        &self,
-        id: &str,
-        dependents: Dependents,
-        actor: &str,
-    ) -> Result<Vec<Installed>, Error> {
+    pub async fn uninstall(&self, id: &str, dependents: Dependents, actor: &str) -> Result<Changes, Error> {
         let _files = self.files.lock().await;
         let (mut transaction, all) = self.begin().await?;
         let mut going = going(&all, id, dependents)?;
-        let Some(installed) = going.pop() else { return Ok(going) };
+        let Some(installed) = going.pop() else { return Ok(Changes::default()) };
         let detail = json!({ "version": installed.current.version });
         write(&mut transaction, &going, actor, "disable", |it| because(it, id)).await?;
         store::delete(&mut transaction, &installed.id).await?;
         fault::point("without its rows");
         let act = Act { actor, action: "uninstall", extension: id, detail };
         audit::write(&mut transaction, act).await?;
-        commit(transaction).await?;
-        self.clear().await?;
-        Ok(going)
+        self.commit(transaction).await?;
+        if !self.rehearsal {
+            self.clear().await?;
+        }
+        Ok(Changes { disabled: ids(&going), uninstalled: vec![installed.id], ..Changes::default() })
     }
 
     /// Grants an extension more of what its manifest asks for.
@@ -115,7 +106,7 @@ impl Home {
         let after = Installed { grant: before.grant.union(more), ..before };
         let detail = |it: &Installed| json!({ "granted": more, "grant": it.grant });
         write(&mut transaction, std::slice::from_ref(&after), actor, "grant", detail).await?;
-        commit(transaction).await?;
+        self.commit(transaction).await?;
         Ok(after)
     }
 
@@ -134,33 +125,8 @@ impl Home {
         let after = Installed { grant, ..before };
         let detail = |it: &Installed| json!({ "revoked": gone, "grant": it.grant });
         write(&mut transaction, std::slice::from_ref(&after), actor, "revoke", detail).await?;
-        commit(transaction).await?;
+        self.commit(transaction).await?;
         Ok(after)
-    }
-}
-
-/// Writes rows anew, with an entry of the audit trail for each.
-pub(super) async fn write(
-    connection: &mut SqliteConnection,
-    rows: &[Installed],
-    actor: &str,
-    action: &str,
-    detail: impl Fn(&Installed) -> Json,
-) -> Result<(), Error> {
-    for row in rows {
-        store::put(&mut *connection, row).await?;
-        fault::point("with a row");
-        let act = Act { actor, action, extension: row.id.as_str(), detail: detail(row) };
-        audit::write(&mut *connection, act).await?;
-    }
-    Ok(())
-}
-
-/// For the sake of which other one it is disabled.
-pub(super) fn because(it: &Installed, id: &str) -> Json {
-    match it.id.as_str() == id {
-        true => Json::Null,
-        false => json!({ "with": id }),
     }
 }
 

@@ -13,10 +13,12 @@
 //! store names are removed when the home is next opened.
 
 mod audit;
+mod change;
 mod fault;
 mod graph;
 mod manage;
 mod packages;
+mod solve;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -29,8 +31,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 pub use audit::{Audited, Entry};
-pub use manage::Dependents;
-pub use packages::{InstallOptions, Updated};
+pub use change::{Came, Changes, Dependents, Needs};
+pub use packages::{InstallOptions, Offer};
 use quadriga_abi::manifest::Manifest;
 use quadriga_abi::permission::Permissions;
 use quadriga_abi::{Error, ErrorCode, ExtensionId};
@@ -47,6 +49,8 @@ pub struct Home {
     store: SqlitePool,
     /// Held by who puts files into the home or takes some away.
     files: Arc<Mutex<()>>,
+    /// Whether everything is done as always, and then taken back.
+    rehearsal: bool,
     /// Released when it is closed.
     _lock: File,
 }
@@ -111,7 +115,7 @@ impl Home {
         let path = path.canonicalize().map_err(failed(&path))?;
         let lock = lock(&path)?;
         let store = store::open(&path.join("store.sqlite")).await?;
-        let home = Self { path, store, files: Arc::default(), _lock: lock };
+        let home = Self { path, store, files: Arc::default(), rehearsal: false, _lock: lock };
         home.clear().await?;
         Ok(home)
     }
@@ -147,6 +151,12 @@ impl Home {
         self.store.close().await;
     }
 
+    /// From now on nothing is changed: each operation says what it would change, or why it would fail. It
+    /// does all that it does otherwise, unpacks and verifies, and takes that back.
+    pub fn rehearse(self) -> Self {
+        Self { rehearsal: true, ..self }
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
@@ -180,6 +190,17 @@ impl Home {
         Ok((transaction, all))
     }
 
+    /// Has a transaction take effect.
+    async fn commit(&self, transaction: Transaction<'_, Sqlite>) -> Result<(), Error> {
+        if self.rehearsal {
+            return transaction.rollback().await.map_err(store::failed);
+        }
+        fault::point("before the commit");
+        transaction.commit().await.map_err(store::failed)?;
+        fault::point("after the commit");
+        Ok(())
+    }
+
     /// Removes files that no row names.
     async fn clear(&self) -> Result<(), Error> {
         let staging = self.path.join("staging");
@@ -208,14 +229,6 @@ impl std::fmt::Debug for Home {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Home").field("path", &self.path).finish_non_exhaustive()
     }
-}
-
-/// Has a transaction take effect.
-async fn commit(transaction: Transaction<'_, Sqlite>) -> Result<(), Error> {
-    fault::point("before the commit");
-    transaction.commit().await.map_err(store::failed)?;
-    fault::point("after the commit");
-    Ok(())
 }
 
 /// Finds one among all, or says what is nearest.

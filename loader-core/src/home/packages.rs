@@ -9,46 +9,39 @@ use quadriga_abi::manifest::Manifest;
 use quadriga_abi::permission::Permissions;
 use quadriga_abi::{Error, ErrorCode, ExtensionId};
 use quadriga_package::{Package, PublicKey, Signature};
-use serde::Serialize;
-use serde_json::json;
-use sqlx::{Sqlite, Transaction};
+use serde_json::{Value as Json, json};
+use sqlx::{Sqlite, SqliteConnection, Transaction};
 use tokio::sync::OwnedMutexGuard;
 
 use super::audit::{self, Act};
-use super::graph::settle;
-use super::manage::{because, write};
-use super::{
-    Dependents, Home, Installed, InstalledState, InstalledVersion, commit, failed, fault, find, remove, store,
-};
+use super::change::{Came, Changes, Dependents, Needs, choose, ids, in_order, settle, write};
+use super::{Home, Installed, InstalledState, InstalledVersion, failed, fault, find, remove, store};
 
-/// What is said about a package that comes in.
-#[derive(Debug, Clone, Default)]
-pub struct InstallOptions {
-    /// Who does it, for the audit trail.
-    pub actor: String,
+/// A package that is to come in, and what is said about it alone.
+#[derive(Debug)]
+pub struct Offer {
+    /// The package.
+    pub package: Package,
     /// A signature, and the key whose owner has to have made it.
     pub signed: Option<(Signature, PublicKey)>,
     /// What it may do, of what its manifest asks for; `None` for nothing at first, and for what it may
     /// do already at an update.
     pub grant: Option<Permissions>,
+}
+
+/// What is said about packages that come in together.
+#[derive(Debug, Clone, Default)]
+pub struct InstallOptions {
+    /// Who does it, for the audit trail.
+    pub actor: String,
     /// Whether an update may ask for more than the version before it, or be an older one.
     pub consent: bool,
     /// What becomes of those that need a version which an update replaces.
     pub dependents: Dependents,
-}
-
-/// What an update or a roll-back changed.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Updated {
-    /// The version that was in use.
-    pub from: semver::Version,
-    /// What the present one asks for, and that one did not.
-    pub wider: Vec<String>,
-    /// How it is now.
-    pub installed: Installed,
-    /// Those that could not go on with it and were disabled, those that need others first.
-    pub disabled: Vec<Installed>,
+    /// Whether what is installed is enabled too; at an update that stays as it was.
+    pub enable: bool,
+    /// What becomes of what it needs when it is enabled.
+    pub needs: Needs,
 }
 
 /// A version whose files are in place, and that no row names yet. Dropped, it removes them.
@@ -57,40 +50,56 @@ struct Placed {
     version: InstalledVersion,
     /// Under `packages`.
     folder: String,
+    grant: Option<Permissions>,
     recorded: bool,
     /// Nobody takes it for what a killed process left.
-    _files: OwnedMutexGuard<()>,
+    _files: Arc<OwnedMutexGuard<()>>,
+}
+
+impl From<Package> for Offer {
+    fn from(package: Package) -> Self {
+        Self { package, signed: None, grant: None }
+    }
 }
 
 impl Home {
-    /// Installs an extension, which is then there and disabled.
+    /// Installs extensions: all of them or none. They are then there and, unless the options say so, not
+    /// enabled. Of several versions of one extension it takes the newest, or the newest that can be
+    /// enabled.
     ///
     /// # Errors
-    /// `already_installed`; `invalid_package`, if it is damaged or unsafe, or not signed as it should
-    /// be; `permission_denied`, if more is granted than it asks for; `store_failed`. Nothing of it is
-    /// left then.
-    pub async fn install(&self, package: Package, options: InstallOptions) -> Result<Installed, Error> {
-        let placed = self.place(package, &options).await?;
+    /// `already_installed`; `invalid_package`, if one is damaged or unsafe, or not signed as it should
+    /// be; `permission_denied`, if more is granted than it asks for; as for [`Home::enable`], if they are
+    /// to be enabled; `store_failed`. Nothing of them is left then.
+    pub async fn install(
+        &self,
+        offers: impl IntoIterator<Item = Offer>,
+        options: InstallOptions,
+    ) -> Result<Changes, Error> {
+        let placed = self.place(offers).await?;
         let (transaction, all) = self.begin().await?;
-        if let Some(there) = all.iter().find(|it| it.id == placed.id) {
+        if let Some(there) = all.iter().find(|it| placed.iter().any(|new| new.id == it.id)) {
             let message = format!("{} {} is installed already", there.id, there.current.version);
             return Err(Error::new(ErrorCode::AlreadyInstalled, message).with_hint("update it instead"));
         }
-        let grant = options.grant.clone().unwrap_or_default();
-        requested(&placed.id, &grant, &placed.version.manifest)?;
-        let installed = Installed {
-            id: placed.id.clone(),
-            state: InstalledState::Disabled,
-            grant,
-            current: placed.version.clone(),
-            previous: None,
+        let state = if options.enable { InstalledState::Enabled } else { InstalledState::Disabled };
+        let new = |placed: &Placed| {
+            let grant = placed.grant.clone().unwrap_or_default();
+            requested(&placed.id, &grant, &placed.version.manifest)?;
+            let (id, current) = (placed.id.clone(), placed.version.clone());
+            Ok(Came {
+                from: None,
+                wider: Vec::new(),
+                installed: Installed { id, state, grant, current, previous: None },
+            })
         };
-        record(transaction, placed, &installed, &options.actor, "install").await?;
-        Ok(installed)
+        let came = placed.iter().map(new).collect::<Result<_, Error>>()?;
+        self.bring(transaction, &all, placed, came, &options).await
     }
 
-    /// Puts another version of an extension in the place of the present one, which is kept for a
-    /// roll-back. What it is granted and whether it is enabled stays.
+    /// Puts other versions of extensions in the place of the present ones, which are kept for a roll-back:
+    /// all of them or none. What they are granted and whether they are enabled stays. Of several versions
+    /// of one extension it takes the newest, or the newest that can run.
     ///
     /// # Errors
     /// `not_installed`; `already_installed`, if it is this very version or the one that is kept;
@@ -98,58 +107,114 @@ impl Home {
     /// it is enabled, `missing_dependency` or `dependency_cycle`, if it could not start, and `needed`, if
     /// others that are enabled need the version before; as for [`Home::install`]. Nothing has changed
     /// then.
-    pub async fn update(&self, package: Package, options: InstallOptions) -> Result<Updated, Error> {
-        let placed = self.place(package, &options).await?;
-        let (mut transaction, all) = self.begin().await?;
-        let before = find(&all, placed.id.as_str())?;
-        let (old, new) = (&before.current, &placed.version);
-        let wider = new.manifest.permissions.beyond(&old.manifest.permissions);
-        let why = match (wider.is_empty(), new.version < old.version) {
-            (true, false) => None,
-            (false, _) => Some(format!("asks for more than {}: {}", old.version, wider.join(", "))),
-            (true, true) => Some(format!("is older than {}", old.version)),
+    pub async fn update(
+        &self,
+        offers: impl IntoIterator<Item = Offer>,
+        options: InstallOptions,
+    ) -> Result<Changes, Error> {
+        let placed = self.place(offers).await?;
+        let (transaction, all) = self.begin().await?;
+        let new = |placed: &Placed| {
+            let before = find(&all, placed.id.as_str())?;
+            let (old, new) = (&before.current, &placed.version);
+            if let Some(grant) = &placed.grant {
+                requested(&placed.id, grant, &new.manifest)?;
+            }
+            let (from, current) = (Some(old.version.clone()), new.clone());
+            let wider = new.manifest.permissions.beyond(&old.manifest.permissions);
+            let grant = placed.grant.clone().unwrap_or(before.grant);
+            // What the new one does not ask for it is not granted either.
+            let grant = grant.intersect(&current.manifest.permissions);
+            let installed = Installed { grant, current, previous: Some(before.current), ..before };
+            Ok(Came { from, wider, installed })
         };
-        if let Some(why) = why.filter(|_| !options.consent) {
-            let message = format!("{} {} {why}", before.id, new.version);
-            return Err(Error::new(ErrorCode::ConsentRequired, message)
-                .with_hint("agree to it, or keep what is there"));
-        }
-        if let Some(grant) = &options.grant {
-            requested(&placed.id, grant, &new.manifest)?;
-        }
-        let (from, current) = (old.version.clone(), new.clone());
-        let grant = options.grant.clone().unwrap_or(before.grant);
-        // What the new one does not ask for it is not granted either.
-        let grant = grant.intersect(&current.manifest.permissions);
-        let installed = Installed { grant, current, previous: Some(before.current), ..before };
-        let disabled = settle(&all, std::slice::from_ref(&installed), options.dependents)?;
-        let (id, actor) = (installed.id.as_str(), &*options.actor);
-        write(&mut transaction, &disabled, actor, "disable", |it| because(it, id)).await?;
-        let _files = record(transaction, placed, &installed, actor, "update").await?;
-        self.clear().await?;
-        Ok(Updated { from, wider, installed, disabled })
+        let came = placed.iter().map(new).collect::<Result<_, Error>>()?;
+        self.bring(transaction, &all, placed, came, &options).await
     }
 
-    /// Unpacks and verifies a package, and moves it to its place.
-    async fn place(&self, package: Package, options: &InstallOptions) -> Result<Placed, Error> {
-        let files = Arc::clone(&self.files).lock_owned().await;
-        let (home, signed, there) = (self.path.clone(), options.signed.clone(), self.list().await?);
-        let placing =
-            tokio::task::spawn_blocking(move || place(&home, &package, signed.as_ref(), &there, files));
+    /// Chooses among versions whose files are in place, and has those that are chosen take effect, with
+    /// all that follows from it.
+    async fn bring(
+        &self,
+        mut transaction: Transaction<'_, Sqlite>,
+        all: &[Installed],
+        mut placed: Vec<Placed>,
+        mut came: Vec<Came>,
+        options: &InstallOptions,
+    ) -> Result<Changes, Error> {
+        let rows: Vec<Installed> = came.iter().map(|it| it.installed.clone()).collect();
+        let (chosen, more) = choose(all, &rows, options.needs, options.dependents)?;
+        let mut at = 0..;
+        placed.retain(|_| at.next().is_some_and(|at| chosen.contains(&at)));
+        let mut at = 0..;
+        came.retain(|_| at.next().is_some_and(|at| chosen.contains(&at)));
+        for it in &came {
+            agreed(it, options.consent)?;
+        }
+        let (actor, id) = (&*options.actor, came.first().map(|it| it.installed.id.to_string()));
+        let with = |_: &Installed| json!({ "with": id });
+        let changed: Vec<Installed> =
+            came.iter().map(|it| it.installed.clone()).chain(more.iter().cloned()).collect();
+        let disabled = settle(all, &changed, options.dependents)?;
+        write(&mut transaction, &disabled, actor, "disable", with).await?;
+        fault::point("in place");
+        for (placed, it) in placed.iter().zip(&came) {
+            let action = if it.from.is_some() { "update" } else { "install" };
+            record(&mut transaction, placed, &it.installed, actor, action).await?;
+        }
+        let fresh = came.iter().filter(|it| it.from.is_none()).map(|it| &it.installed);
+        let enabled: Vec<Installed> =
+            fresh.chain(&more).filter(|it| it.state == InstalledState::Enabled).cloned().collect();
+        let enabled = in_order(all, &changed, enabled);
+        write(&mut transaction, &enabled, actor, "enable", |_| Json::Null).await?;
+        self.commit(transaction).await?;
+        if !self.rehearsal {
+            placed.iter_mut().for_each(|it| it.recorded = true);
+            self.clear().await?;
+        }
+        Ok(Changes { came, enabled: ids(&enabled), disabled: ids(&disabled), ..Changes::default() })
+    }
+
+    /// Unpacks and verifies packages, and moves them to their places.
+    async fn place(&self, offers: impl IntoIterator<Item = Offer>) -> Result<Vec<Placed>, Error> {
+        let offers: Vec<Offer> = offers.into_iter().collect();
+        let files = Arc::new(Arc::clone(&self.files).lock_owned().await);
+        let (home, there) = (self.path.clone(), self.list().await?);
+        let placing = tokio::task::spawn_blocking(move || {
+            let mut placed: Vec<Placed> = Vec::new();
+            for offer in offers {
+                let next = place(&home, offer, &there, &placed, &files)?;
+                placed.push(next);
+            }
+            Ok(placed)
+        });
         placing.await.unwrap_or_else(|error| Err(Error::new(ErrorCode::Internal, error.to_string())))
     }
 }
 
-/// Adds a version and its row, and has that take effect. Nobody else touches files until the result is
-/// dropped.
+/// Whether somebody agreed to what a version brings.
+fn agreed(came: &Came, consent: bool) -> Result<(), Error> {
+    let (new, Some(old)) = (&came.installed.current.version, &came.from) else { return Ok(()) };
+    let why = match (came.wider.is_empty(), new < old) {
+        (true, false) => return Ok(()),
+        (false, _) => format!("asks for more than {old}: {}", came.wider.join(", ")),
+        (true, true) => format!("is older than {old}"),
+    };
+    if consent {
+        return Ok(());
+    }
+    let message = format!("{} {new} {why}", came.installed.id);
+    Err(Error::new(ErrorCode::ConsentRequired, message).with_hint("agree to it, or keep what is there"))
+}
+
+/// Adds a version and its row.
 async fn record(
-    mut transaction: Transaction<'_, Sqlite>,
-    mut placed: Placed,
+    connection: &mut SqliteConnection,
+    placed: &Placed,
     installed: &Installed,
     actor: &str,
     action: &str,
-) -> Result<Placed, Error> {
-    fault::point("in place");
+) -> Result<(), Error> {
     let version = &placed.version;
     let detail = json!({
         "version": version.version,
@@ -159,25 +224,23 @@ async fn record(
         "grant": installed.grant,
     });
     let act = Act { actor, action, extension: installed.id.as_str(), detail };
-    store::add(&mut transaction, &placed.id, version, &placed.folder).await?;
+    store::add(&mut *connection, &placed.id, version, &placed.folder).await?;
     fault::point("with its version");
-    store::put(&mut transaction, installed).await?;
-    store::prune(&mut transaction, &placed.id).await?;
+    store::put(&mut *connection, installed).await?;
+    store::prune(&mut *connection, &placed.id).await?;
     fault::point("with its row");
-    audit::write(&mut transaction, act).await?;
-    commit(transaction).await?;
-    placed.recorded = true;
-    Ok(placed)
+    audit::write(&mut *connection, act).await
 }
 
 fn place(
     home: &Path,
-    package: &Package,
-    signed: Option<&(Signature, PublicKey)>,
+    offer: Offer,
     there: &[Installed],
-    files: OwnedMutexGuard<()>,
+    placed: &[Placed],
+    files: &Arc<OwnedMutexGuard<()>>,
 ) -> Result<Placed, Error> {
-    if let Some((signature, key)) = signed {
+    let Offer { package, signed, grant } = offer;
+    if let Some((signature, key)) = &signed {
         package.verify(signature, key).map_err(invalid)?;
     }
     let staging = home.join("staging");
@@ -189,6 +252,10 @@ fn place(
     let digest = package.digest().to_string();
     if let Some(there) = there.iter().find(|it| it.id == id) {
         is_new(there, &version, &digest)?;
+    }
+    if placed.iter().any(|it| it.id == id && it.version.version == version) {
+        let message = format!("{id} {version} is among the packages twice");
+        return Err(Error::new(ErrorCode::InvalidArguments, message));
     }
     let size = unpacked.contents.unpacked_size();
     let folder = format!("{id}/{version}-{}", &digest[..12]);
@@ -210,7 +277,8 @@ fn place(
         folder: dest,
         manifest,
     };
-    let placed = Placed { id, version, folder, recorded: false, _files: files };
+    let _files = Arc::clone(files);
+    let placed = Placed { id, version, folder, grant, recorded: false, _files };
     for folder in [folder_of.as_path(), &parent, &home.join("packages")] {
         sync_one(folder)?;
     }

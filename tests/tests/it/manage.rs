@@ -61,6 +61,7 @@ fn slow_every_language_is_installed_updated_rolled_back_and_taken_away() {
         let [one, two] = ["0.1.0", "0.2.0"].map(|version| place.package(language, version));
         assert_eq!(place.json(&["list"]), json!([]));
         let installed = place.json(&["install", &one, "--grant", "requested"]);
+        let installed = &installed["came"][0]["installed"];
         assert_eq!((&installed["id"], &installed["state"]), (&json!(id), &json!("disabled")));
         let call = ["call", &id, "greet", "\"Ada\""];
         assert_eq!(place.fails(&call), "failed", "it is disabled");
@@ -72,12 +73,13 @@ fn slow_every_language_is_installed_updated_rolled_back_and_taken_away() {
         };
         greets(&place);
         let updated = place.json(&["update", &two]);
+        let updated = &updated["came"][0];
         assert_eq!((&updated["from"], &updated["wider"]), (&json!("0.1.0"), &json!([])));
         greets(&place);
         let shown = place.json(&["show", &id]);
         assert_eq!(shown["current"]["version"], "0.2.0");
         assert_eq!(shown["previous"]["version"], "0.1.0");
-        assert_eq!(place.json(&["rollback", &id])["installed"]["current"]["version"], "0.1.0");
+        assert_eq!(place.json(&["rollback", &id])["came"][0]["from"], "0.2.0");
         greets(&place);
         assert_eq!(place.fails(&["update", &one]), "already_installed");
         let listed = place.json(&["list", "--enabled", "--publisher", "hello", "hello"]);
@@ -86,7 +88,7 @@ fn slow_every_language_is_installed_updated_rolled_back_and_taken_away() {
             assert_eq!(place.json(&[&["list"], other].concat()), json!([]), "{other:?}");
         }
         place.json(&["disable", &id]);
-        assert_eq!(place.json(&["uninstall", &id])["uninstalled"], json!(id));
+        assert_eq!(place.json(&["uninstall", &id])["uninstalled"], json!([id]));
         for gone in [["show", &id], ["enable", &id], ["uninstall", &id], ["rollback", &id]] {
             assert_eq!(place.fails(&gone), "not_installed", "{gone:?}");
         }
@@ -115,7 +117,7 @@ fn who_signed_it_is_verified_and_kept() {
     assert_eq!(place.run(&["install", &package, "--key", "theirs.pub"]).0, Some(1));
     assert_eq!(place.json(&["list"]), json!([]));
     let installed = place.json(&["install", &package, "--key", "ours.pub"]);
-    assert!(installed["current"]["signer"].is_string(), "{installed}");
+    assert!(installed["came"][0]["installed"]["current"]["signer"].is_string(), "{installed}");
 }
 
 #[test]
@@ -168,4 +170,70 @@ fn people_read_what_was_done() {
     let (code, _, stderr) = place.run(&["show", "hello.jss"]);
     assert_eq!(code, Some(1));
     assert!(stderr.contains("did you mean \"hello.js\"?"), "{stderr}");
+}
+
+/// Extensions that need each other, with several versions of one, as packages.
+fn family(place: &Place) -> Vec<String> {
+    let list = [
+        (
+            "acme.site",
+            "1.0.0",
+            "[dependencies]\n'acme.words' = '^1'\n[capabilities]\nrequires = ['store@^2']",
+        ),
+        ("acme.words", "1.0.0", "[optional-dependencies]\n'acme.stems' = '*'"),
+        ("acme.words", "2.0.0", ""),
+        ("acme.disk", "1.0.0", "[capabilities]\nprovides = ['store@2.1.0']"),
+    ];
+    let pack = |(id, version, more): &(&str, &str, &str)| {
+        let folder = place.0.path().join(format!("{id}-{version}"));
+        fs::create_dir(&folder).unwrap();
+        let manifest = format!(
+            "[extension]\nid = '{id}'\nversion = '{version}'\n[runtime]\nkind = 'javascript'\nentry = 'main.js'\n{more}\n"
+        );
+        fs::write(folder.join("quadriga.toml"), manifest).unwrap();
+        fs::write(
+            folder.join("main.js"),
+            format!("export function who() {{ return \"{id} {version}\"; }}\n"),
+        )
+        .unwrap();
+        place.json(&["pack", folder.to_str().unwrap()])["package"].as_str().unwrap().to_owned()
+    };
+    list.iter().map(pack).collect()
+}
+
+#[test]
+fn what_needs_each_other_comes_and_goes_together() {
+    let place = Place::new();
+    let packages = family(&place);
+    let all: Vec<&str> = packages.iter().map(String::as_str).collect();
+    let install = [&["install", "--enable"], &all[..]].concat();
+    let would = place.json(&[&install[..], &["--dry-run"]].concat());
+    assert_eq!(would["enabled"], json!(["acme.disk", "acme.words", "acme.site"]));
+    assert_eq!((&would["dry-run"], &place.json(&["list"])), (&json!(true), &json!([])));
+    assert_eq!(place.fails(&[&install[..4], &["--dry-run"]].concat()), "missing_dependency");
+    let done = place.json(&install);
+    assert_eq!(done["enabled"], would["enabled"]);
+    assert_eq!(place.json(&["show", "acme.words"])["current"]["version"], "1.0.0");
+    // What others need does not go, and does not become what they cannot use.
+    assert_eq!(place.fails(&["disable", "acme.disk"]), "needed");
+    let (code, _, stderr) = place.run(&["update", all[2]]);
+    assert_eq!(code, Some(1));
+    let says = ["acme.site needs acme.words ^1", "--with-dependents disables them too"];
+    assert!(says.iter().all(|part| stderr.contains(part)), "{stderr}");
+    let gone = place.json(&["update", all[2], "--with-dependents"]);
+    assert_eq!((&gone["disabled"], &gone["came"][0]["from"]), (&json!(["acme.site"]), &json!("1.0.0")));
+    place.json(&["rollback", "acme.words"]);
+    place.json(&["disable", "acme.disk"]);
+    let (code, _, stderr) = place.run(&["enable", "acme.site"]);
+    assert_eq!(code, Some(1));
+    let says =
+        ["acme.site 1.0.0 needs the capability store@^2; acme.disk is disabled", "--with-dependencies"];
+    assert!(says.iter().all(|part| stderr.contains(part)), "{stderr}");
+    let (_, stdout, _) = place.run(&["enable", "acme.site", "--with-dependencies", "--dry-run"]);
+    let says = "nothing is changed; without --dry-run:\nacme.disk is enabled\nacme.site is enabled\n";
+    assert_eq!(stdout, says);
+    let on = place.json(&["enable", "acme.site", "--with-dependencies"]);
+    assert_eq!(on["enabled"], json!(["acme.disk", "acme.site"]));
+    let gone = place.json(&["uninstall", "acme.disk", "--with-dependents"]);
+    assert_eq!((&gone["disabled"], &gone["uninstalled"]), (&json!(["acme.site"]), &json!(["acme.disk"])));
 }

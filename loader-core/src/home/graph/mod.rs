@@ -7,7 +7,7 @@ use quadriga_abi::manifest::Manifest;
 use quadriga_abi::{Error, ErrorCode, ExtensionId};
 use semver::VersionReq;
 
-use super::{Dependents, Installed, InstalledState};
+use super::{Installed, InstalledState};
 
 /// Extensions that are to run together, and what each needs of the others.
 pub(super) struct Graph<'a> {
@@ -152,7 +152,7 @@ impl<'a> Graph<'a> {
     }
 
     /// The needs of one that some do not meet.
-    fn lacks(&self, node: usize, there: &HashSet<usize>) -> impl Iterator<Item = &Edge<'a>> {
+    pub(super) fn lacks(&self, node: usize, there: &HashSet<usize>) -> impl Iterator<Item = &Edge<'a>> {
         let there = there.clone();
         self.edges[node]
             .iter()
@@ -175,95 +175,20 @@ impl<'a> Graph<'a> {
         }
     }
 
-    fn node(&self, id: &ExtensionId) -> Option<usize> {
+    /// Says so.
+    pub(super) fn is_a_cycle(&self, cycle: &[usize]) -> Error {
+        let ids: Vec<&str> = cycle.iter().map(|node| self.id(*node).as_str()).collect();
+        let message = format!("these need each other, so that none can start first: {}", ids.join(" -> "));
+        let hint = "one of them has to do without the other: [optional-dependencies]";
+        Error::new(ErrorCode::DependencyCycle, message).with_hint(hint)
+    }
+
+    pub(super) fn node(&self, id: &ExtensionId) -> Option<usize> {
         self.nodes.iter().position(|it| it.extension.id == *id)
     }
 
     pub(super) fn id(&self, node: usize) -> &'a ExtensionId {
         &self.nodes[node].extension.id
-    }
-}
-
-/// What else changes when some extensions become what they are here (enabled or not, in this version or
-/// another): those that are disabled because they lose what they need, those that need others first.
-///
-/// # Errors
-/// `missing_dependency` or `dependency_cycle`, if one of the changed ones is enabled and cannot start;
-/// `needed`, if others would no longer start and are not to be disabled.
-pub(super) fn settle(
-    before: &[Installed],
-    changed: &[Installed],
-    dependents: Dependents,
-) -> Result<Vec<Installed>, Error> {
-    let is_changed = |id: &ExtensionId| changed.iter().any(|it| it.id == *id);
-    let mut after: Vec<Installed> = before.iter().filter(|it| !is_changed(&it.id)).cloned().collect();
-    after.extend(changed.iter().cloned());
-    let graph = Graph::of_enabled(&after);
-    let can = graph.startable();
-    for it in changed.iter().filter(|it| it.state == InstalledState::Enabled) {
-        if let Some(node) = graph.node(&it.id).filter(|node| !can.contains(node)) {
-            return Err(cannot_start(&graph, node, &can, &after));
-        }
-    }
-    let was = Graph::of_enabled(before);
-    let mut broken = Vec::new();
-    for id in was.levels().into_iter().flatten().rev().map(|node| was.id(node)) {
-        if let Some(node) = graph.node(id).filter(|node| !can.contains(node)) {
-            broken.push(node);
-        }
-    }
-    if dependents == Dependents::Refuse && !broken.is_empty() {
-        let why = |node: &usize| {
-            let lacks: Vec<String> =
-                graph.lacks(*node, &can).map(|edge| edge.need.what.to_string()).collect();
-            format!("{} needs {}", graph.id(*node), lacks.join(" and "))
-        };
-        let message = broken.iter().map(why).collect::<Vec<_>>().join(", ");
-        return Err(Error::new(ErrorCode::Needed, message).with_hint("disable these first, or with it"));
-    }
-    let off = |node: &usize| {
-        let it = before.iter().find(|it| it.id == *graph.id(*node))?;
-        Some(Installed { state: InstalledState::Disabled, ..it.clone() })
-    };
-    Ok(broken.iter().filter_map(off).collect())
-}
-
-/// Says why an extension that is enabled cannot start.
-fn cannot_start(graph: &Graph<'_>, node: usize, can: &HashSet<usize>, all: &[Installed]) -> Error {
-    if let Some(cycle) = graph.cycle(node) {
-        let ids: Vec<&str> = cycle.into_iter().map(|node| graph.id(node).as_str()).collect();
-        let message = format!("these need each other, so that none can start first: {}", ids.join(" -> "));
-        return Error::new(ErrorCode::DependencyCycle, message)
-            .with_hint("one of them has to do without the other: [optional-dependencies]");
-    }
-    let about = &graph.nodes[node].extension;
-    let lacks: Vec<String> = graph
-        .lacks(node, can)
-        .map(|edge| {
-            format!("{} {} needs {}{}", about.id, about.version, edge.need.what, why(edge, graph, all))
-        })
-        .collect();
-    let hint = "install and enable that first";
-    Error::new(ErrorCode::MissingDependency, lacks.join("; ")).with_hint(hint)
-}
-
-/// Why nothing meets a need.
-fn why(edge: &Edge<'_>, graph: &Graph<'_>, all: &[Installed]) -> String {
-    if let Some(node) = edge.met_by.first() {
-        return format!("; {} is enabled, and lacks something itself", graph.id(*node));
-    }
-    let fits: Vec<&Installed> =
-        all.iter().filter(|it| edge.need.what.is_met_by(&it.current.manifest)).collect();
-    let ids: Vec<&str> = fits.iter().map(|it| it.id.as_str()).collect();
-    let there = |id: &ExtensionId| all.iter().find(|it| it.id == *id).map(|it| &it.current.version);
-    match (&edge.need.what, &*ids) {
-        (What::Extension(..), [_, ..]) => ", which is disabled".to_owned(),
-        (What::Extension(id, _), []) => match there(id) {
-            Some(version) => format!("; there is {version}"),
-            None => ", which is not installed".to_owned(),
-        },
-        (What::Capability(..), []) => ", which nothing provides that is installed".to_owned(),
-        (What::Capability(..), ids) => format!("; {} is disabled", ids.join(" or ")),
     }
 }
 

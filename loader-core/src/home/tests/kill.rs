@@ -8,24 +8,47 @@ use std::time::{Duration, Instant};
 use quadriga_abi::Error;
 use tempfile::TempDir;
 
-use super::{ME, install, nothing_else, package, permissions, state, update};
-use crate::home::{Dependents, Home, entries, fault};
+use super::{ME, enable, install, nothing_else, offer, options, package, permissions, state, update};
+use crate::home::{Dependents, Home, InstallOptions, Needs, Offer, entries, fault};
 
 /// What the process that is killed does, and with which home and packages.
 const CHILD: &str = "QUADRIGA_HOME_TEST";
 
-/// What is done to a home in which `a.b` 1.0.0 is installed and enabled, and was before 0.9.0, and
-/// `a.c` needs it.
-const OPERATIONS: [&str; 8] =
-    ["install", "update", "rollback", "enable", "disable", "uninstall", "grant", "revoke"];
+/// What is done to a home in which `a.b` 1.0.0 is installed and enabled, and was before 0.9.0, `a.c` needs
+/// it, and the disabled `a.g` needs the disabled `a.e`. With the last entry of the audit trail.
+const OPERATIONS: [(&str, &str); 11] = [
+    ("install", "install"),
+    ("install several", "enable"),
+    ("update", "update"),
+    ("update several", "update"),
+    ("rollback", "rollback"),
+    ("enable", "enable"),
+    ("enable several", "enable"),
+    ("disable", "disable"),
+    ("uninstall", "uninstall"),
+    ("grant", "grant"),
+    ("revoke", "revoke"),
+];
 
 async fn operate(home: &Home, packages: &Path, operation: &str) -> Result<(), Error> {
     let kv = permissions(serde_json::json!({ "kv": true }));
+    let offers = |names: &[&str]| -> Vec<Offer> {
+        names.iter().flat_map(|name| offer(&packages.join(format!("{name}.qx")))).collect()
+    };
     match operation {
+        "install several" => {
+            let with = InstallOptions { enable: true, needs: Needs::Enable, ..options() };
+            home.install(offers(&["a.f-1.0.0", "a.d-1.0.0", "a.d-2.0.0"]), with).await.map(drop)
+        }
+        "update several" => {
+            let with = InstallOptions { dependents: Dependents::Disable, ..options() };
+            home.update(offers(&["a.b-3.0.0", "a.e-2.0.0"]), with).await.map(drop)
+        }
+        "enable several" => home.enable("a.g", Needs::Enable, ME).await.map(drop),
         "install" => install(home, &packages.join("a.d-1.0.0.qx")).await.map(drop),
         "update" => update(home, &packages.join("a.b-2.0.0.qx")).await.map(drop),
         "rollback" => home.rollback("a.b", Dependents::Refuse, ME).await.map(drop),
-        "enable" => home.enable("a.e", ME).await.map(drop),
+        "enable" => enable(home, "a.e").await.map(drop),
         "disable" => home.disable("a.b", Dependents::Disable, ME).await.map(drop),
         "uninstall" => home.uninstall("a.b", Dependents::Disable, ME).await.map(drop),
         "grant" => home.grant("a.b", &kv, ME).await.map(drop),
@@ -86,13 +109,14 @@ async fn whole(home: &Path, before: &[String], after: &[String], operation: &str
     let done = now == after;
     assert!(done || now == before, "{operation}: {now:?}");
     let last = home.audit().await.unwrap().pop().unwrap();
-    assert_eq!(last.action == operation && audited.entries > BASE, done, "{operation}: {last:?}");
+    let action = OPERATIONS.iter().find(|it| it.0 == operation).map(|it| it.1);
+    assert_eq!(Some(&*last.action) == action && audited.entries > BASE, done, "{operation}: {last:?}");
     home.close().await;
     done
 }
 
 /// Entries of the audit trail of the home that all operations begin with.
-const BASE: usize = 10;
+const BASE: usize = 11;
 
 /// Kills in each operation: at each place, and then at any time, a thousand times together.
 #[tokio::test]
@@ -102,24 +126,28 @@ async fn slow_whatever_kills_it_an_operation_is_wholly_done_or_wholly_not() {
     let packages = folder.path().join("packages");
     fs::create_dir(&packages).unwrap();
     let asks = "[permissions]\nkv = true";
-    for version in ["0.9.0", "1.0.0", "2.0.0"] {
+    for version in ["0.9.0", "1.0.0", "2.0.0", "3.0.0"] {
         package(&packages, "a.b", version, asks);
     }
-    package(&packages, "a.c", "1.0.0", "[dependencies]\n'a.b' = '*'");
-    package(&packages, "a.d", "1.0.0", "");
+    package(&packages, "a.c", "1.0.0", "[dependencies]\n'a.b' = '<3'");
+    for (id, version) in [("a.d", "1.0.0"), ("a.d", "2.0.0"), ("a.e", "2.0.0")] {
+        package(&packages, id, version, "");
+    }
     package(&packages, "a.e", "1.0.0", asks);
+    package(&packages, "a.f", "1.0.0", "[dependencies]\n'a.d' = '1'\n'a.e' = '*'");
+    package(&packages, "a.g", "1.0.0", "[dependencies]\n'a.e' = '*'");
     let base = folder.path().join("base");
     {
         let home = Home::open(&base).await.unwrap();
-        for name in ["a.b-0.9.0.qx", "a.c-1.0.0.qx", "a.e-1.0.0.qx"] {
+        for name in ["a.b-0.9.0.qx", "a.c-1.0.0.qx", "a.e-1.0.0.qx", "a.g-1.0.0.qx"] {
             install(&home, &packages.join(name)).await.unwrap();
         }
-        home.enable("a.b", ME).await.unwrap();
-        home.enable("a.c", ME).await.unwrap();
+        enable(&home, "a.b").await.unwrap();
+        enable(&home, "a.c").await.unwrap();
         update(&home, &packages.join("a.b-1.0.0.qx")).await.unwrap();
         let kv = permissions(serde_json::json!({ "kv": true }));
         home.grant("a.e", &kv, ME).await.unwrap();
-        home.enable("a.e", ME).await.unwrap();
+        enable(&home, "a.e").await.unwrap();
         home.disable("a.e", Dependents::Refuse, ME).await.unwrap();
         home.grant("a.e", &kv, ME).await.unwrap();
         assert_eq!(home.audit().await.unwrap().len(), BASE);
@@ -129,7 +157,7 @@ async fn slow_whatever_kills_it_an_operation_is_wholly_done_or_wholly_not() {
     let before = state(&home).await;
     home.close().await;
     let (mut runs, begun) = (0, Instant::now());
-    for operation in OPERATIONS {
+    for (operation, _) in OPERATIONS {
         let fresh = |n: u32| {
             let home = folder.path().join(format!("{operation}-{n}"));
             copy(&base, &home);
@@ -167,7 +195,7 @@ async fn slow_whatever_kills_it_an_operation_is_wholly_done_or_wholly_not() {
     }
     let mut outcomes = [0, 0];
     while runs < 1000 {
-        let operation = OPERATIONS[fastrand::usize(..OPERATIONS.len())];
+        let (operation, _) = OPERATIONS[fastrand::usize(..OPERATIONS.len())];
         let home = folder.path().join("random");
         copy(&base, &home);
         killed(operation, &home, &packages, Err(Duration::from_micros(fastrand::u64(..40_000))));

@@ -2,7 +2,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use quadriga_abi::permission::Permissions;
-use quadriga_abi::{Error, ErrorCode};
+use quadriga_abi::{Error, ErrorCode, ExtensionId};
 use quadriga_package::{Bounds, PackOptions, Package, SecretKey, pack};
 use tempfile::TempDir;
 
@@ -36,12 +36,24 @@ fn options() -> InstallOptions {
     InstallOptions { actor: ME.to_owned(), ..InstallOptions::default() }
 }
 
-async fn install(home: &Home, path: &Path) -> Result<Installed, Error> {
-    home.install(open(path), options()).await
+fn offer(path: &Path) -> [Offer; 1] {
+    [Offer::from(open(path))]
 }
 
-async fn update(home: &Home, path: &Path) -> Result<Updated, Error> {
-    home.update(open(path), options()).await
+async fn install(home: &Home, path: &Path) -> Result<Installed, Error> {
+    Ok(home.install(offer(path), options()).await?.came.remove(0).installed)
+}
+
+async fn update(home: &Home, path: &Path) -> Result<Came, Error> {
+    Ok(home.update(offer(path), options()).await?.came.remove(0))
+}
+
+async fn enable(home: &Home, id: &str) -> Result<Changes, Error> {
+    home.enable(id, Needs::Refuse, ME).await
+}
+
+fn ids(list: &[ExtensionId]) -> Vec<&str> {
+    list.iter().map(ExtensionId::as_str).collect()
 }
 
 fn permissions(json: serde_json::Value) -> Permissions {
@@ -106,16 +118,16 @@ async fn an_extension_comes_is_updated_goes_back_and_goes() {
     assert_eq!(installed.state, InstalledState::Disabled);
     assert_eq!(home.show("a.b").await.unwrap(), installed);
     assert_eq!(install(&home, &two).await.unwrap_err().code, ErrorCode::AlreadyInstalled);
-    assert_eq!(home.enable("a.b", ME).await.unwrap().state, InstalledState::Enabled);
+    assert_eq!(ids(&enable(&home, "a.b").await.unwrap().enabled), ["a.b"]);
     let updated = update(&home, &two).await.unwrap();
-    assert_eq!((updated.from.to_string(), updated.wider.len()), ("1.0.0".to_owned(), 0));
+    assert_eq!((updated.from.unwrap().to_string(), updated.wider.len()), ("1.0.0".to_owned(), 0));
     assert_eq!(updated.installed.state, InstalledState::Enabled);
     nothing_else(&home).await;
     assert_eq!(update(&home, &two).await.unwrap_err().code, ErrorCode::AlreadyInstalled);
     // Back, and forth again.
     for version in ["1.0.0", "2.0.0"] {
         let back = home.rollback("a.b", Dependents::Refuse, ME).await.unwrap();
-        assert_eq!(back.installed.current.version.to_string(), version);
+        assert_eq!(back.came[0].installed.current.version.to_string(), version);
     }
     // The one before the last is kept, and none before that.
     let updated = update(&home, &three).await.unwrap().installed;
@@ -125,7 +137,7 @@ async fn an_extension_comes_is_updated_goes_back_and_goes() {
     assert_eq!(update(&home, &one).await.unwrap_err().code, ErrorCode::ConsentRequired);
     nothing_else(&home).await;
     let consent = InstallOptions { consent: true, ..options() };
-    home.update(open(&one), consent).await.unwrap();
+    home.update(offer(&one), consent).await.unwrap();
     // It outlasts the process.
     let (before, path) = (state(&home).await, home.path().to_owned());
     drop(home);
@@ -135,7 +147,7 @@ async fn an_extension_comes_is_updated_goes_back_and_goes() {
     nothing_else(&home).await;
     for error in [
         home.show("a.b").await.unwrap_err(),
-        home.enable("a.b", ME).await.unwrap_err(),
+        enable(&home, "a.b").await.unwrap_err(),
         home.rollback("a.b", Dependents::Refuse, ME).await.unwrap_err(),
         home.uninstall("a.b", Dependents::Refuse, ME).await.unwrap_err(),
         update(&home, &one).await.unwrap_err(),
@@ -152,6 +164,7 @@ async fn what_is_refused_leaves_nothing_behind() {
     let folder = TempDir::new().unwrap();
     let asks = "[permissions]\nkv = true\nenv = ['A']";
     let good = package(folder.path(), "a.b", "1.0.0", asks);
+    let other = package(folder.path(), "a.c", "1.0.0", "");
     let [mut damaged, cut] = [fs::read(&good).unwrap(), fs::read(&good).unwrap()];
     let middle = damaged.len() / 2;
     damaged[middle] ^= 1;
@@ -165,19 +178,25 @@ async fn what_is_refused_leaves_nothing_behind() {
     let [ours, theirs] = [SecretKey::generate().unwrap(), SecretKey::generate().unwrap()];
     let signed = |by: &SecretKey| Some((open(&good).sign(by, "").unwrap(), ours.public()));
     let more = permissions(serde_json::json!({ "kv": true, "env": ["B"] }));
+    let signed_by = |by| Offer { signed: signed(by), ..open(&good).into() };
+    let granted = Offer { grant: Some(more.clone()), ..open(&good).into() };
     let cases = [
-        (&damaged, options(), ErrorCode::InvalidPackage),
-        (&cut, options(), ErrorCode::InvalidPackage),
-        (&good, InstallOptions { signed: signed(&theirs), ..options() }, ErrorCode::InvalidPackage),
-        (&good, InstallOptions { grant: Some(more.clone()), ..options() }, ErrorCode::PermissionDenied),
+        (vec![open(&damaged).into()], ErrorCode::InvalidPackage),
+        (vec![open(&cut).into()], ErrorCode::InvalidPackage),
+        (vec![signed_by(&theirs)], ErrorCode::InvalidPackage),
+        (vec![granted], ErrorCode::PermissionDenied),
+        // One of several.
+        (vec![open(&other).into(), open(&damaged).into()], ErrorCode::InvalidPackage),
+        (vec![open(&other).into(), signed_by(&theirs)], ErrorCode::InvalidPackage),
+        (vec![open(&good).into(), open(&good).into()], ErrorCode::InvalidArguments),
     ];
-    for (path, options, code) in cases {
-        let error = home.install(open(path), options).await.unwrap_err();
-        assert_eq!(error.code, code, "{}: {error}", path.display());
-        assert_eq!(files(home.path()), empty, "{}", path.display());
+    for (offers, code) in cases {
+        let said = format!("{offers:?}");
+        let error = home.install(offers, options()).await.unwrap_err();
+        assert_eq!(error.code, code, "{said}: {error}");
+        assert_eq!(files(home.path()), empty, "{said}");
     }
-    let options = InstallOptions { signed: signed(&ours), ..options() };
-    let installed = home.install(open(&good), options).await.unwrap();
+    let installed = home.install([signed_by(&ours)], options()).await.unwrap().came.remove(0).installed;
     assert_eq!(installed.current.signer, Some(signed(&ours).unwrap().0.key_id()));
     assert_eq!(home.audit().await.unwrap().len(), 1);
 }
@@ -201,12 +220,12 @@ async fn nobody_gets_more_than_was_asked_for_and_agreed_to() {
     assert_eq!(error.code, ErrorCode::ConsentRequired);
     assert_eq!(error.message, "a.b 2.0.0 asks for more than 1.0.0: env \"B\"");
     let consent = InstallOptions { consent: true, ..options() };
-    let updated = home.update(open(&two), consent).await.unwrap();
+    let updated = home.update(offer(&two), consent).await.unwrap().came.remove(0);
     // What it no longer asks for it no longer has; what it asks for now it does not have yet.
     assert_eq!((updated.wider, updated.installed.grant), (vec!["env \"B\"".to_owned()], env.clone()));
     assert_eq!(home.revoke("a.b", &env, ME).await.unwrap().grant, Permissions::default());
     let back = home.rollback("a.b", Dependents::Refuse, ME).await.unwrap();
-    assert_eq!(back.installed.grant, Permissions::default());
+    assert_eq!(back.came[0].installed.grant, Permissions::default());
 }
 
 #[tokio::test]
@@ -217,20 +236,20 @@ async fn those_that_need_each_other_come_and_go_in_order() {
     for (id, more) in [("a.a", ""), ("a.b", &needs("a.a", "^1")), ("a.c", &needs("a.b", "^1"))] {
         install(&home, &package(folder.path(), id, "1.0.0", more)).await.unwrap();
     }
-    let error = home.enable("a.b", ME).await.unwrap_err();
+    let error = enable(&home, "a.b").await.unwrap_err();
     let why = "a.b 1.0.0 needs a.a ^1, which is disabled";
     assert_eq!((error.code, &*error.message), (ErrorCode::MissingDependency, why));
     for id in ["a.a", "a.b", "a.c"] {
-        home.enable(id, ME).await.unwrap();
+        enable(&home, id).await.unwrap();
     }
     let error = home.disable("a.a", Dependents::Refuse, ME).await.unwrap_err();
     assert_eq!((error.code, &*error.message), (ErrorCode::Needed, "a.c needs a.b ^1, a.b needs a.a ^1"));
     let gone = home.disable("a.b", Dependents::Disable, ME).await.unwrap();
-    assert_eq!(gone.iter().map(|it| it.id.as_str()).collect::<Vec<_>>(), ["a.c", "a.b"]);
-    home.enable("a.b", ME).await.unwrap();
+    assert_eq!(ids(&gone.disabled), ["a.c", "a.b"]);
+    enable(&home, "a.b").await.unwrap();
     assert_eq!(home.uninstall("a.a", Dependents::Refuse, ME).await.unwrap_err().code, ErrorCode::Needed);
     let gone = home.uninstall("a.a", Dependents::Disable, ME).await.unwrap();
-    assert_eq!(gone.iter().map(|it| it.id.as_str()).collect::<Vec<_>>(), ["a.b"]);
+    assert_eq!((ids(&gone.disabled), ids(&gone.uninstalled)), (vec!["a.b"], vec!["a.a"]));
     assert_eq!(home.show("a.b").await.unwrap().state, InstalledState::Disabled);
     let last = home.audit().await.unwrap().pop().unwrap();
     assert_eq!((&*last.action, &*last.extension), ("uninstall", "a.a"));
@@ -259,7 +278,7 @@ async fn the_audit_trail_shows_what_was_changed_in_it() {
     let folder = TempDir::new().unwrap();
     let home = Home::open(folder.path().join("home")).await.unwrap();
     install(&home, &package(folder.path(), "a.b", "1.0.0", "")).await.unwrap();
-    home.enable("a.b", ME).await.unwrap();
+    enable(&home, "a.b").await.unwrap();
     home.disable("a.b", Dependents::Refuse, ME).await.unwrap();
     let whole = home.verify_audit(None).await.unwrap();
     assert_eq!(whole.entries, 3);

@@ -5,16 +5,14 @@ use std::sync::Arc;
 use quadriga_abi::ErrorCode;
 use tempfile::TempDir;
 
-use super::{ME, install, nothing_else, open, options, package, permissions, update};
-use crate::home::{Dependents, Home, InstallOptions, Installed, InstalledState};
+use super::{
+    ME, enable, ids, install, nothing_else, offer, open, options, package, permissions, state, update,
+};
+use crate::home::{Dependents, Home, InstallOptions, InstalledState, Needs, Offer};
 
 fn needs(list: &[(&str, &str)]) -> String {
     let lines: Vec<String> = list.iter().map(|(id, range)| format!("'{id}' = '{range}'")).collect();
     format!("[dependencies]\n{}", lines.join("\n"))
-}
-
-fn ids(list: &[Installed]) -> Vec<&str> {
-    list.iter().map(|it| it.id.as_str()).collect()
 }
 
 /// A home in which all of these are installed and enabled, in this order.
@@ -22,7 +20,7 @@ async fn home(folder: &TempDir, list: &[(&str, &str, &str)]) -> Home {
     let home = Home::open(folder.path().join("home")).await.unwrap();
     for (id, version, more) in list {
         install(&home, &package(folder.path(), id, version, more)).await.unwrap();
-        home.enable(id, ME).await.unwrap();
+        enable(&home, id).await.unwrap();
     }
     home
 }
@@ -55,7 +53,7 @@ async fn a_version_that_others_cannot_use_takes_them_along_or_stays_out() {
     assert_eq!(enabled(&home).await, all);
     nothing_else(&home).await;
     let with = InstallOptions { dependents: Dependents::Disable, ..options() };
-    let updated = home.update(open(&two), with).await.unwrap();
+    let updated = home.update(offer(&two), with).await.unwrap();
     assert_eq!(ids(&updated.disabled), ["a.c", "a.b"]);
     assert_eq!(enabled(&home).await, ["a.a 2.0.0"]);
     let entries = home.audit().await.unwrap();
@@ -63,11 +61,14 @@ async fn a_version_that_others_cannot_use_takes_them_along_or_stays_out() {
     assert_eq!(last, [("disable", "a.c"), ("disable", "a.b"), ("update", "a.a")]);
     // The other way: one needs the new version, and that is rolled back.
     install(&home, &package(folder.path(), "a.d", "1.0.0", &needs(&[("a.a", "^2")]))).await.unwrap();
-    home.enable("a.d", ME).await.unwrap();
+    enable(&home, "a.d").await.unwrap();
     let error = home.rollback("a.a", Dependents::Refuse, ME).await.unwrap_err();
     assert_eq!((error.code, &*error.message), (ErrorCode::Needed, "a.d needs a.a ^2"));
     let back = home.rollback("a.a", Dependents::Disable, ME).await.unwrap();
-    assert_eq!((ids(&back.disabled), back.from.to_string()), (vec!["a.d"], "2.0.0".to_owned()));
+    assert_eq!(
+        (ids(&back.disabled), back.came[0].from.clone()),
+        (vec!["a.d"], Some(semver::Version::new(2, 0, 0)))
+    );
     assert_eq!(enabled(&home).await, ["a.a 1.0.0"]);
 }
 
@@ -94,9 +95,9 @@ async fn a_version_that_lacks_what_it_needs_stays_out() {
     home.disable("a.b", Dependents::Refuse, ME).await.unwrap();
     let three = package(folder.path(), "a.b", "3.0.0", "");
     update(&home, &package(folder.path(), "a.b", "2.0.0", &needs(&[("a.z", "^1")]))).await.unwrap();
-    assert_eq!(home.enable("a.b", ME).await.unwrap_err().code, ErrorCode::MissingDependency);
+    assert_eq!(enable(&home, "a.b").await.unwrap_err().code, ErrorCode::MissingDependency);
     update(&home, &three).await.unwrap();
-    home.enable("a.b", ME).await.unwrap();
+    enable(&home, "a.b").await.unwrap();
     let error = home.rollback("a.b", Dependents::Disable, ME).await.unwrap_err();
     let why = "a.b 2.0.0 needs a.z ^1, which is not installed";
     assert_eq!((error.code, &*error.message), (ErrorCode::MissingDependency, why));
@@ -110,7 +111,7 @@ async fn a_version_that_is_kept_leads_to_the_roll_back() {
     let one = folder.path().join("a.b-1.0.0.qx");
     update(&home, &package(folder.path(), "a.b", "2.0.0", "")).await.unwrap();
     let consent = || InstallOptions { consent: true, ..options() };
-    let error = home.update(open(&one), consent()).await.unwrap_err();
+    let error = home.update(offer(&one), consent()).await.unwrap_err();
     let says = "a.b 1.0.0 is kept as the version before 2.0.0";
     assert_eq!((error.code, &*error.message), (ErrorCode::AlreadyInstalled, says));
     assert_eq!(error.hint.as_deref(), Some("go back to it: quadriga rollback a.b"));
@@ -119,7 +120,7 @@ async fn a_version_that_is_kept_leads_to_the_roll_back() {
     let cases = [("1.0.0", "kept as the version before 2.0.0"), ("2.0.0", "installed already")];
     for (version, how) in cases {
         let other = package(others.path(), "a.b", version, "[limits]\nmemory = '1MiB'");
-        let error = home.update(open(&other), consent()).await.unwrap_err();
+        let error = home.update(offer(&other), consent()).await.unwrap_err();
         let [there, new] = [&folder.path().join(format!("a.b-{version}.qx")), &other]
             .map(|path| open(path).digest().to_string()[..12].to_owned());
         let says = format!("a.b {version} is {how}, from another package: {there}, and not {new}");
@@ -158,7 +159,7 @@ async fn what_two_do_at_once_is_both_done() {
         off.await.unwrap();
         let now = home.show("a.a").await.unwrap();
         assert_eq!((now.grant, now.state), (all.clone(), InstalledState::Disabled));
-        home.enable("a.a", ME).await.unwrap();
+        enable(&home, "a.a").await.unwrap();
         home.revoke("a.a", &all, ME).await.unwrap();
         // One comes and one goes: neither takes the other's files for what is left of a killed process.
         let come = others.clone().map(|path| {
@@ -191,5 +192,187 @@ async fn those_that_need_others_are_disabled_before_them() {
     )
     .await;
     let gone = home.disable("a.a", Dependents::Disable, ME).await.unwrap();
-    assert_eq!(ids(&gone), ["a.d", "a.e", "a.b", "a.c", "a.a"]);
+    assert_eq!(ids(&gone.disabled), ["a.d", "a.e", "a.b", "a.c", "a.a"]);
+}
+
+fn provides(lines: &str) -> String {
+    format!("[capabilities]\n{lines}")
+}
+
+/// Packages of extensions that need each other and several versions of one.
+fn together(folder: &TempDir) -> Vec<std::path::PathBuf> {
+    let list = [
+        ("a.site", "1.0.0", needs(&[("a.words", "^1"), ("a.rank", "*")])),
+        ("a.rank", "1.0.0", provides("requires = ['store@^2']")),
+        ("a.words", "1.0.0", String::new()),
+        ("a.words", "1.2.0", String::new()),
+        ("a.words", "2.0.0", String::new()),
+        ("a.disk", "1.0.0", provides("provides = ['store@2.1.0']")),
+    ];
+    list.iter().map(|(id, version, more)| package(folder.path(), id, version, more)).collect()
+}
+
+fn offers(list: &[std::path::PathBuf]) -> Vec<Offer> {
+    list.iter().map(|path| Offer::from(open(path))).collect()
+}
+
+#[tokio::test]
+async fn what_needs_each_other_is_installed_together_or_not_at_all() {
+    let folder = TempDir::new().unwrap();
+    let packages = together(&folder);
+    let home = Home::open(folder.path().join("home")).await.unwrap();
+    let on = || InstallOptions { enable: true, ..options() };
+    // Without what provides the capability.
+    let error = home.install(offers(&packages[..5]), on()).await.unwrap_err();
+    let why = "a.rank 1.0.0 needs the capability store@^2, which nothing provides that is installed";
+    assert_eq!((error.code, &*error.message), (ErrorCode::MissingDependency, why));
+    assert!(home.list().await.unwrap().is_empty());
+    nothing_else(&home).await;
+    let done = home.install(offers(&packages), on()).await.unwrap();
+    assert_eq!(ids(&done.enabled), ["a.disk", "a.words", "a.rank", "a.site"]);
+    assert_eq!(enabled(&home).await, ["a.disk 1.0.0", "a.rank 1.0.0", "a.site 1.0.0", "a.words 1.2.0"]);
+    nothing_else(&home).await;
+    home.verify_audit(None).await.unwrap();
+    // Not enabled, the newest of each is there.
+    let other = Home::open(folder.path().join("other")).await.unwrap();
+    assert!(other.install(offers(&packages), options()).await.unwrap().enabled.is_empty());
+    assert_eq!(other.show("a.words").await.unwrap().current.version.to_string(), "2.0.0");
+    nothing_else(&other).await;
+}
+
+#[tokio::test]
+async fn what_it_needs_is_enabled_with_it() {
+    let folder = TempDir::new().unwrap();
+    let packages = together(&folder);
+    let home = Home::open(folder.path().join("home")).await.unwrap();
+    let chosen: Vec<_> = [0, 1, 3, 5].iter().map(|at: &usize| packages[*at].clone()).collect();
+    home.install(offers(&chosen), options()).await.unwrap();
+    let error = enable(&home, "a.site").await.unwrap_err();
+    let why =
+        "a.site 1.0.0 needs a.rank *, which is disabled; a.site 1.0.0 needs a.words ^1, which is disabled";
+    assert_eq!((error.code, &*error.message), (ErrorCode::MissingDependency, why));
+    let done = home.enable("a.site", Needs::Enable, ME).await.unwrap();
+    assert_eq!(ids(&done.enabled), ["a.disk", "a.words", "a.rank", "a.site"]);
+    // Who provides a capability is needed for it, as long as nobody else does.
+    let error = home.disable("a.disk", Dependents::Refuse, ME).await.unwrap_err();
+    let why = "a.site needs a.rank *, a.rank needs the capability store@^2";
+    assert_eq!((error.code, &*error.message), (ErrorCode::Needed, why));
+    install(&home, &package(folder.path(), "a.cloud", "1.0.0", &provides("provides = ['store@2.0.0']")))
+        .await
+        .unwrap();
+    enable(&home, "a.cloud").await.unwrap();
+    home.disable("a.disk", Dependents::Refuse, ME).await.unwrap();
+    let gone = home.disable("a.cloud", Dependents::Disable, ME).await.unwrap();
+    assert_eq!(ids(&gone.disabled), ["a.site", "a.rank", "a.cloud"]);
+}
+
+#[tokio::test]
+async fn versions_that_need_each_other_are_updated_together() {
+    let folder = TempDir::new().unwrap();
+    let home = home(&folder, &[("a.a", "1.0.0", ""), ("a.b", "1.0.0", &needs(&[("a.a", "^1")]))]).await;
+    let two = [
+        package(folder.path(), "a.b", "2.0.0", &needs(&[("a.a", "^2")])),
+        package(folder.path(), "a.a", "2.0.0", ""),
+    ];
+    for one in &two {
+        update(&home, one).await.unwrap_err();
+    }
+    // With others of which one fits.
+    let more = [
+        package(folder.path(), "a.a", "3.0.0", ""),
+        package(folder.path(), "a.b", "3.0.0", &needs(&[("a.z", "*")])),
+    ];
+    let before = enabled(&home).await;
+    let done = home.update(offers(&[&two[..], &more].concat()), options()).await.unwrap();
+    let mut came: Vec<_> =
+        done.came.iter().map(|it| format!("{} {}", it.installed.id, it.installed.current.version)).collect();
+    came.sort_unstable();
+    assert_eq!(came, ["a.a 2.0.0", "a.b 2.0.0"]);
+    nothing_else(&home).await;
+    // Back again, one at a time, takes the one out of use in between.
+    let error = home.rollback("a.b", Dependents::Disable, ME).await.unwrap_err();
+    assert_eq!(
+        (error.code, &*error.message),
+        (ErrorCode::MissingDependency, "a.b 1.0.0 needs a.a ^1; there is 2.0.0")
+    );
+    assert_eq!(home.rollback("a.a", Dependents::Refuse, ME).await.unwrap_err().code, ErrorCode::Needed);
+    home.rollback("a.a", Dependents::Disable, ME).await.unwrap();
+    home.rollback("a.b", Dependents::Refuse, ME).await.unwrap();
+    enable(&home, "a.b").await.unwrap();
+    assert_eq!(enabled(&home).await, before);
+}
+
+#[tokio::test]
+async fn those_in_a_circle_are_not_enabled() {
+    let folder = TempDir::new().unwrap();
+    let home = Home::open(folder.path().join("home")).await.unwrap();
+    let circle = [("a.a", "a.b"), ("a.b", "a.c"), ("a.c", "a.a")]
+        .map(|(id, on)| package(folder.path(), id, "1.0.0", &needs(&[(on, "*")])));
+    let on = InstallOptions { enable: true, ..options() };
+    let says = "these need each other, so that none can start first: a.a -> a.b -> a.c -> a.a";
+    let error = home.install(offers(&circle), on).await.unwrap_err();
+    assert_eq!((error.code, &*error.message), (ErrorCode::DependencyCycle, says));
+    home.install(offers(&circle), options()).await.unwrap();
+    let error = home.enable("a.a", Needs::Enable, ME).await.unwrap_err();
+    assert_eq!((error.code, &*error.message), (ErrorCode::DependencyCycle, says));
+    let error = enable(&home, "a.a").await.unwrap_err();
+    assert_eq!(
+        (error.code, &*error.message),
+        (ErrorCode::MissingDependency, "a.a 1.0.0 needs a.b *, which is disabled")
+    );
+}
+
+#[tokio::test]
+async fn what_is_for_another_host_is_not_enabled() {
+    let folder = TempDir::new().unwrap();
+    let home = Home::open(folder.path().join("home")).await.unwrap();
+    install(&home, &package(folder.path(), "a.a", "1.0.0", "[host]\nmin = '99.0.0'")).await.unwrap();
+    install(&home, &package(folder.path(), "a.b", "1.0.0", &needs(&[("a.a", "*")]))).await.unwrap();
+    assert_eq!(enable(&home, "a.a").await.unwrap_err().code, ErrorCode::IncompatibleVersion);
+    let error = home.enable("a.b", Needs::Enable, ME).await.unwrap_err();
+    let why = format!(
+        "a.b 1.0.0 needs a.a *; a.a 1.0.0 needs host 99.0.0 or newer; this is {}",
+        env!("CARGO_PKG_VERSION")
+    );
+    assert_eq!((error.code, &error.message), (ErrorCode::MissingDependency, &why));
+}
+
+/// Each operation says what it would do, and does it later in the same way.
+#[tokio::test]
+async fn a_rehearsal_says_what_would_change_and_changes_nothing() {
+    let folder = TempDir::new().unwrap();
+    let packages = together(&folder);
+    let mut home = Home::open(folder.path().join("home")).await.unwrap();
+    let a2 = package(folder.path(), "a.disk", "3.0.0", "");
+    for step in 0..6 {
+        let [mut would, mut does] = [None, None];
+        let path = home.path().to_owned();
+        for (rehearsal, changes) in [(true, &mut would), (false, &mut does)] {
+            home.close().await;
+            home = Home::open(&path).await.unwrap();
+            let before = (state(&home).await, home.verify_audit(None).await.unwrap());
+            if rehearsal {
+                home = home.rehearse();
+            }
+            let all = [0, 1, 3, 5].map(|at| packages[at].clone());
+            let with = InstallOptions { dependents: Dependents::Disable, ..options() };
+            let mut done = match step {
+                0 => home.install(offers(&all), options()).await,
+                1 => home.enable("a.site", Needs::Enable, ME).await,
+                2 => home.update(offer(&a2), with).await,
+                3 => home.rollback("a.disk", Dependents::Refuse, ME).await,
+                4 => home.disable("a.words", Dependents::Disable, ME).await,
+                _ => home.uninstall("a.words", Dependents::Disable, ME).await,
+            }
+            .unwrap();
+            for it in &mut done.came {
+                it.installed.current.installed_at = std::time::SystemTime::UNIX_EPOCH;
+            }
+            *changes = Some(done);
+            nothing_else(&home).await;
+            let after = (state(&home).await, home.verify_audit(None).await.unwrap());
+            assert_eq!(before == after, rehearsal, "{step}");
+        }
+        assert_eq!(would, does, "{step}");
+    }
 }
