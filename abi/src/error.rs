@@ -66,6 +66,8 @@ pub enum ErrorCode {
     IsolationUnavailable,
     /// The extension failed while it was being loaded.
     LoadFailed,
+    /// What is installed, or is to be, is not what a lock file says.
+    LockMismatch,
     /// The extension went over its memory limit.
     MemoryLimit,
     /// A message is larger than its limit.
@@ -134,6 +136,7 @@ impl ErrorCode {
             Self::InvalidValue => "invalid_value",
             Self::IsolationUnavailable => "isolation_unavailable",
             Self::LoadFailed => "load_failed",
+            Self::LockMismatch => "lock_mismatch",
             Self::MemoryLimit => "memory_limit",
             Self::MessageTooLarge => "message_too_large",
             Self::MissingDependency => "missing_dependency",

@@ -12,7 +12,8 @@ use quadriga::abi::limits::Span;
 use serde_json::Value as Json;
 
 use crate::home::args::{
-    AuditArgs, EnableArgs, GoingArgs, HomeArgs, InstallArgs, ListArgs, OneArgs, PermissionArgs, UpdateArgs,
+    AuditArgs, DepsArgs, EnableArgs, GoingArgs, HomeArgs, InstallArgs, ListArgs, OneArgs, PermissionArgs,
+    UpdateArgs,
 };
 use crate::package::args::{KeygenArgs, PackArgs, SignArgs, UnpackArgs, VerifyArgs};
 use crate::report::{LimitArg, limit};
@@ -58,6 +59,7 @@ pub(crate) enum Command {
     Disable(GoingArgs),
     /// Take an installed extension away, with all its versions
     Uninstall(GoingArgs),
+    Deps(DepsArgs),
     List(ListArgs),
     /// Show one that is installed: its versions, what it asks for and is granted
     Show(OneArgs),

@@ -48,6 +48,7 @@ fn main() -> ExitCode {
         Command::Enable(args) => home::enable(args, output),
         Command::Disable(args) => home::disable(args, output),
         Command::Uninstall(args) => home::uninstall(args, output),
+        Command::Deps(args) => home::deps(args, output),
         Command::List(args) => home::list(args, output),
         Command::Show(args) => home::show(args, output),
         Command::Grant(args) => home::grant(args, output),

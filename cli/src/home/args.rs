@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueHint};
+use clap::{Args, ValueEnum, ValueHint};
 use quadriga::abi::{ExtensionId, RuntimeKind};
 use serde_json::Value as Json;
 
@@ -24,6 +24,10 @@ pub(crate) struct OffersArgs {
     #[command(flatten)]
     pub(crate) package: PackageArgs,
 
+    /// A lock file: nothing that it does not name comes in
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) locked: Option<PathBuf>,
+
     /// Further packages, in any order; all of them come in or none
     #[arg(value_name = "PACKAGE", value_hint = ValueHint::AnyPath, conflicts_with_all = ["signature", "digest"])]
     pub(crate) more: Vec<PathBuf>,
@@ -38,6 +42,7 @@ pub(crate) struct OffersArgs {
 Examples:
   quadriga install acme.hello-1.0.0.qx --key acme.pub
   quadriga install hello.tgz --grant requested --enable
+  quadriga install *.qx --locked quadriga.lock
   quadriga install site.qx words-1.0.0.qx words-1.1.0.qx --enable --with-dependencies
   quadriga install acme.hello-1.0.0.qx --home ./home --json")]
 pub(crate) struct InstallArgs {
@@ -156,6 +161,50 @@ pub(crate) struct DependentsArgs {
     /// Disable those that need what goes, too
     #[arg(long)]
     pub(crate) with_dependents: bool,
+}
+
+/// Show who needs whom, what is missing, and in which order extensions start
+///
+/// With an ID, only what that needs and who needs it. A lock file holds exactly what is installed, with
+/// versions and digests, for another home to be the same.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  quadriga deps
+  quadriga deps acme.site --format dot | dot -Tsvg > site.svg
+  quadriga deps --json | jq .order
+  quadriga deps --lock quadriga.lock
+  quadriga deps --check quadriga.lock")]
+pub(crate) struct DepsArgs {
+    /// The id of an extension
+    #[arg(value_name = "ID", conflicts_with_all = ["lock", "check"])]
+    pub(crate) id: Option<String>,
+
+    /// How it is written
+    #[arg(long, value_enum, default_value_t = DepsFormat::Text)]
+    pub(crate) format: DepsFormat,
+
+    /// Write a lock file
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "check")]
+    pub(crate) lock: Option<PathBuf>,
+
+    /// Compare what is installed with a lock file, and fail if anything differs
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) check: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) home: HomeArgs,
+}
+
+/// How a graph is written.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum DepsFormat {
+    /// Lines for people.
+    Text,
+    /// JSON.
+    Json,
+    /// For Graphviz.
+    Dot,
 }
 
 /// List what is installed

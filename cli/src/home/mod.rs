@@ -1,17 +1,18 @@
 //! The commands for what is installed.
 
 pub(crate) mod args;
+mod deps;
 mod show;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
+use quadriga::Dispatcher;
 use quadriga::abi::permission::Permissions;
 use quadriga::abi::{Error, ErrorCode, ExtensionId};
-use quadriga::home::{Dependents, Home, InstallOptions, Installed, InstalledState, Needs, Offer};
+use quadriga::home::{self, Dependents, Home, InstallOptions, Installed, InstalledState, Needs, Offer};
 use quadriga::package::Package;
-use quadriga::{Dispatcher, Grant, LoadOptions};
 use serde_json::{Map, Value as Json};
 
 use crate::args::GrantArg;
@@ -21,8 +22,11 @@ use crate::output::{Output, harmless};
 use crate::package::args::PackageArgs;
 use crate::package::checked_package;
 use args::{
-    AuditArgs, DependentsArgs, GoingArgs, HomeArgs, InstallArgs, OneArgs, PermissionArgs, UpdateArgs,
+    AuditArgs, DependentsArgs, EnableArgs, GoingArgs, HomeArgs, InstallArgs, NeedsArgs, OffersArgs,
+    PermissionArgs, RehearsalArgs, UpdateArgs,
 };
+pub(crate) use deps::deps;
+use show::changed;
 pub(crate) use show::{list, show};
 
 impl HomeArgs {
@@ -89,24 +93,12 @@ pub(crate) async fn installed(
         let hint = format!("enable it first: quadriga enable {id}");
         return Err(Advice::new(format!("{id} is disabled"), hint).into());
     }
-    let mut order = Vec::new();
-    needed(&all, &wanted, &mut order);
-    for other in order {
-        let grant = Grant::Only(Box::new(other.grant.clone()));
-        dispatcher.load(&other.current.folder, LoadOptions { grant, ..LoadOptions::default() }).await?;
-    }
-    Ok(Some(wanted))
-}
-
-/// What an extension needs, in the order in which it can be loaded. What is not there the load will miss.
-fn needed<'a>(all: &'a [Installed], one: &Installed, order: &mut Vec<&'a Installed>) {
-    for id in one.current.manifest.dependencies.keys() {
-        let there = all.iter().find(|it| it.id == *id && it.state == InstalledState::Enabled);
-        let Some(other) = there.filter(|it| it.id != one.id && !order.contains(it)) else { continue };
-        needed(all, other, order);
-        if !order.contains(&other) {
-            order.push(other);
-        }
+    let mut others = home::with_needs(&all, &id);
+    others.retain(|it| it.id != id);
+    // What is missing the load will say.
+    match home::start(dispatcher, &others).await.into_iter().next() {
+        Some((_, error)) => Err(error.into()),
+        None => Ok(Some(wanted)),
     }
 }
 
@@ -119,17 +111,18 @@ fn actor() -> String {
 /// Installs packages.
 pub(crate) fn install(args: InstallArgs, output: Output) -> Result<ExitCode> {
     host::run(async move {
+        let lock = args.offers.locked.as_deref().map(deps::lock).transpose()?;
         let offers = offers(args.offers, args.grant)?;
         let home = args.rehearsal.of(args.home.open().await?);
         let (enable, needs) = (args.enable, args.needs.choice());
-        let options = InstallOptions { actor: actor(), enable, needs, ..InstallOptions::default() };
+        let options = InstallOptions { actor: actor(), enable, needs, lock, ..InstallOptions::default() };
         changed(output, &args.rehearsal, &home.install(offers, options).await?)
     })
 }
 
 /// Opens packages, and verifies who signed them.
 fn offers(args: OffersArgs, grant: GrantArg) -> Result<Vec<Offer>> {
-    let OffersArgs { package: first, more } = args;
+    let OffersArgs { package: first, more, .. } = args;
     let key = first.key.clone();
     let other = |path| PackageArgs { path, key: key.clone(), signature: None, digest: None };
     let all = std::iter::once(first).chain(more.into_iter().map(other));
@@ -155,11 +148,12 @@ fn requested(package: &Package, grant: GrantArg) -> Result<Option<Permissions>> 
 /// Updates installed extensions.
 pub(crate) fn update(args: UpdateArgs, output: Output) -> Result<ExitCode> {
     host::run(async move {
+        let lock = args.offers.locked.as_deref().map(deps::lock).transpose()?;
         let offers = offers(args.offers, GrantArg::None)?;
         let home = args.rehearsal.of(args.home.open().await?);
         let (dependents, needs, consent) = (args.dependents.choice(), args.needs.choice(), args.consent);
         let options =
-            InstallOptions { actor: actor(), consent, dependents, needs, ..InstallOptions::default() };
+            InstallOptions { actor: actor(), consent, dependents, needs, lock, ..InstallOptions::default() };
         let done = home.update(offers, options).await;
         changed(output, &args.rehearsal, &done.map_err(DependentsArgs::advise)?)
     })

@@ -104,7 +104,7 @@ pub(super) fn settle(
 }
 
 /// Says why an extension that is enabled cannot start.
-fn cannot_start(graph: &Graph<'_>, node: usize, can: &HashSet<usize>, all: &[Installed]) -> Error {
+pub(super) fn cannot_start(graph: &Graph<'_>, node: usize, can: &HashSet<usize>, all: &[Installed]) -> Error {
     if let Some(cycle) = graph.cycle(node) {
         return graph.is_a_cycle(&cycle);
     }

@@ -14,8 +14,10 @@
 
 mod audit;
 mod change;
+mod deps;
 mod fault;
 mod graph;
+mod lockfile;
 mod manage;
 mod packages;
 mod solve;
@@ -32,6 +34,8 @@ use std::time::SystemTime;
 
 pub use audit::{Audited, Entry};
 pub use change::{Came, Changes, Dependents, Needs};
+pub use deps::{Dependencies, Dependent, Needed, NeededKind, order, start, stop, with_needs};
+pub use lockfile::Lock;
 pub use packages::{InstallOptions, Offer};
 use quadriga_abi::manifest::Manifest;
 use quadriga_abi::permission::Permissions;

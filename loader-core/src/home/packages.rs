@@ -15,7 +15,7 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::audit::{self, Act};
 use super::change::{Came, Changes, Dependents, Needs, choose, ids, in_order, settle, write};
-use super::{Home, Installed, InstalledState, InstalledVersion, failed, fault, find, remove, store};
+use super::{Home, Installed, InstalledState, InstalledVersion, Lock, failed, fault, find, remove, store};
 
 /// A package that is to come in, and what is said about it alone.
 #[derive(Debug)]
@@ -42,6 +42,8 @@ pub struct InstallOptions {
     pub enable: bool,
     /// What becomes of what it needs when it is enabled.
     pub needs: Needs,
+    /// A lock file, if nothing that it does not name may come in.
+    pub lock: Option<Lock>,
 }
 
 /// A version whose files are in place, and that no row names yet. Dropped, it removes them.
@@ -69,14 +71,14 @@ impl Home {
     ///
     /// # Errors
     /// `already_installed`; `invalid_package`, if one is damaged or unsafe, or not signed as it should
-    /// be; `permission_denied`, if more is granted than it asks for; as for [`Home::enable`], if they are
+    /// be; `lock_mismatch`, if one is not in the lock file; `permission_denied`, if more is granted than it asks for; as for [`Home::enable`], if they are
     /// to be enabled; `store_failed`. Nothing of them is left then.
     pub async fn install(
         &self,
         offers: impl IntoIterator<Item = Offer>,
         options: InstallOptions,
     ) -> Result<Changes, Error> {
-        let placed = self.place(offers).await?;
+        let placed = self.place(offers, options.lock.clone()).await?;
         let (transaction, all) = self.begin().await?;
         if let Some(there) = all.iter().find(|it| placed.iter().any(|new| new.id == it.id)) {
             let message = format!("{} {} is installed already", there.id, there.current.version);
@@ -112,7 +114,7 @@ impl Home {
         offers: impl IntoIterator<Item = Offer>,
         options: InstallOptions,
     ) -> Result<Changes, Error> {
-        let placed = self.place(offers).await?;
+        let placed = self.place(offers, options.lock.clone()).await?;
         let (transaction, all) = self.begin().await?;
         let new = |placed: &Placed| {
             let before = find(&all, placed.id.as_str())?;
@@ -166,7 +168,9 @@ impl Home {
         let enabled: Vec<Installed> =
             fresh.chain(&more).filter(|it| it.state == InstalledState::Enabled).cloned().collect();
         let enabled = in_order(all, &changed, enabled);
-        write(&mut transaction, &enabled, actor, "enable", |_| Json::Null).await?;
+        let is_new = |it: &Installed| came.iter().any(|new| new.installed.id == it.id);
+        let detail = |it: &Installed| if is_new(it) { Json::Null } else { with(it) };
+        write(&mut transaction, &enabled, actor, "enable", detail).await?;
         self.commit(transaction).await?;
         if !self.rehearsal {
             placed.iter_mut().for_each(|it| it.recorded = true);
@@ -176,14 +180,18 @@ impl Home {
     }
 
     /// Unpacks and verifies packages, and moves them to their places.
-    async fn place(&self, offers: impl IntoIterator<Item = Offer>) -> Result<Vec<Placed>, Error> {
+    async fn place(
+        &self,
+        offers: impl IntoIterator<Item = Offer>,
+        lock: Option<Lock>,
+    ) -> Result<Vec<Placed>, Error> {
         let offers: Vec<Offer> = offers.into_iter().collect();
         let files = Arc::new(Arc::clone(&self.files).lock_owned().await);
         let (home, there) = (self.path.clone(), self.list().await?);
         let placing = tokio::task::spawn_blocking(move || {
             let mut placed: Vec<Placed> = Vec::new();
             for offer in offers {
-                let next = place(&home, offer, &there, &placed, &files)?;
+                let next = place(&home, offer, lock.as_ref(), &there, &placed, &files)?;
                 placed.push(next);
             }
             Ok(placed)
@@ -235,6 +243,7 @@ async fn record(
 fn place(
     home: &Path,
     offer: Offer,
+    lock: Option<&Lock>,
     there: &[Installed],
     placed: &[Placed],
     files: &Arc<OwnedMutexGuard<()>>,
@@ -250,6 +259,9 @@ fn place(
     let manifest = unpacked.manifest.clone();
     let (id, version) = (manifest.extension.id.clone(), manifest.extension.version.0.clone());
     let digest = package.digest().to_string();
+    if let Some(lock) = lock {
+        lock.admits(&id, &version, &digest)?;
+    }
     if let Some(there) = there.iter().find(|it| it.id == id) {
         is_new(there, &version, &digest)?;
     }

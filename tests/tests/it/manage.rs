@@ -214,6 +214,7 @@ fn what_needs_each_other_comes_and_goes_together() {
     let done = place.json(&install);
     assert_eq!(done["enabled"], would["enabled"]);
     assert_eq!(place.json(&["show", "acme.words"])["current"]["version"], "1.0.0");
+    assert_eq!(place.json(&["call", "acme.site", "who"])["result"], "acme.site 1.0.0");
     // What others need does not go, and does not become what they cannot use.
     assert_eq!(place.fails(&["disable", "acme.disk"]), "needed");
     let (code, _, stderr) = place.run(&["update", all[2]]);
@@ -236,4 +237,52 @@ fn what_needs_each_other_comes_and_goes_together() {
     assert_eq!(on["enabled"], json!(["acme.disk", "acme.site"]));
     let gone = place.json(&["uninstall", "acme.disk", "--with-dependents"]);
     assert_eq!((&gone["disabled"], &gone["uninstalled"]), (&json!(["acme.site"]), &json!(["acme.disk"])));
+}
+
+#[test]
+fn the_graph_is_shown_and_locked() {
+    let place = Place::new();
+    let packages = family(&place);
+    let [site, words, newer, disk] = [0, 1, 2, 3].map(|at: usize| packages[at].as_str());
+    place.json(&["install", site, words, disk]);
+    place.json(&["enable", "acme.site", "--with-dependencies"]);
+    let graph = place.json(&["deps"]);
+    assert_eq!(graph["order"], json!([["acme.disk", "acme.words"], ["acme.site"]]));
+    let near = place.json(&["deps", "acme.disk"]);
+    let ids: Vec<&Json> = near["extensions"].as_array().unwrap().iter().map(|it| &it["id"]).collect();
+    assert_eq!(ids, ["acme.disk", "acme.site"]);
+    assert_eq!(place.fails(&["deps", "acme.disc"]), "not_installed");
+    let text = "acme.disk 1.0.0 (enabled)
+  provides store@2.1.0
+acme.site 1.0.0 (enabled)
+  needs acme.words ^1: acme.words (enabled)
+  needs store@^2 of acme.disk (enabled)
+acme.words 1.0.0 (enabled)
+  can use acme.stems *: not there
+start order, stopped the other way round
+   1  acme.disk, acme.words
+   2  acme.site
+";
+    assert_eq!(place.run(&["deps"]).1, text);
+    let dot = r#"digraph dependencies {
+  rankdir=LR; node [shape=box];
+  "acme.disk" [label="acme.disk\n1.0.0", color=black];
+  "acme.site" [label="acme.site\n1.0.0", color=black];
+  "acme.site" -> "acme.words" [label="^1", style=solid, color=black];
+  "acme.site" -> "acme.disk" [label="store@^2", style=solid, color=black];
+  "acme.words" [label="acme.words\n1.0.0", color=black];
+}
+"#;
+    assert_eq!(place.run(&["deps", "--format", "dot"]).1, dot);
+    place.json(&["deps", "--lock", "quadriga.lock"]);
+    place.json(&["deps", "--check", "quadriga.lock"]);
+    place.json(&["update", newer, "--with-dependents"]);
+    assert_eq!(place.fails(&["deps", "--check", "quadriga.lock"]), "lock_mismatch");
+    // Another home becomes the same, and nothing else.
+    let other = ["--home", "other"];
+    let locked = ["--locked", "quadriga.lock"];
+    let error = place.fails(&[&["install", site, newer, disk], &locked[..], &other].concat());
+    assert_eq!(error, "lock_mismatch");
+    place.json(&[&["install", "--enable", site, words, disk], &locked[..], &other].concat());
+    place.json(&[&["deps", "--check", "quadriga.lock"], &other[..]].concat());
 }

@@ -152,11 +152,14 @@ impl<'a> Graph<'a> {
     }
 
     /// The needs of one that some do not meet.
-    pub(super) fn lacks(&self, node: usize, there: &HashSet<usize>) -> impl Iterator<Item = &Edge<'a>> {
-        let there = there.clone();
+    pub(super) fn lacks<'b>(
+        &'b self,
+        node: usize,
+        there: &'b HashSet<usize>,
+    ) -> impl Iterator<Item = &'b Edge<'a>> + use<'a, 'b> {
         self.edges[node]
             .iter()
-            .filter(move |edge| !edge.need.optional && !edge.met_by.iter().any(|other| there.contains(other)))
+            .filter(|edge| !edge.need.optional && !edge.met_by.iter().any(|other| there.contains(other)))
     }
 
     /// The first cycle on the way from a node that cannot start, if that is why: each needs the next, and

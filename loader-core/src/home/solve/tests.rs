@@ -169,7 +169,7 @@ proptest! {
         // None, or the first, or the second version of each.
         let all = (0..81_usize).map(|n| {
             let digit = |id: usize| n / 3_usize.pow(u32::try_from(id).unwrap()) % 3;
-            (0..4).filter_map(|id| (digit(id) > 0).then(|| id * 2 + digit(id) - 1)).collect::<Vec<_>>()
+            (0..4).filter(|id| digit(*id) > 0).map(|id| id * 2 + digit(id) - 1).collect::<Vec<_>>()
         });
         let mut answers = all.filter(|chosen| chosen.iter().any(|it| it / 2 == 0) && fits(chosen));
         let wanted = ExtensionId::new("a.x0").unwrap();

@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use super::*;
 
+mod deps;
 mod kill;
 mod needs;
 

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::home::{Dependents, Home, InstallOptions, InstalledState, Needs, Offer};
 
-fn needs(list: &[(&str, &str)]) -> String {
+pub(super) fn needs(list: &[(&str, &str)]) -> String {
     let lines: Vec<String> = list.iter().map(|(id, range)| format!("'{id}' = '{range}'")).collect();
     format!("[dependencies]\n{}", lines.join("\n"))
 }
@@ -195,7 +195,7 @@ async fn those_that_need_others_are_disabled_before_them() {
     assert_eq!(ids(&gone.disabled), ["a.d", "a.e", "a.b", "a.c", "a.a"]);
 }
 
-fn provides(lines: &str) -> String {
+pub(super) fn provides(lines: &str) -> String {
     format!("[capabilities]\n{lines}")
 }
 
@@ -212,7 +212,7 @@ fn together(folder: &TempDir) -> Vec<std::path::PathBuf> {
     list.iter().map(|(id, version, more)| package(folder.path(), id, version, more)).collect()
 }
 
-fn offers(list: &[std::path::PathBuf]) -> Vec<Offer> {
+pub(super) fn offers(list: &[std::path::PathBuf]) -> Vec<Offer> {
     list.iter().map(|path| Offer::from(open(path))).collect()
 }
 
