@@ -30,14 +30,15 @@ pub(crate) fn deps(args: DepsArgs, output: Output) -> Result<ExitCode> {
             })?;
             return said(output, &json!({ "lock": file }), &format!("{} is written", file.display()));
         }
-        let mut graph = Dependencies::of(&list);
-        if let Some(id) = &args.id {
-            graph = graph.around(&Home::look_at(&path, id).await?.id);
-        }
+        let all = Dependencies::of(&list);
+        let graph = match &args.id {
+            Some(id) => all.around(&Home::look_at(&path, id).await?.id),
+            None => all.clone(),
+        };
         let format = if output.json { DepsFormat::Json } else { args.format };
         match format {
             DepsFormat::Json => output.value(&graph)?,
-            DepsFormat::Text => output.text(&harmless(&text(&graph)))?,
+            DepsFormat::Text => output.text(&harmless(&text(&graph, &all)))?,
             DepsFormat::Dot => output.text(&dot(&graph))?,
         }
         Ok(ExitCode::SUCCESS)
@@ -70,12 +71,13 @@ fn state(graph: &Dependencies, id: &ExtensionId) -> &'static str {
     }
 }
 
-fn text(graph: &Dependencies) -> String {
+/// The graph, which may be a part of a larger one.
+fn text(graph: &Dependencies, all: &Dependencies) -> String {
     let mut lines = Vec::new();
     for it in &graph.extensions {
-        lines.push(format!("{} {} ({})", it.id, it.version, state(graph, &it.id)));
+        lines.push(format!("{} {} ({})", it.id, it.version, state(all, &it.id)));
         lines.extend(it.provides.iter().map(|name| format!("  provides {name}")));
-        lines.extend(it.needs.iter().map(|need| format!("  {}", of(graph, need))));
+        lines.extend(it.needs.iter().map(|need| format!("  {}", of(all, need))));
     }
     for cycle in &graph.cycles {
         lines.push(format!("these need each other: {}", joined(cycle, " -> ")));

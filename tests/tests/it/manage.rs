@@ -252,6 +252,8 @@ fn the_graph_is_shown_and_locked() {
     let ids: Vec<&Json> = near["extensions"].as_array().unwrap().iter().map(|it| &it["id"]).collect();
     assert_eq!(ids, ["acme.disk", "acme.site"]);
     assert_eq!(place.fails(&["deps", "acme.disc"]), "not_installed");
+    let near = place.run(&["deps", "acme.disk"]).1;
+    assert!(near.contains("  needs acme.words ^1: acme.words (enabled)\n"), "{near}");
     let text = "acme.disk 1.0.0 (enabled)
   provides store@2.1.0
 acme.site 1.0.0 (enabled)
