@@ -16,6 +16,8 @@ pub enum ErrorCode {
     CallDepthExceeded,
     /// The caller gave up.
     Cancelled,
+    /// The extension does not take the settings that it was to go on with.
+    ConfigRefused,
     /// A host of the network could not be reached, or the connection to it broke.
     ConnectionFailed,
     /// Somebody has to agree to what an update would change.
@@ -56,6 +58,8 @@ pub enum ErrorCode {
     Internal,
     /// The arguments do not fit the method.
     InvalidArguments,
+    /// Settings do not fit the extension's schema.
+    InvalidConfig,
     /// The manifest breaks a rule.
     InvalidManifest,
     /// A package is damaged, unsafe, or not signed by whom it should be.
@@ -111,6 +115,7 @@ impl ErrorCode {
             Self::AlreadyLoaded => "already_loaded",
             Self::CallDepthExceeded => "call_depth_exceeded",
             Self::Cancelled => "cancelled",
+            Self::ConfigRefused => "config_refused",
             Self::ConnectionFailed => "connection_failed",
             Self::ConsentRequired => "consent_required",
             Self::CpuLimit => "cpu_limit",
@@ -131,6 +136,7 @@ impl ErrorCode {
             Self::IncompatibleVersion => "incompatible_version",
             Self::Internal => "internal",
             Self::InvalidArguments => "invalid_arguments",
+            Self::InvalidConfig => "invalid_config",
             Self::InvalidManifest => "invalid_manifest",
             Self::InvalidPackage => "invalid_package",
             Self::InvalidValue => "invalid_value",

@@ -16,6 +16,7 @@ use tokio::sync::{Semaphore, broadcast};
 use tracing::{Span, field};
 
 use crate::call::{Admitted, Alarm, CallOptions, Ticket};
+use crate::config::{Configuration, Origin, Settings};
 use crate::detached::GivenUp;
 use crate::event::Bus;
 use crate::hook::Hooks;
@@ -101,6 +102,29 @@ impl Dispatcher {
     /// As for [`Dispatcher::load`], or if no such extension is loaded.
     pub async fn reload(&self, extension: &str) -> Result<(), Error> {
         self.core.renew_now(extension, true).await
+    }
+
+    /// Has a running extension go on with other settings, in the place of those it was loaded with. The
+    /// manifest's `[config] method`, if there is one, is asked first. Then the next generation starts with
+    /// them beside the present one, as in a [`reload`](Self::reload), but from what was loaded: its state
+    /// goes along, calls in flight finish, and if it does not start, the present one stays as it is.
+    ///
+    /// # Errors
+    /// `invalid_config`, if they do not fit the manifest's schema, with all that does not;
+    /// `config_refused`, with the extension's reason; `extension_stopped`, if it does not run; as for
+    /// [`Dispatcher::load`]. Nothing has changed then.
+    pub async fn configure(&self, extension: &str, config: Settings) -> Result<(), Error> {
+        self.core.configure(extension, config).await
+    }
+
+    /// The settings of a loaded extension, with where each comes from.
+    ///
+    /// # Errors
+    /// If no such extension is loaded.
+    pub fn configuration(&self, extension: &str) -> Result<Configuration, Error> {
+        let slot = self.core.route(extension)?;
+        let Some(source) = &slot.source else { return Ok(Configuration::default()) };
+        Configuration::resolve(&source.manifest, [(Origin::RunTime, source.options.config.clone())])
     }
 
     /// Takes no more calls for an extension, lets those in flight finish, and ends it.

@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use quadriga_abi::limits::{ByteSize, Limits, Span};
-use quadriga_abi::manifest::{Check, FILE_NAME, Manifest, TomlValue};
+use quadriga_abi::manifest::{Check, FILE_NAME, Manifest};
 use quadriga_abi::permission::Permissions;
-use quadriga_abi::{Bytes, Description, Error, ErrorCode, ExtensionId, Isolation, PROTOCOL, Target, Value};
+use quadriga_abi::{Bytes, Description, Error, ErrorCode, ExtensionId, Isolation, PROTOCOL, Target};
 
+use crate::config::{Configuration, Origin, Settings};
 use crate::contract::{Checks, Needs, still_fits};
 use crate::dispatcher::{Core, lock};
 use crate::limits::Caps;
@@ -29,8 +30,8 @@ const GRACE: Duration = Duration::from_secs(1);
 pub struct LoadOptions {
     /// What the extension may do.
     pub grant: Grant,
-    /// Settings over the manifest's defaults, by name.
-    pub config: serde_json::Map<String, serde_json::Value>,
+    /// Settings over the manifest's defaults, by name. They have to fit its schema.
+    pub config: Settings,
     /// The weakest isolation for this load, if it is to be stronger than manifest and policy say.
     /// A reload keeps to it.
     pub isolation: Option<Isolation>,
@@ -72,15 +73,16 @@ impl Core {
     /// (`anew`), or the one it was loaded with.
     pub(crate) async fn renew_now(self: &Arc<Self>, extension: &str, anew: bool) -> Result<(), Error> {
         let (core, extension) = (Arc::clone(self), extension.to_owned());
-        self.on_executor(async move { core.renew(&extension, anew, Renewal::Asked).await }).await
+        self.on_executor(async move { core.renew(&extension, anew, Renewal::Asked, None).await }).await
     }
 
-    /// The same on our own executor, and for other reasons.
+    /// The same on our own executor, for other reasons, and with other settings if there are any.
     pub(crate) async fn renew(
         self: &Arc<Self>,
         extension: &str,
         anew: bool,
         how: Renewal,
+        config: Option<Settings>,
     ) -> Result<(), Error> {
         let old = self.route(extension)?;
         let reserved = self.reserve(&old.id)?;
@@ -101,7 +103,9 @@ impl Core {
             return Err(Error::new(ErrorCode::InvalidManifest, message));
         }
         let ward = Arc::clone(&old.reach.ward);
-        let new = self.instantiate(root, manifest, source.options.clone(), ward).await?;
+        let mut options = source.options.clone();
+        options.config = config.unwrap_or(options.config);
+        let new = self.instantiate(root, manifest, options, ward).await?;
         // One that stands still is asked for its state all the same.
         let paused = old.go_on(&mut lock(&old.pause));
         if let Err(error) = self.succeed(&old, &new).await {
@@ -232,7 +236,8 @@ impl Core {
         let timeout = limits.load_timeout.map_or(self.policy.load_timeout, |Span(timeout)| timeout);
         let deadline = started + timeout;
         let entry = entry(&root, &manifest)?;
-        let config = config(&manifest, &options.config)?;
+        let layers = [(Origin::RunTime, options.config.clone())];
+        let config = Configuration::resolve(&manifest, layers)?.to_bytes()?;
         let trusted = Bytes::from(self.policy.trusted_certificates.clone());
         let bridge = Bridge::new(id.clone(), self.weak(), Arc::clone(&reach), config, trusted);
         // A runtime in another process bounds what it reads.
@@ -445,30 +450,6 @@ fn entry(root: &Path, manifest: &Manifest) -> Result<PathBuf, Error> {
     Ok(path)
 }
 
-fn config(manifest: &Manifest, set: &serde_json::Map<String, serde_json::Value>) -> Result<Bytes, Error> {
-    let defaults = manifest.config.defaults.iter().filter(|(name, _)| !set.contains_key(*name));
-    let defaults = defaults.map(|(name, value)| (Value::Text(name.clone()), from_toml(value)));
-    let set = set.iter().map(|(name, value)| (Value::Text(name.clone()), value.clone().into()));
-    let config = Value::Map(defaults.chain(set).collect()).to_bytes();
-    config
-        .map(Bytes::from)
-        .map_err(|error| Error::new(ErrorCode::InvalidManifest, format!("config: {error}")))
-}
-
-fn from_toml(value: &TomlValue) -> Value {
-    match value {
-        TomlValue::String(text) => Value::Text(text.clone()),
-        TomlValue::Integer(n) => Value::Int(*n),
-        TomlValue::Float(x) => Value::Float(*x),
-        TomlValue::Boolean(b) => Value::Bool(*b),
-        TomlValue::Datetime(time) => Value::Text(time.to_string()),
-        TomlValue::Array(items) => Value::List(items.iter().map(from_toml).collect()),
-        TomlValue::Table(table) => Value::Map(
-            table.iter().map(|(key, value)| (Value::Text(key.clone()), from_toml(value))).collect(),
-        ),
-    }
-}
-
 fn check_description(manifest: &Manifest, description: &Description) -> Result<(), Error> {
     let id = &manifest.extension.id;
     let theirs = description.protocol;
@@ -483,7 +464,8 @@ fn check_description(manifest: &Manifest, description: &Description) -> Result<(
     });
     let promises = manifest.contract.methods.keys().map(|name| (format!("[contract.methods.{name}]"), name));
     let events = manifest.events.iter().map(|(topic, it)| (format!("[events.{topic:?}]"), &it.method));
-    for (section, method) in hooks.chain(functions).chain(promises).chain(events) {
+    let config = manifest.config.method.iter().map(|method| ("[config]".to_owned(), method));
+    for (section, method) in hooks.chain(functions).chain(promises).chain(events).chain(config) {
         if !description.methods.iter().any(|there| there.name == *method) {
             let names: Vec<&str> = description.methods.iter().map(|method| method.name.as_str()).collect();
             let message = format!("{id}: {section} names the method {method:?}, which it does not export");

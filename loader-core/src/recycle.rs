@@ -86,7 +86,7 @@ impl Core {
                     continue;
                 }
                 let how = Renewal::Beside { generation: slot.generation, crashed: false };
-                match core.renew(slot.id.as_str(), false, how).await {
+                match core.renew(slot.id.as_str(), false, how, None).await {
                     // Somebody else is loading it.
                     Err(error) if error.code == ErrorCode::AlreadyLoaded => {}
                     Err(error) => {

@@ -42,7 +42,8 @@ impl Core {
         self.ask(new, RESTORE, arguments.into(), deadline).await.map(drop)
     }
 
-    async fn ask(
+    /// Calls a method for the host itself, also one that others may not.
+    pub(crate) async fn ask(
         self: &Arc<Self>,
         slot: &Arc<Slot>,
         method: &str,

@@ -406,7 +406,7 @@ async fn restart(
         if !core.is_current(&slot) {
             return;
         }
-        let Err(error) = core.renew(slot.id.as_str(), anew, how).await else { return };
+        let Err(error) = core.renew(slot.id.as_str(), anew, how, None).await else { return };
         if error.code == ErrorCode::AlreadyLoaded {
             delay = AGAIN;
             continue;

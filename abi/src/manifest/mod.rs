@@ -195,6 +195,10 @@ pub struct Config {
     /// A JSON Schema (2020-12) of the settings, as a table.
     #[schemars(with = "BTreeMap<String, serde_json::Value>")]
     pub schema: Table,
+    /// The method that is asked before the extension is given other settings while it runs: it gets all
+    /// of them as its argument, and an error refuses them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
     /// The settings where the operator sets nothing.
     #[schemars(with = "BTreeMap<String, serde_json::Value>")]
     pub defaults: Table,

@@ -106,16 +106,18 @@ impl fmt::Debug for Checks {
     }
 }
 
+/// How schemas of extensions are read: they are strangers' too.
+pub(crate) fn schema_options<'a>() -> jsonschema::ValidationOptions<'a> {
+    let patterns = PatternOptions::regex().size_limit(PATTERN_SIZE).dfa_size_limit(PATTERN_SIZE);
+    let options = jsonschema::options().with_draft(Draft::Draft202012);
+    options.with_pattern_options(patterns).should_validate_formats(true)
+}
+
 impl Schema {
     fn compile(source: &Json) -> Result<Self, String> {
-        let validator = jsonschema::options()
-            .with_draft(Draft::Draft202012)
-            .with_pattern_options(
-                PatternOptions::regex().size_limit(PATTERN_SIZE).dfa_size_limit(PATTERN_SIZE),
-            )
+        let validator = schema_options()
             .with_keyword("type", |parent, value, _| Ok(Box::new(Type::read(parent, value))))
             .with_format(INT_KEY, |key: &str| key.parse::<i128>().is_ok())
-            .should_validate_formats(true)
             .build(source)
             .map_err(|error| error.to_string())?;
         Ok(Self { source: source.clone(), validator })

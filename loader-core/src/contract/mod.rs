@@ -6,5 +6,5 @@ mod compare;
 mod need;
 mod view;
 
-pub(crate) use check::Checks;
+pub(crate) use check::{Checks, schema_options};
 pub(crate) use need::{Needs, still_fits};

@@ -6,6 +6,13 @@
 mod cli;
 #[cfg(all(feature = "process", any(feature = "v8", feature = "quickjs"), target_os = "linux"))]
 mod clock;
+#[cfg(all(
+    feature = "process",
+    any(feature = "v8", feature = "quickjs"),
+    feature = "python",
+    target_os = "linux"
+))]
+mod config;
 mod conformance;
 #[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
 mod contracts;
