@@ -100,7 +100,25 @@ impl Configuration {
         manifest: &Manifest,
         layers: impl IntoIterator<Item = (Origin, Settings)>,
     ) -> Result<Self, Error> {
-        let schema = Schema::of(manifest)?;
+        Self::put_together(manifest, Schema::of(manifest, true)?, layers)
+    }
+
+    /// The same, where what is missing may still come from elsewhere.
+    ///
+    /// # Errors
+    /// As for [`Configuration::resolve`], but for settings that the schema requires.
+    pub fn resolve_in_part(
+        manifest: &Manifest,
+        layers: impl IntoIterator<Item = (Origin, Settings)>,
+    ) -> Result<Self, Error> {
+        Self::put_together(manifest, Schema::of(manifest, false)?, layers)
+    }
+
+    fn put_together(
+        manifest: &Manifest,
+        schema: Schema,
+        layers: impl IntoIterator<Item = (Origin, Settings)>,
+    ) -> Result<Self, Error> {
         let mut all = Self::default();
         let mut set = |origin: &Origin, name: String, value| {
             all.settings.insert(name, Setting { value, origin: origin.clone() });
@@ -166,7 +184,7 @@ pub fn settings_from_environment(
     manifest: &Manifest,
     variable: impl Fn(&str) -> Option<String>,
 ) -> Result<Vec<(Origin, Settings)>, Error> {
-    let schema = Schema::of(manifest)?;
+    let schema = Schema::of(manifest, true)?;
     let mut names: Vec<&String> = schema.properties().map(|(name, _)| name).collect();
     names.extend(manifest.config.defaults.keys().filter(|name| schema.property(name).is_none()));
     let upper = |text: &str| text.to_uppercase().replace(|letter: char| !letter.is_alphanumeric(), "_");
@@ -227,12 +245,16 @@ struct Schema {
 }
 
 impl Schema {
-    fn of(manifest: &Manifest) -> Result<Self, Error> {
+    /// The schema of all settings, or else of some of them.
+    fn of(manifest: &Manifest, whole: bool) -> Result<Self, Error> {
         let schema = manifest.config.schema.iter();
         let schema = schema.map(|(name, value)| json(value).map(|value| (name.clone(), value)));
         let source = Json::Object(schema.collect::<Result<_, _>>().map_err(|why| broken(manifest, &why))?);
         let mut sealed = source.clone();
         seal(&mut sealed);
+        if let (Json::Object(keywords), false) = (&mut sealed, whole) {
+            keywords.shift_remove("required");
+        }
         let options = schema_options().with_keyword(SECRET, |_, _, _| Ok(Box::new(Reference)));
         let validator = options.build(&sealed).map_err(|error| broken(manifest, &error.to_string()))?;
         Ok(Self { source, validator })

@@ -1,5 +1,6 @@
 //! What an operator does to what is installed.
 
+use quadriga_abi::manifest::Manifest;
 use quadriga_abi::permission::Permissions;
 use quadriga_abi::{Error, ErrorCode};
 use serde_json::json;
@@ -8,6 +9,7 @@ use super::audit::{self, Act};
 use super::change::{Came, Changes, Dependents, Needs, because, choose_among, ids, in_order, settle, write};
 use super::packages::requested;
 use super::{Home, Installed, InstalledState, fault, find, store};
+use crate::config::{Configuration, Origin, Settings};
 
 impl Home {
     /// Has hosts load an extension, and what it needs, if that is asked for.
@@ -60,6 +62,7 @@ impl Home {
             let message = format!("{id} {} has no version before it", before.current.version);
             return Err(Error::new(ErrorCode::NotInstalled, message));
         };
+        takes(&previous.manifest, &before.config)?;
         let from = before.current.version.clone();
         let wider = previous.manifest.permissions.beyond(&before.current.manifest.permissions);
         let grant = before.grant.intersect(&previous.manifest.permissions);
@@ -128,6 +131,31 @@ impl Home {
         self.commit(transaction).await?;
         Ok(after)
     }
+
+    /// Keeps settings for an extension, and forgets others. Hosts give them to it when they load it.
+    ///
+    /// # Errors
+    /// `not_installed`, or `invalid_config`, if one does not fit the schema. What the schema requires may
+    /// still be missing here.
+    pub async fn configure(
+        &self,
+        id: &str,
+        set: Settings,
+        unset: &[String],
+        actor: &str,
+    ) -> Result<Installed, Error> {
+        let (mut transaction, all) = self.begin().await?;
+        let before = find(&all, id)?;
+        let detail = json!({ "set": set.keys().collect::<Vec<_>>(), "unset": unset });
+        let mut config = before.config.clone();
+        config.retain(|name, _| !unset.contains(name));
+        config.extend(set);
+        takes(&before.current.manifest, &config)?;
+        let after = Installed { config, ..before };
+        write(&mut transaction, std::slice::from_ref(&after), actor, "configure", |_| detail.clone()).await?;
+        self.commit(transaction).await?;
+        Ok(after)
+    }
 }
 
 /// An extension as it is once disabled, after those that need it.
@@ -136,4 +164,9 @@ fn going(all: &[Installed], id: &str, dependents: Dependents) -> Result<Vec<Inst
     let mut going = settle(all, std::slice::from_ref(&off), dependents)?;
     going.push(off);
     Ok(going)
+}
+
+/// What is kept for an extension fits the schema of its manifest.
+pub(super) fn takes(manifest: &Manifest, config: &Settings) -> Result<(), Error> {
+    Configuration::resolve_in_part(manifest, [(Origin::Home, config.clone())]).map(drop)
 }

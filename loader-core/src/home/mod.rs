@@ -44,6 +44,8 @@ use serde::Serialize;
 use sqlx::{Sqlite, SqlitePool, Transaction};
 use tokio::sync::Mutex;
 
+use crate::config::Settings;
+
 /// Installed extensions, on disk. One process at a time works with them: it holds the lock as long as
 /// this lives.
 ///
@@ -69,6 +71,8 @@ pub struct Installed {
     pub state: InstalledState,
     /// What it may do, of what its manifest asks for.
     pub grant: Permissions,
+    /// What an operator set, over the defaults of its manifest.
+    pub config: Settings,
     /// The version that is in use.
     pub current: InstalledVersion,
     /// The one before it, for a roll-back.

@@ -16,6 +16,8 @@ use tokio::sync::OwnedMutexGuard;
 use super::audit::{self, Act};
 use super::change::{Came, Changes, Dependents, Needs, choose, ids, in_order, settle, write};
 use super::{Home, Installed, InstalledState, InstalledVersion, Lock, failed, fault, find, remove, store};
+use super::manage::takes;
+use crate::config::Settings;
 
 /// A package that is to come in, and what is said about it alone.
 #[derive(Debug)]
@@ -92,7 +94,7 @@ impl Home {
             Ok(Came {
                 from: None,
                 wider: Vec::new(),
-                installed: Installed { id, state, grant, current, previous: None },
+                installed: Installed { id, state, grant, config: Settings::new(), current, previous: None },
             })
         };
         let came = placed.iter().map(new).collect::<Result<_, Error>>()?;
@@ -152,6 +154,7 @@ impl Home {
         came.retain(|_| at.next().is_some_and(|at| chosen.contains(&at)));
         for it in &came {
             agreed(it, options.consent)?;
+            takes(&it.installed.current.manifest, &it.installed.config)?;
         }
         let (actor, id) = (&*options.actor, came.first().map(|it| it.installed.id.to_string()));
         let with = |_: &Installed| json!({ "with": id });

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use quadriga_abi::{Error, ErrorCode, ExtensionId};
+use serde_json::Value as Json;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
@@ -12,7 +13,8 @@ use sqlx::{Row as _, SqliteConnection, SqlitePool};
 use super::{Installed, InstalledState, InstalledVersion, fault};
 
 /// What the database is brought to, step by step. A step that was released never changes.
-const STEPS: &[&str] = &["
+const STEPS: &[&str] = &[
+    "
 CREATE TABLE version (
     id TEXT NOT NULL,
     version TEXT NOT NULL,
@@ -42,7 +44,9 @@ CREATE TABLE audit (
     detail TEXT NOT NULL,
     hash BLOB NOT NULL
 ) STRICT;
-"];
+",
+    "ALTER TABLE extension ADD COLUMN config TEXT NOT NULL DEFAULT '{}'",
+];
 
 /// How long a process that only reads may hold it up.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -105,7 +109,8 @@ pub(super) fn time(millis: i64) -> SystemTime {
 pub(super) async fn list(connection: &mut SqliteConnection, home: &Path) -> Result<Vec<Installed>, Error> {
     let query = "SELECT e.id, e.enabled, e.grants,
             c.version, c.digest, c.size, c.signer, c.installed_at, c.folder, c.manifest,
-            p.version, p.digest, p.size, p.signer, p.installed_at, p.folder, p.manifest
+            p.version, p.digest, p.size, p.signer, p.installed_at, p.folder, p.manifest,
+            e.config
         FROM extension e
         JOIN version c ON c.id = e.id AND c.version = e.current
         LEFT JOIN version p ON p.id = e.id AND p.version = e.previous
@@ -124,7 +129,8 @@ fn installed(row: &SqliteRow, home: &Path) -> Result<Installed, Error> {
     let grant = serde_json::from_str(&get(2)?).map_err(|error| broken("a grant", error))?;
     let previous = row.try_get::<Option<String>, _>(10).map_err(failed)?;
     let previous = previous.map(|_| version(row, 10, home)).transpose()?;
-    Ok(Installed { id, state, grant, current: version(row, 3, home)?, previous })
+    let config = serde_json::from_str(&get(17)?).map_err(|error| broken("settings", error))?;
+    Ok(Installed { id, state, grant, config, current: version(row, 3, home)?, previous })
 }
 
 /// Reads a version out of the columns from `first` on.
@@ -178,13 +184,15 @@ pub(super) async fn add(
 pub(super) async fn put(connection: &mut SqliteConnection, installed: &Installed) -> Result<(), Error> {
     let grants = serde_json::to_string(&installed.grant)
         .map_err(|error| Error::new(ErrorCode::Internal, error.to_string()))?;
-    let query = "INSERT INTO extension (id, enabled, grants, current, previous) VALUES (?, ?, ?, ?, ?)
+    let query = "INSERT INTO extension (id, enabled, grants, config, current, previous)
+        VALUES (?, ?, ?, ?, ?, ?)
         ON CONFLICT (id) DO UPDATE SET enabled = excluded.enabled, grants = excluded.grants,
-            current = excluded.current, previous = excluded.previous";
+            config = excluded.config, current = excluded.current, previous = excluded.previous";
     sqlx::query(query)
         .bind(installed.id.as_str())
         .bind(installed.state == InstalledState::Enabled)
         .bind(grants)
+        .bind(Json::from(installed.config.clone()).to_string())
         .bind(installed.current.version.to_string())
         .bind(installed.previous.as_ref().map(|previous| previous.version.to_string()))
         .execute(connection)

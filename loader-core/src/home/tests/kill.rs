@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use quadriga_abi::Error;
 use tempfile::TempDir;
 
-use super::{ME, enable, install, nothing_else, offer, options, package, permissions, state, update};
+use super::{ME, enable, install, nothing_else, offer, options, package, permissions, settings, state, update};
 use crate::home::{Dependents, Home, InstallOptions, Needs, Offer, entries, fault};
 
 /// What the process that is killed does, and with which home and packages.
@@ -16,7 +16,7 @@ const CHILD: &str = "QUADRIGA_HOME_TEST";
 
 /// What is done to a home in which `a.b` 1.0.0 is installed and enabled, and was before 0.9.0, `a.c` needs
 /// it, and the disabled `a.g` needs the disabled `a.e`. With the last entry of the audit trail.
-const OPERATIONS: [(&str, &str); 11] = [
+const OPERATIONS: [(&str, &str); 12] = [
     ("install", "install"),
     ("install several", "enable"),
     ("update", "update"),
@@ -28,6 +28,7 @@ const OPERATIONS: [(&str, &str); 11] = [
     ("uninstall", "uninstall"),
     ("grant", "grant"),
     ("revoke", "revoke"),
+    ("configure", "configure"),
 ];
 
 async fn operate(home: &Home, packages: &Path, operation: &str) -> Result<(), Error> {
@@ -52,7 +53,8 @@ async fn operate(home: &Home, packages: &Path, operation: &str) -> Result<(), Er
         "disable" => home.disable("a.b", Dependents::Disable, ME).await.map(drop),
         "uninstall" => home.uninstall("a.b", Dependents::Disable, ME).await.map(drop),
         "grant" => home.grant("a.b", &kv, ME).await.map(drop),
-        _ => home.revoke("a.e", &kv, ME).await.map(drop),
+        "revoke" => home.revoke("a.e", &kv, ME).await.map(drop),
+        _ => home.configure("a.b", settings(serde_json::json!({ "a": 1 })), &[], ME).await.map(drop),
     }
 }
 

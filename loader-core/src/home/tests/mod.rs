@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use super::*;
 
+mod config;
 mod deps;
 mod kill;
 mod needs;
@@ -57,6 +58,10 @@ fn ids(list: &[ExtensionId]) -> Vec<&str> {
     list.iter().map(ExtensionId::as_str).collect()
 }
 
+fn settings(json: serde_json::Value) -> Settings {
+    json.as_object().unwrap().clone()
+}
+
 fn permissions(json: serde_json::Value) -> Permissions {
     serde_json::from_value(json).unwrap()
 }
@@ -87,7 +92,7 @@ async fn state(home: &Home) -> Vec<String> {
     };
     let line = |it: &Installed| {
         let (current, previous) = (version(&it.current), it.previous.as_ref().map(version));
-        format!("{} {:?} {current} {previous:?} {:?}", it.id, it.state, it.grant)
+        format!("{} {:?} {current} {previous:?} {:?} {:?}", it.id, it.state, it.grant, it.config)
     };
     list.iter().map(line).collect()
 }
