@@ -63,6 +63,7 @@ pub(crate) enum Command {
     List(ListArgs),
     /// Show one that is installed: its versions, what it asks for and is granted
     Show(OneArgs),
+    Config(ConfigArgs),
     /// Grant an installed extension more of what it asks for
     Grant(PermissionArgs),
     /// Take back what an installed extension was granted
@@ -214,9 +215,8 @@ pub(crate) struct CallArgs {
     #[arg(long, value_parser = span, default_value = "60s")]
     pub(crate) timeout: Duration,
 
-    /// Set one of the extension's settings, over its manifest's default; may be repeated
-    #[arg(long, value_name = "KEY=JSON", value_parser = setting)]
-    pub(crate) config: Vec<(String, Json)>,
+    #[command(flatten)]
+    pub(crate) settings: SettingArgs,
 
     /// Lower a limit of all that is loaded, such as memory=64MiB; may be repeated
     #[arg(long = "limit", value_name = "NAME=VALUE", value_parser = limit)]
@@ -236,6 +236,53 @@ pub(crate) struct CallArgs {
 
     #[command(flatten)]
     pub(crate) host: HostArgs,
+}
+
+/// Settings of an extension.
+#[derive(Debug, Args)]
+pub(crate) struct SettingArgs {
+    /// Set one of the extension's settings, over its manifest's default; may be repeated. Environment
+    /// variables such as QUADRIGA_CONFIG_ACME_WORDS__LANGUAGE do the same, below it
+    #[arg(long, value_name = "KEY=JSON", value_parser = setting)]
+    pub(crate) config: Vec<(String, Json)>,
+
+    /// Set all that a file sets, in TOML or, if its name ends in .json, in JSON; may be repeated
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) config_file: Vec<PathBuf>,
+}
+
+/// Show the settings of an extension and where each comes from, or have its home keep others
+///
+/// Of a setting that is set in several places the last one holds: the manifest's default, the home,
+/// files, environment variables, the command line. What does not fit the schema of the manifest is
+/// refused.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  quadriga config acme.words
+  quadriga config acme.words --set language='\"de\"' --unset most
+  quadriga config acme.words --set password='{\"secret\": \"db\"}'
+  quadriga config ./words --config-file production.toml --json
+  QUADRIGA_CONFIG_ACME_WORDS__MOST=5 quadriga config acme.words")]
+pub(crate) struct ConfigArgs {
+    /// The extension's folder, with its quadriga.toml, or the id of one that is installed
+    #[arg(value_name = "EXT", value_hint = ValueHint::DirPath)]
+    pub(crate) ext: PathBuf,
+
+    /// Have the home keep a setting; may be repeated
+    #[arg(long, value_name = "KEY=JSON", value_parser = setting, conflicts_with_all = ["config", "config_file"])]
+    pub(crate) set: Vec<(String, Json)>,
+
+    /// Have the home forget a setting; may be repeated
+    #[arg(long, value_name = "KEY", conflicts_with_all = ["config", "config_file"])]
+    pub(crate) unset: Vec<String>,
+
+    /// Only to look at: what would hold with these
+    #[command(flatten)]
+    pub(crate) settings: SettingArgs,
+
+    #[command(flatten)]
+    pub(crate) home: HomeArgs,
 }
 
 /// Run a loose piece of source code once

@@ -3,13 +3,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use quadriga::abi::{Bytes, Error, ErrorCode, Value, ValueError};
-use quadriga::{CallOptions, Dispatcher, Grant, LoadOptions};
+use quadriga::{CallOptions, Configuration, Dispatcher, Grant, LoadOptions};
 use serde_json::{Value as Json, json};
 
 use crate::args::CallArgs;
 use crate::failure::Failure;
 use crate::home;
 use crate::host;
+use crate::inspect;
 use crate::output::{Output, duration, millis};
 use crate::report::{self, Report};
 use crate::secrets;
@@ -26,11 +27,14 @@ pub(crate) fn run(args: CallArgs, output: Output) -> Result<ExitCode> {
         let grant = args.grant.into();
         let others = LoadOptions { grant, ..LoadOptions::default() };
         host::load_all(&dispatcher, &args.host.with, &others).await?;
-        let (dir, grant) = match home::installed(&args.dir, &args.home, &dispatcher).await? {
-            Some(installed) => (installed.current.folder, Grant::Only(Box::new(installed.grant))),
-            None => (args.dir, others.grant.clone()),
+        let (dir, grant, kept) = match home::installed(&args.dir, &args.home, &dispatcher).await? {
+            Some(it) => (it.current.folder, Grant::Only(Box::new(it.grant)), Some(it.config)),
+            None => (args.dir, others.grant.clone(), None),
         };
-        let own = LoadOptions { config: args.config.into_iter().collect(), grant, ..others };
+        let manifest = inspect::read(&dir)?;
+        let layers = args.settings.layers(&manifest, kept.as_ref())?;
+        let config = Configuration::resolve(&manifest, layers)?.values();
+        let own = LoadOptions { config, grant, ..others };
         let id = dispatcher.load(dir, own).await?;
         let status = dispatcher.status(id.as_str())?;
         if output.verbose > 0 {

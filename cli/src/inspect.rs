@@ -37,7 +37,7 @@ pub(crate) fn run(args: InspectArgs, output: Output) -> Result<ExitCode> {
     })
 }
 
-fn read(dir: &Path) -> Result<Manifest, Error> {
+pub(crate) fn read(dir: &Path) -> Result<Manifest, Error> {
     let file = dir.join(FILE_NAME);
     let invalid = |message| Error::new(ErrorCode::InvalidManifest, message);
     let text = std::fs::read_to_string(&file).map_err(|error| {

@@ -4,6 +4,7 @@ mod args;
 mod bindgen;
 mod call;
 mod completions;
+mod config;
 mod contract;
 mod demo;
 mod doctor;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         Command::Deps(args) => home::deps(args, output),
         Command::List(args) => home::list(args, output),
         Command::Show(args) => home::show(args, output),
+        Command::Config(args) => config::run(args, output),
         Command::Grant(args) => home::grant(args, output),
         Command::Revoke(args) => home::revoke(args, output),
         Command::Audit(args) => home::audit(args, output),

@@ -20,8 +20,9 @@ pub use quadriga_core::{
     Support, Unit, Usage,
 };
 pub use quadriga_core::{
-    Builder, CallOptions, Dispatcher, Executed, Feed, Grant, Input, Items, LoadOptions, Metrics, Policy,
-    Provided, Recycle, Snippet, State, Status, abi,
+    Builder, CallOptions, Configuration, Dispatcher, Executed, Feed, Grant, Input, Items, LoadOptions,
+    Metrics, Origin, Policy, Provided, Recycle, Setting, Settings, Snippet, State, Status, abi,
+    settings_from_environment, settings_from_file,
 };
 
 /// What the derive macro takes schemas from.

@@ -41,7 +41,7 @@ impl HomeArgs {
         })
     }
 
-    async fn open(&self) -> Result<Home> {
+    pub(crate) async fn open(&self) -> Result<Home> {
         Ok(Home::open(self.path()?).await?)
     }
 }
@@ -85,8 +85,7 @@ pub(crate) async fn installed(
     home: &HomeArgs,
     dispatcher: &Dispatcher,
 ) -> Result<Option<Installed>> {
-    let id = typed.to_str().and_then(|text| ExtensionId::new(text).ok());
-    let Some(id) = id.filter(|_| !typed.exists()) else { return Ok(None) };
+    let Some(id) = id_of(typed) else { return Ok(None) };
     let all = Home::look(home.path()?).await?;
     let wanted = Home::look_at(home.path()?, id.as_str()).await?;
     if wanted.state != InstalledState::Enabled {
@@ -102,8 +101,14 @@ pub(crate) async fn installed(
     }
 }
 
+/// The id that was typed instead of a folder.
+pub(crate) fn id_of(typed: &Path) -> Option<ExtensionId> {
+    let id = typed.to_str().and_then(|text| ExtensionId::new(text).ok());
+    id.filter(|_| !typed.exists())
+}
+
 /// Who does it, for the audit trail.
-fn actor() -> String {
+pub(crate) fn actor() -> String {
     let user = |name| std::env::var(name).ok().filter(|user| !user.is_empty());
     user("USER").or_else(|| user("LOGNAME")).unwrap_or_else(|| "unknown".to_owned())
 }

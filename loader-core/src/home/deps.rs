@@ -183,9 +183,8 @@ pub async fn start(dispatcher: &Dispatcher, list: &[Installed]) -> Vec<(Extensio
     let mut failed = Vec::new();
     for level in &levels {
         let load = async |it: &Installed| {
-            let grant = Grant::Only(Box::new(it.grant.clone()));
-            let options = LoadOptions { grant, ..LoadOptions::default() };
-            dispatcher.load(&it.current.folder, options).await.map_err(|error| (it.id.clone(), error))
+            let loaded = async { dispatcher.load(&it.current.folder, it.load_options()?).await };
+            loaded.await.map_err(|error| (it.id.clone(), error))
         };
         failed.extend(join_all(level.iter().map(|it| load(it))).await.into_iter().filter_map(Result::err));
     }

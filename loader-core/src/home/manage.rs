@@ -9,7 +9,25 @@ use super::audit::{self, Act};
 use super::change::{Came, Changes, Dependents, Needs, because, choose_among, ids, in_order, settle, write};
 use super::packages::requested;
 use super::{Home, Installed, InstalledState, fault, find, store};
-use crate::config::{Configuration, Origin, Settings};
+use crate::config::{Configuration, Origin, Settings, settings_from_environment};
+use crate::{Grant, LoadOptions};
+
+impl Installed {
+    /// How a host loads it: with what it is granted, and with the settings that its home keeps, below
+    /// those of the environment.
+    ///
+    /// # Errors
+    /// As for [`Configuration::resolve`].
+    pub fn load_options(&self) -> Result<LoadOptions, Error> {
+        let manifest = &self.current.manifest;
+        let variable = |name: &str| std::env::var(name).ok();
+        let kept = [(Origin::Home, self.config.clone())].into_iter();
+        let layers = kept.chain(settings_from_environment(manifest, variable)?);
+        let config = Configuration::resolve(manifest, layers)?.values();
+        let grant = Grant::Only(Box::new(self.grant.clone()));
+        Ok(LoadOptions { grant, config, ..LoadOptions::default() })
+    }
+}
 
 impl Home {
     /// Has hosts load an extension, and what it needs, if that is asked for.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Stdio;
 
-use quadriga_tests::{copy, example};
+use quadriga_tests::{copy, example, guest, with};
 use serde_json::{Value as Json, json};
 
 use crate::cli::command;
@@ -50,6 +50,56 @@ impl Place {
         let built = self.json(&["pack", folder.to_str().unwrap()]);
         built["package"].as_str().unwrap().to_owned()
     }
+}
+
+#[test]
+fn settings_come_from_home_files_environment_and_command_line() {
+    let place = Place::new();
+    let schema = "[config.schema.properties]\ncolour = { enum = ['green', 'red', 'blue', 'grey'] }\nkey = { writeOnly = true }";
+    let folder = with(&guest("relay", "python"), schema);
+    let folder = folder.path().to_str().unwrap();
+    let built = place.json(&["pack", folder]);
+    place.json(&["install", built["package"].as_str().unwrap(), "--enable"]);
+    let holds = |args: &[&str]| place.json(&[&["config", "relay.python"], args].concat());
+    assert_eq!(holds(&[]), json!({ "colour": { "value": "green", "from": "default" } }));
+    let kept = holds(&["--set", "colour=\"red\"", "--set", "key={\"secret\":\"k\"}", "--unset", "none"]);
+    assert_eq!(kept, json!({ "colour": "red", "key": { "secret": "k" } }));
+    assert_eq!(holds(&[])["colour"], json!({ "value": "red", "from": "home" }));
+    let colour = |args: &[&str], environment: Option<&str>| {
+        let mut command = command();
+        command.current_dir(place.0.path()).env("QUADRIGA_HOME", place.0.path().join("home"));
+        command.envs(environment.map(|value| ("QUADRIGA_CONFIG_RELAY_PYTHON__COLOUR", value)));
+        let call = ["call", "relay.python", "setting", "\"colour\"", "--json"];
+        let output = command.args(call).args(args).output().unwrap();
+        serde_json::from_slice::<Json>(&output.stdout).unwrap()
+    };
+    fs::write(place.0.path().join("set.toml"), "colour = 'blue'").unwrap();
+    let cases: [(&[&str], Option<&str>, &str); 4] = [
+        (&[], None, "red"),
+        (&["--config-file", "set.toml"], None, "blue"),
+        (&["--config-file", "set.toml"], Some("grey"), "grey"),
+        (&["--config", "colour=\"green\""], Some("grey"), "green"),
+    ];
+    for (args, environment, expected) in cases {
+        assert_eq!(colour(args, environment)["result"], json!(expected), "{args:?} {environment:?}");
+    }
+    assert_eq!(colour(&[], Some("black"))["error"]["code"], json!("invalid_config"));
+    assert_eq!(place.fails(&["config", "relay.python", "--set", "colour=1"]), "invalid_config");
+    let (_, stdout, stderr) = place.run(&["config", "relay.python", "--set", "key=\"hunter2\""]);
+    assert!(
+        stderr.contains("key (home): is secret: name it") && !stderr.contains("hunter2"),
+        "{stdout}{stderr}"
+    );
+    // A folder has no home, so what is set there is only looked at.
+    assert_eq!(place.json(&["config", folder, "--config", "colour=\"grey\""])["colour"]["from"], "run-time");
+    let (code, _, stderr) = place.run(&["config", folder, "--set", "colour=\"grey\""]);
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("is not installed, so nothing keeps its settings"), "{stderr}");
+    let (_, stdout, _) = place.run(&["config", "relay.python"]);
+    assert!(stdout.contains("colour   \"red\"") && stdout.contains("home"), "{stdout}");
+    let last = place.json(&["audit"]);
+    let last = last.as_array().unwrap().last().unwrap();
+    assert_eq!((&last["action"], &last["detail"]["unset"]), (&json!("configure"), &json!(["none"])));
 }
 
 #[test]
