@@ -58,6 +58,8 @@ pub enum ErrorCode {
     Internal,
     /// The arguments do not fit the method.
     InvalidArguments,
+    /// A backup is damaged, or was changed.
+    InvalidBackup,
     /// Settings do not fit the extension's schema.
     InvalidConfig,
     /// The manifest breaks a rule.
@@ -136,6 +138,7 @@ impl ErrorCode {
             Self::IncompatibleVersion => "incompatible_version",
             Self::Internal => "internal",
             Self::InvalidArguments => "invalid_arguments",
+            Self::InvalidBackup => "invalid_backup",
             Self::InvalidConfig => "invalid_config",
             Self::InvalidManifest => "invalid_manifest",
             Self::InvalidPackage => "invalid_package",

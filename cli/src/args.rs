@@ -12,7 +12,8 @@ use quadriga::abi::limits::Span;
 use serde_json::Value as Json;
 
 use crate::home::args::{
-    AuditArgs, DepsArgs, EnableArgs, GoingArgs, HomeArgs, InstallArgs, ListArgs, OneArgs, PermissionArgs,
+    AuditArgs, BackupArgs, DepsArgs, EnableArgs, GoingArgs, HomeArgs, InstallArgs, ListArgs, OneArgs,
+    PermissionArgs, RestoreArgs,
     UpdateArgs,
 };
 use crate::package::args::{KeygenArgs, PackArgs, SignArgs, UnpackArgs, VerifyArgs};
@@ -69,6 +70,8 @@ pub(crate) enum Command {
     /// Take back what an installed extension was granted
     Revoke(PermissionArgs),
     Audit(AuditArgs),
+    Backup(BackupArgs),
+    Restore(RestoreArgs),
     Demo(DemoArgs),
     Doctor(DoctorArgs),
     /// Print the JSON Schema of quadriga.toml, for editors

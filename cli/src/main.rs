@@ -56,6 +56,8 @@ fn main() -> ExitCode {
         Command::Grant(args) => home::grant(args, output),
         Command::Revoke(args) => home::revoke(args, output),
         Command::Audit(args) => home::audit(args, output),
+        Command::Backup(args) => home::backup(args, output),
+        Command::Restore(args) => home::restore(args, output),
         Command::Demo(args) => demo::run(args, output),
         Command::Doctor(args) => doctor::run(&args, output),
         Command::Schema => schema::run(output),

@@ -258,6 +258,50 @@ pub(crate) struct PermissionArgs {
     pub(crate) home: HomeArgs,
 }
 
+/// Copy all that is installed, as it is at one moment, to go back to
+///
+/// Each backup is a folder of its own, named after its moment, with the digest of each of its files.
+/// Whoever works with the home is not disturbed.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  quadriga backup ./backups
+  quadriga backup ./backups --keep 7
+  quadriga backup ./backups --list")]
+pub(crate) struct BackupArgs {
+    /// The folder that the backups are in
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) into: PathBuf,
+
+    /// Remove all backups there but for so many of the newest, once this one is made
+    #[arg(long, value_name = "COUNT", conflicts_with = "list")]
+    pub(crate) keep: Option<std::num::NonZeroUsize>,
+
+    /// Make none, and list those that are there
+    #[arg(long)]
+    pub(crate) list: bool,
+
+    #[command(flatten)]
+    pub(crate) home: HomeArgs,
+}
+
+/// Make a home of a backup, where there is none
+///
+/// All files are compared with their digests first, and the audit trail with its hashes: all of it comes
+/// back, or nothing.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  quadriga restore ./backups/2026-01-31T12-00-00.000Z --home ./home")]
+pub(crate) struct RestoreArgs {
+    /// The backup: a folder
+    #[arg(value_name = "BACKUP", value_hint = ValueHint::DirPath)]
+    pub(crate) backup: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) home: HomeArgs,
+}
+
 /// Show what was done to what is installed, or verify that nobody changed that record
 ///
 /// Each entry is tied to the one before it by a hash. Keep the last one elsewhere, and give it to

@@ -1,6 +1,7 @@
 //! The commands for what is installed.
 
 pub(crate) mod args;
+mod backup;
 mod deps;
 mod show;
 
@@ -25,6 +26,7 @@ use args::{
     AuditArgs, DependentsArgs, EnableArgs, GoingArgs, HomeArgs, InstallArgs, NeedsArgs, OffersArgs,
     PermissionArgs, RehearsalArgs, UpdateArgs,
 };
+pub(crate) use backup::{backup, restore};
 pub(crate) use deps::deps;
 use show::changed;
 pub(crate) use show::{list, show};

@@ -128,6 +128,13 @@ pub(super) async fn write(connection: &mut SqliteConnection, act: Act<'_>) -> Re
     Ok(())
 }
 
+/// The hash of the last entry, or of none.
+pub(super) async fn head(connection: &mut SqliteConnection) -> Result<String, Error> {
+    let query = "SELECT hash FROM audit ORDER BY number DESC LIMIT 1";
+    let last = sqlx::query_scalar::<_, Vec<u8>>(query).fetch_optional(connection).await;
+    Ok(hex(&last.map_err(store::failed)?.unwrap_or_else(|| vec![0; 32])))
+}
+
 /// All entries, each with its detail as it is written.
 async fn read(connection: &mut SqliteConnection) -> Result<Vec<(Entry, String)>, Error> {
     let query = "SELECT number, at, actor, action, extension, detail, hash FROM audit ORDER BY number";
@@ -162,6 +169,6 @@ fn hash(before: &[u8], entry: &Entry, detail: &str) -> [u8; 32] {
     hash.finalize().into()
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -13,6 +13,7 @@
 //! store names are removed when the home is next opened.
 
 mod audit;
+mod backup;
 mod change;
 mod deps;
 mod fault;
@@ -33,6 +34,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 pub use audit::{Audited, Entry};
+pub use backup::{BackedUp, Backup};
 pub use change::{Came, Changes, Dependents, Needs};
 pub use deps::{Dependencies, Dependent, Needed, NeededKind, order, start, stop, with_needs};
 pub use lockfile::Lock;

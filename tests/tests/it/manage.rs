@@ -53,6 +53,30 @@ impl Place {
 }
 
 #[test]
+fn a_home_is_backed_up_and_restored() {
+    let place = Place::new();
+    let package = place.package("python", "1.0.0");
+    place.json(&["install", &package, "--enable"]);
+    assert_eq!(place.fails(&["backup", "backups", "--home", "none"]), "store_failed");
+    let made = place.json(&["backup", "backups"]);
+    assert_eq!(made["extensions"], json!({ "hello.python": "1.0.0" }));
+    place.json(&["uninstall", "hello.python"]);
+    let second = place.json(&["backup", "backups"]);
+    assert_eq!(place.json(&["backup", "backups", "--list"]), json!([made, second]));
+    let path = made["path"].as_str().unwrap();
+    assert_eq!(place.fails(&["restore", path]), "invalid_arguments");
+    place.json(&["restore", path, "--home", "again"]);
+    let call = ["call", "hello.python", "greet", "\"Ada\"", "--home", "again"];
+    assert!(place.json(&call)["result"].as_str().unwrap().contains("Ada"));
+    place.json(&["audit", "--verify", "--home", "again"]);
+    fs::write(std::path::Path::new(path).join("store.sqlite"), "x").unwrap();
+    assert_eq!(place.fails(&["restore", path, "--home", "other"]), "invalid_backup");
+    let (_, stdout, _) = place.run(&["backup", "backups", "--keep", "1"]);
+    assert!(stdout.contains("is removed"), "{stdout}");
+    assert_eq!(place.json(&["backup", "backups", "--list"]).as_array().unwrap().len(), 1);
+}
+
+#[test]
 fn settings_come_from_home_files_environment_and_command_line() {
     let place = Place::new();
     let schema = "[config.schema.properties]\ncolour = { enum = ['green', 'red', 'blue', 'grey'] }\nkey = { writeOnly = true }";

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use quadriga_abi::Error;
 use tempfile::TempDir;
 
-use super::{ME, enable, install, nothing_else, offer, options, package, permissions, settings, state, update};
-use crate::home::{Dependents, Home, InstallOptions, Needs, Offer, entries, fault};
+use super::{ME, copy, enable, install, nothing_else, offer, options, package, permissions, settings, state, update};
+use crate::home::{Dependents, Home, InstallOptions, Needs, Offer, fault};
 
 /// What the process that is killed does, and with which home and packages.
 const CHILD: &str = "QUADRIGA_HOME_TEST";
@@ -68,17 +68,6 @@ async fn child() {
     let home = Home::open(home).await.unwrap();
     fault::die_at(count.parse().unwrap());
     operate(&home, Path::new(packages), operation).await.unwrap();
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in entries(from).unwrap() {
-        let to = to.join(entry.file_name().unwrap());
-        match entry.is_dir() {
-            true => copy(&entry, &to),
-            false => drop(fs::copy(&entry, &to).unwrap()),
-        }
-    }
 }
 
 /// Has a process do an operation and be killed, at a place by its number or after a time. Says whether

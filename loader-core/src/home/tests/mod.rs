@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use super::*;
 
+mod backup;
 mod config;
 mod deps;
 mod kill;
@@ -64,6 +65,17 @@ fn settings(json: serde_json::Value) -> Settings {
 
 fn permissions(json: serde_json::Value) -> Permissions {
     serde_json::from_value(json).unwrap()
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in entries(from).unwrap() {
+        let to = to.join(entry.file_name().unwrap());
+        match entry.is_dir() {
+            true => copy(&entry, &to),
+            false => drop(fs::copy(&entry, &to).unwrap()),
+        }
+    }
 }
 
 /// All files below a folder but for those of the database.
