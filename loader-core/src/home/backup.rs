@@ -67,11 +67,11 @@ impl Backup {
     /// # Errors
     /// `not_installed`, if there is no home; `store_failed`.
     pub async fn make(home: &Path, into: &Path) -> Result<Self, Error> {
-        let home = home.canonicalize().map_err(failed(home))?;
         if !home.join("store.sqlite").is_file() {
             let message = format!("{} is no home: nothing is installed there", home.display());
             return Err(Error::new(ErrorCode::NotInstalled, message));
         }
+        let home = home.canonicalize().map_err(failed(home))?;
         fs::create_dir_all(into).map_err(failed(into))?;
         let into = into.canonicalize().map_err(failed(into))?;
         for _ in 0..TRIES {

@@ -57,7 +57,7 @@ fn a_home_is_backed_up_and_restored() {
     let place = Place::new();
     let package = place.package("python", "1.0.0");
     place.json(&["install", &package, "--enable"]);
-    assert_eq!(place.fails(&["backup", "backups", "--home", "none"]), "store_failed");
+    assert_eq!(place.fails(&["backup", "backups", "--home", "none"]), "not_installed");
     let made = place.json(&["backup", "backups"]);
     assert_eq!(made["extensions"], json!({ "hello.python": "1.0.0" }));
     place.json(&["uninstall", "hello.python"]);
