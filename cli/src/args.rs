@@ -13,8 +13,7 @@ use serde_json::Value as Json;
 
 use crate::home::args::{
     AuditArgs, BackupArgs, DepsArgs, EnableArgs, GoingArgs, HomeArgs, InstallArgs, ListArgs, OneArgs,
-    PermissionArgs, RestoreArgs,
-    UpdateArgs,
+    PermissionArgs, RestoreArgs, UpdateArgs,
 };
 use crate::package::args::{KeygenArgs, PackArgs, SignArgs, UnpackArgs, VerifyArgs};
 use crate::report::{LimitArg, limit};

@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use super::graph::{Graph, Need, What};
 use super::{Installed, InstalledState};
-use crate::load::host_needs;
 use crate::Dispatcher;
+use crate::load::host_needs;
 
 /// Who needs whom among what is installed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -15,8 +15,8 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::audit::{self, Act};
 use super::change::{Came, Changes, Dependents, Needs, choose, ids, in_order, settle, write};
-use super::{Home, Installed, InstalledState, InstalledVersion, Lock, failed, fault, find, remove, store};
 use super::manage::takes;
+use super::{Home, Installed, InstalledState, InstalledVersion, Lock, failed, fault, find, remove, store};
 use crate::config::Settings;
 
 /// A package that is to come in, and what is said about it alone.

@@ -9,7 +9,7 @@ async fn busy(folder: &Path) -> Home {
         install(&home, &package(folder, id, version, "[permissions]\nkv = true")).await.unwrap();
     }
     update(&home, &package(folder, "a.a", "2.0.0", "")).await.unwrap();
-    home.enable("a.b", ME).await.unwrap();
+    enable(&home, "a.b").await.unwrap();
     home.configure("a.b", settings(serde_json::json!({ "x": 1 })), &[], ME).await.unwrap();
     home
 }

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use quadriga_abi::Error;
 use tempfile::TempDir;
 
-use super::{ME, copy, enable, install, nothing_else, offer, options, package, permissions, settings, state, update};
+use super::{
+    ME, copy, enable, install, nothing_else, offer, options, package, permissions, settings, state, update,
+};
 use crate::home::{Dependents, Home, InstallOptions, Needs, Offer, fault};
 
 /// What the process that is killed does, and with which home and packages.
