@@ -32,7 +32,7 @@ pub(crate) fn backup(args: BackupArgs, output: Output) -> Result<ExitCode> {
 
 fn list(backups: &[Backup], output: Output) -> Result<ExitCode> {
     if output.json {
-        return output.value(backups).map(|()| ExitCode::SUCCESS);
+        return output.value(&backups).map(|()| ExitCode::SUCCESS);
     }
     let row = |it: &Backup| {
         let name = it.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
