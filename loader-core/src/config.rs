@@ -66,8 +66,8 @@ pub struct Setting {
 /// id = 'acme.words'
 /// version = '1.0.0'
 /// [runtime]
-/// kind = 'webassembly'
-/// entry = 'main.wasm'
+/// kind = 'mock'
+/// entry = 'main'
 /// [config]
 /// schema = { properties = { language = { enum = ['en', 'de'] }, most = { default = 10 } } }
 /// defaults = { language = 'en' }
