@@ -27,6 +27,13 @@ mod directions;
     target_os = "linux"
 ))]
 mod events;
+#[cfg(all(
+    feature = "process",
+    any(feature = "v8", feature = "quickjs"),
+    feature = "python",
+    target_os = "linux"
+))]
+mod hooks;
 #[cfg(all(feature = "process", any(feature = "v8", feature = "quickjs"), target_os = "linux"))]
 mod hostile;
 #[cfg(any(feature = "js-v8", feature = "js-quickjs"))]

@@ -1,0 +1,26 @@
+import { host } from "quadriga";
+
+interface Plan {
+  title: string;
+  steps: Record<string, number>;
+}
+
+export function mark(plan: Plan) {
+  return { steps: { js: Object.keys(plan.steps).length } };
+}
+
+export function object(plan: Plan) {
+  return plan.title === "bad" ? "js objects" : null;
+}
+
+export function fail(_plan: Plan) {
+  throw new Error("js fails");
+}
+
+export function late(_plan: Plan) {
+  for (;;);
+}
+
+export async function again(_plan: Plan) {
+  await host.call("app.host", "plan");
+}

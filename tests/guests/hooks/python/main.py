@@ -1,0 +1,25 @@
+"""The tests' guest for hooks: the same behaviour in each language."""
+
+from quadriga import host
+
+
+def mark(plan: dict) -> dict:
+    """Adds a step under its language: how many there were."""
+    return {"steps": {"python": len(plan["steps"])}}
+
+
+def object(plan: dict) -> str | None:
+    return "python objects" if plan["title"] == "bad" else None
+
+
+def fail(plan: dict) -> None:
+    raise Exception("python fails")
+
+
+def late(plan: dict) -> None:
+    while True:
+        pass
+
+
+def again(plan: dict) -> None:
+    host.call("app.host", "plan")

@@ -1,0 +1,128 @@
+//! Hooks as extensions in every language answer them, in the host's process and in workers.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use quadriga::abi::{Bytes, Error, ErrorCode, Isolation};
+use quadriga::schemars::JsonSchema;
+use quadriga::{
+    Did, Dispatcher, Grant, HookContext, HookPolicy, Hooked, LoadOptions, Policy, Provided, Stopped,
+};
+use quadriga_tests::{guest, with};
+use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
+
+use crate::services::PLACES;
+
+/// Before a plan is carried out.
+#[derive(Debug, Serialize, Deserialize, JsonSchema, HookContext)]
+#[schemars(crate = "quadriga::schemars")]
+#[hook(name = "plan.before")]
+struct Plan {
+    title: String,
+    #[hook(changeable)]
+    steps: BTreeMap<String, i64>,
+    #[hook(sensitive)]
+    #[serde(default)]
+    token: String,
+}
+
+fn plan(title: &str) -> Plan {
+    Plan { title: title.to_owned(), steps: BTreeMap::new(), token: "s3cret".to_owned() }
+}
+
+fn host() -> Dispatcher {
+    // A debug build compiles slowly beside others.
+    let load_timeout = Duration::from_secs(60);
+    let hooks = HookPolicy { deadline: Duration::from_secs(60), ..HookPolicy::default() };
+    let policy = Policy { minimum_isolation: Isolation::None, load_timeout, hooks, ..Policy::default() };
+    quadriga::builder().policy(policy).build().unwrap()
+}
+
+async fn load(host: &Dispatcher, language: &str, isolation: Isolation, hook: &str) -> TempDir {
+    let asks = format!(
+        "[permissions]\nhooks = ['plan.*']\ncall = ['app.host/*']\n[hooks.'plan.before']\non-failure = 'closed'\n{hook}"
+    );
+    let package = with(&guest("hooks", language), &asks);
+    let isolation = Some(isolation);
+    let options = LoadOptions { grant: Grant::Requested, isolation, ..LoadOptions::default() };
+    host.load(package.path(), options).await.unwrap();
+    package
+}
+
+/// What the one handler answered.
+fn one<T>(result: &Result<Hooked<T>, Stopped>) -> &Did {
+    let account = match result {
+        Ok(hooked) => &hooked.account,
+        Err(stopped) => &stopped.account,
+    };
+    assert_eq!(account.steps.len(), 1, "{account:?}");
+    assert_eq!(account.steps[0].withheld, ["token"]);
+    &account.steps[0].did
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_language_changes_one_field_of_one_context() {
+    for workers in [false, true] {
+        let host = host();
+        let mut packages = Vec::new();
+        // Not in the order in which they answer.
+        for (language, isolation) in PLACES.iter().rev().filter(|it| (it.1 == Isolation::Process) == workers)
+        {
+            let hook = "method = 'mark'\nmode = 'modify'";
+            packages.push(load(&host, language, *isolation, hook).await);
+        }
+        let hooked = host.hook(plan("good")).await.unwrap();
+        let by: Vec<_> = hooked.account.steps.iter().map(|it| (it.extension.as_str(), &it.did)).collect();
+        let changed = |language: &str| Did::Changed(vec![format!("/steps/{language}")]);
+        let expected = ["js", "native", "python", "wasm"].map(|it| (format!("hooks.{it}"), changed(it)));
+        assert_eq!(by, expected.iter().map(|(id, did)| (id.as_str(), did)).collect::<Vec<_>>());
+        // Each saw what those before it had done.
+        let steps = ["js", "native", "python", "wasm"].into_iter().map(str::to_owned).zip(0..).collect();
+        assert_eq!((hooked.context.steps, &*hooked.context.token), (steps, "s3cret"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_language_objects_fails_is_late_and_leads_back() {
+    for (language, isolation) in PLACES {
+        eprintln!("{language} at {isolation}");
+        let host = host();
+        let _package = load(&host, language, *isolation, "method = 'object'\nmode = 'validate'").await;
+        assert_eq!(one(&host.hook(plan("good")).await), &Did::Allowed);
+        let result = host.hook(plan("bad")).await;
+        assert_eq!(one(&result), &Did::Vetoed(format!("{language} objects")));
+        let error = result.unwrap_err().error;
+        assert_eq!((error.code, error.message), (ErrorCode::HookVetoed, format!("{language} objects")));
+        let id = format!("hooks.{language}");
+        host.unload(&id).await.unwrap();
+
+        let _package = load(&host, language, *isolation, "method = 'fail'\nmode = 'modify'").await;
+        let error = host.hook(plan("good")).await.unwrap_err().error;
+        assert_eq!((error.code, error.extension.as_deref()), (ErrorCode::HookFailed, Some(&*id)));
+        let cause = error.cause.as_ref().unwrap();
+        assert!(cause.message.contains(&format!("{language} fails")), "{cause:?}");
+        host.unload(&id).await.unwrap();
+
+        // Native code of this process cannot be ended.
+        if (*language, *isolation) != ("native", Isolation::None) {
+            let late = "method = 'late'\nmode = 'validate'\ndeadline = '100ms'";
+            let _package = load(&host, language, *isolation, late).await;
+            let error = host.hook(plan("good")).await.unwrap_err().error;
+            assert_eq!(error.cause.as_ref().unwrap().code, ErrorCode::DeadlineExceeded, "{error:?}");
+            host.unload(&id).await.unwrap();
+        }
+
+        let again = host.clone();
+        let plan_again = move |_: &_, _| {
+            let hooked = quadriga::block_on(again.hook(plan("again"))).map_err(Error::from);
+            hooked.map(|_| Bytes::from_static(b"\xc0"))
+        };
+        host.provide(Provided::new("app.host").unwrap().raw("plan", plan_again)).unwrap();
+        let _package = load(&host, language, *isolation, "method = 'again'\nmode = 'validate'").await;
+        let error = host.hook(plan("good")).await.unwrap_err().error;
+        let last = error.chain().last().unwrap();
+        assert_eq!(last.code, ErrorCode::HookRecursion, "{error:?}");
+        host.shutdown().await;
+    }
+}
