@@ -93,7 +93,10 @@ async fn each_language_objects_fails_is_late_and_leads_back() {
         let result = host.hook(plan("bad")).await;
         assert_eq!(one(&result), &Did::Vetoed(format!("{language} objects")));
         let error = result.unwrap_err().error;
-        assert_eq!((error.code, error.message), (ErrorCode::HookVetoed, format!("{language} objects")));
+        assert_eq!(
+            (error.code, error.message.clone()),
+            (ErrorCode::HookVetoed, format!("{language} objects"))
+        );
         let id = format!("hooks.{language}");
         host.unload(&id).await.unwrap();
 
