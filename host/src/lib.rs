@@ -51,8 +51,8 @@ pub use quadriga_core::{
 ///     token: String,
 /// }
 ///
+/// # let host = Dispatcher::builder().build().unwrap();
 /// # quadriga::block_on(async {
-/// let host = Dispatcher::builder().build()?;
 /// let (plan, steps, token) = ("move house".to_owned(), vec!["pack".to_owned()], "s3cret".to_owned());
 /// let hooked = host.hook(BeforeExecution { plan, steps, token }).await?;
 /// assert_eq!(hooked.context.steps, ["pack"]);

@@ -106,7 +106,8 @@ impl Backup {
     /// # Errors
     /// `store_failed`, if the folder cannot be read.
     pub fn list(folder: &Path) -> Result<Vec<Self>, Error> {
-        let found = entries(folder)?.into_iter().filter(|path| !is_hidden(path));
+        let folder = folder.canonicalize().map_err(failed(folder))?;
+        let found = entries(&folder)?.into_iter().filter(|path| !is_hidden(path));
         let mut list: Vec<Self> = found.filter_map(|path| Self::read(&path).ok()).collect();
         list.sort_by_key(|backup| backup.at);
         Ok(list)

@@ -12,6 +12,7 @@ use quadriga_tests::{guest, with};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
+use crate::cli::command;
 use crate::services::PLACES;
 
 /// Before a plan is carried out.
@@ -128,4 +129,37 @@ async fn each_language_objects_fails_is_late_and_leads_back() {
         assert_eq!(last.code, ErrorCode::HookRecursion, "{error:?}");
         host.shutdown().await;
     }
+}
+
+#[test]
+fn the_command_shows_in_which_order_they_answer() {
+    let asks = |priority: i32, more: &str| {
+        format!(
+            "{more}\n[hooks.'plan.before']\nmethod = 'mark'\nmode = 'modify'\non-failure = 'open'\npriority = {priority}"
+        )
+    };
+    let packages = [
+        with(&guest("hooks", "js"), &asks(5, "[permissions]\nhooks = ['plan.*']")),
+        with(&guest("hooks", "python"), &asks(-5, "[permissions]\nhooks = ['plan.*']")),
+        // It does not ask for what it would need.
+        with(&guest("hooks", "wasm"), &asks(0, "")),
+    ];
+    let run = |more: &[&str]| {
+        let mut command = command();
+        command.arg("hooks").args(packages.iter().map(TempDir::path)).args(more);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let table = run(&[]);
+    let places = ["hooks.python", "hooks.wasm", "hooks.js"].map(|id| table.find(id).unwrap());
+    assert!(places.is_sorted(), "{table}");
+    assert_eq!(table.matches("passed over").count(), 1, "{table}");
+    let json: serde_json::Value = serde_json::from_str(&run(&["--json", "--point", "plan.before"])).unwrap();
+    let of = |field: &str| -> Vec<serde_json::Value> {
+        json.as_array().unwrap().iter().map(|hook| hook[field].clone()).collect()
+    };
+    assert_eq!(of("extension"), ["hooks.python", "hooks.wasm", "hooks.js"]);
+    assert_eq!(of("allowed"), [true, false, true]);
+    assert_eq!(run(&["--json", "--point", "plan.after"]).trim(), "[]");
 }
