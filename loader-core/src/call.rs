@@ -13,7 +13,7 @@ use tracing::Span;
 use crate::dispatcher::Core;
 use crate::hook::InHooks;
 use crate::metrics::Tick;
-use crate::route::Slot;
+use crate::route::{Barred, Slot};
 use crate::stream::{Input, Output, Streams, pipe};
 use crate::ward::Link;
 use crate::{BoxFuture, Call, Items, Outcome, SpanRef};
@@ -232,8 +232,21 @@ impl Core {
         arguments: Bytes,
         options: CallOptions,
     ) -> Outcome {
+        let started = Tick::now();
+        let slot = match self.route(extension) {
+            Ok(slot) => slot,
+            Err(error) => return error.into(),
+        };
+        let (slot, before) = match slot.gate.enter() {
+            Some(before) => (slot, before),
+            None => match self.enter_past(slot, 0) {
+                Ok(entered) => entered,
+                Err(Barred::Refused(error)) => return error.into(),
+                Err(Barred::Switching(slot)) => return self.begin_later(slot, method, arguments, options),
+            },
+        };
         let detached = options.detached;
-        match self.admit(extension, method, arguments, options) {
+        match self.admit_to(slot, before, started, method, arguments, options) {
             Ok(admitted) if admitted.may_be_repeated() => {
                 Outcome::Pending(self.repeatable(admitted, detached))
             }
@@ -242,6 +255,35 @@ impl Core {
             Ok(admitted) => admitted.run().into(),
             Err(error) => error.into(),
         }
+    }
+
+    /// The same once a generation has handed over its state: to the next one then, or to it after all.
+    #[cold]
+    fn begin_later(
+        self: &Arc<Self>,
+        slot: Arc<Slot>,
+        method: &str,
+        arguments: Bytes,
+        options: CallOptions,
+    ) -> Outcome {
+        let (core, method) = (Arc::clone(self), method.to_owned());
+        Outcome::Pending(Box::pin(async move {
+            let (id, deadline) = (slot.id.clone(), options.deadline);
+            // On our own executor, which has timers.
+            let waiting = core.on_executor(async move {
+                let switched = slot.gate.switched();
+                match deadline {
+                    Some(deadline) => _ = tokio::time::timeout_at(deadline.into(), switched).await,
+                    None => switched.await,
+                }
+                Ok(())
+            });
+            waiting.await?;
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return Err(Error::new(ErrorCode::DeadlineExceeded, LATE).in_extension(id.as_str()));
+            }
+            core.begin(id.as_str(), &method, arguments, options).result().await
+        }))
     }
 
     /// Calls for an extension, perhaps on the calling thread.

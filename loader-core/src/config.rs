@@ -16,6 +16,7 @@ use serde_json::{Map, Value as Json};
 
 use crate::contract::schema_options;
 use crate::dispatcher::Core;
+use crate::route::Slot;
 use crate::supervise::Renewal;
 use crate::{Reason, State};
 
@@ -206,6 +207,20 @@ impl Core {
     /// Has an extension go on with other settings.
     pub(crate) async fn configure(self: &Arc<Self>, extension: &str, set: Settings) -> Result<(), Error> {
         let slot = self.route(extension)?;
+        self.asks(&slot, &set).await?;
+        let names: Vec<&str> = set.keys().map(String::as_str).collect();
+        let what = format!("be given settings of its own: {}", names.join(", "));
+        let core = Arc::clone(self);
+        let id = slot.id.clone();
+        self.on_executor(async move { core.renew(id.as_str(), false, Renewal::Asked, Some(set)).await })
+            .await?;
+        slot.reach.ward.log.managed(&slot.id, what, Reason::Operator);
+        Ok(())
+    }
+
+    /// Compares settings with the schema of what runs, and asks it whether it takes them.
+    pub(crate) async fn asks(self: &Arc<Self>, slot: &Arc<Slot>, set: &Settings) -> Result<(), Error> {
+        let extension = &slot.id;
         let Some(source) = &slot.source else {
             let message = format!("{extension} is part of the host and has no settings");
             return Err(Error::new(ErrorCode::Unsupported, message));
@@ -218,23 +233,15 @@ impl Core {
                 Error::new(ErrorCode::ExtensionStopped, message).with_hint("start or resume it first")
             );
         }
-        if let Some(method) = &source.manifest.config.method {
-            let arguments = codec::arguments(&(all.values(),))
-                .map_err(|error| Error::new(ErrorCode::InvalidConfig, format!("the settings: {error}")))?;
-            let deadline = Instant::now() + self.policy.load_timeout;
-            self.ask(&slot, method, arguments.into(), deadline).await.map_err(|error| {
-                let message = format!("{extension} refuses these settings: {}", error.message);
-                Error::new(ErrorCode::ConfigRefused, message).with_cause(error)
-            })?;
-        }
-        let names: Vec<&str> = set.keys().map(String::as_str).collect();
-        let what = format!("be given settings of its own: {}", names.join(", "));
-        let core = Arc::clone(self);
-        let id = slot.id.clone();
-        self.on_executor(async move { core.renew(id.as_str(), false, Renewal::Asked, Some(set)).await })
-            .await?;
-        slot.reach.ward.log.managed(&slot.id, what, Reason::Operator);
-        Ok(())
+        let Some(method) = &source.manifest.config.method else { return Ok(()) };
+        let arguments = codec::arguments(&(all.values(),))
+            .map_err(|error| Error::new(ErrorCode::InvalidConfig, format!("the settings: {error}")))?;
+        let deadline = Instant::now() + self.policy.load_timeout;
+        let asked = self.ask(slot, method, arguments.into(), deadline).await;
+        asked.map(drop).map_err(|error| {
+            let message = format!("{extension} refuses these settings: {}", error.message);
+            Error::new(ErrorCode::ConfigRefused, message).with_cause(error)
+        })
     }
 }
 

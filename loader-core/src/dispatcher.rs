@@ -23,12 +23,12 @@ use crate::hook::Hooks;
 use crate::items::Items;
 use crate::limits::Caps;
 use crate::metrics::Tick;
-use crate::route::{Routes, Slot, suggest};
+use crate::route::{Barred, Routes, SWITCHING, Slot, suggest};
 use crate::service::Services;
 use crate::state;
 use crate::stream::{Input, Output, Streams};
 use crate::ward::{Alert, Rules};
-use crate::{Builder, Call, LoadOptions, Policy, Provided, Runtime, SpanRef, Status};
+use crate::{Builder, Call, LoadOptions, Policy, Provided, Runtime, SpanRef, State, Status};
 
 /// Loads extensions and routes calls to them. Cheap to clone; the last clone ends what is loaded.
 #[derive(Clone)]
@@ -257,7 +257,11 @@ impl Core {
         options: CallOptions,
     ) -> Result<Admitted, Error> {
         let started = Tick::now();
-        let (slot, before) = self.enter(extension)?;
+        let slot = self.route(extension)?;
+        let (slot, before) = match slot.gate.enter() {
+            Some(before) => (slot, before),
+            None => self.enter_barred(slot)?,
+        };
         self.admit_to(slot, before, started, method, arguments, options)
     }
 
@@ -349,23 +353,25 @@ impl Core {
         Ok(Admitted { call: Call { method: place, envelope, streams, span, hooks: options.hooks }, ticket })
     }
 
-    /// Finds the route and passes its gate.
-    fn enter(&self, extension: &str) -> Result<(Arc<Slot>, u32), Error> {
-        let slot = self.route(extension)?;
-        match slot.gate.enter() {
-            Some(before) => Ok((slot, before)),
-            None => self.enter_barred(slot),
-        }
+    /// Passes the gate of an extension where something bars it, but waits for no hand-over: a call that
+    /// waited might be one that the hand-over waits for.
+    #[cold]
+    fn enter_barred(&self, slot: Arc<Slot>) -> Result<(Arc<Slot>, u32), Error> {
+        self.enter_past(slot, SWITCHING).map_err(|barred| match barred {
+            Barred::Refused(error) => error,
+            Barred::Switching(slot) => slot.refusal(State::Draining, None),
+        })
     }
 
-    /// The same where something bars the gate; follows a reload that happens in between.
-    #[cold]
-    fn enter_barred(&self, mut slot: Arc<Slot>) -> Result<(Arc<Slot>, u32), Error> {
+    /// The same without regard to some bars; follows a reload that happens in between.
+    pub(crate) fn enter_past(&self, mut slot: Arc<Slot>, past: u8) -> Result<(Arc<Slot>, u32), Barred> {
         loop {
-            match slot.pass() {
+            match slot.pass(past) {
                 Ok(before) => return Ok((slot, before)),
-                Err(error) if self.is_current(&slot) => return Err(error),
-                Err(_) => slot = self.route(slot.id.as_str())?,
+                Err(Barred::Refused(_)) if !self.is_current(&slot) => {
+                    slot = self.route(slot.id.as_str()).map_err(Barred::Refused)?;
+                }
+                Err(barred) => return Err(barred),
             }
         }
     }

@@ -13,6 +13,7 @@ mod detached;
 mod dispatcher;
 mod event;
 mod execute;
+mod fit;
 mod folder;
 #[cfg(feature = "home")]
 pub mod home;
@@ -37,6 +38,8 @@ mod service;
 mod state;
 mod stream;
 mod supervise;
+#[cfg(feature = "home")]
+mod switch;
 mod total;
 mod wait;
 mod ward;

@@ -13,11 +13,13 @@ use quadriga_abi::{Bytes, Description, Error, ErrorCode, ExtensionId, Isolation,
 use crate::config::{Configuration, Origin, Settings};
 use crate::contract::{Checks, Needs, still_fits};
 use crate::dispatcher::{Core, lock};
+use crate::fit::fits_host;
 use crate::limits::Caps;
 use crate::metrics::Counters;
 use crate::recycle::check_recycling;
-use crate::route::{Gate, Slot, Source, Watcher, suggest};
+use crate::route::{CLOSED, Gate, Routes, Slot, Source, Watcher, suggest};
 use crate::service::not_a_service;
+use crate::state::Hold;
 use crate::supervise::Renewal;
 use crate::ward::{Reach, Ward};
 use crate::{Bridge, Grant, Instance, Provided, Recycle, State, Supervision, Support, Unit};
@@ -108,14 +110,23 @@ impl Core {
         let new = self.instantiate(root, manifest, options, ward).await?;
         // One that stands still is asked for its state all the same.
         let paused = old.go_on(&mut lock(&old.pause));
-        if let Err(error) = self.succeed(&old, &new).await {
-            if paused {
-                old.stand_still(&mut lock(&old.pause));
+        let held = match self.succeed(&old, &new, &self.routes.load_full()).await {
+            Ok(held) => held,
+            Err(error) => {
+                if paused {
+                    old.stand_still(&mut lock(&old.pause));
+                }
+                new.instance.shutdown().await;
+                return Err(error);
             }
-            new.instance.shutdown().await;
-            return Err(error);
+        };
+        let replaced = self.replace(&new, how);
+        if replaced {
+            // Before who waits goes on: nobody changes the state that was handed over.
+            old.gate.bar(CLOSED);
         }
-        if !self.replace(&new, how) {
+        drop(held);
+        if !replaced {
             new.instance.shutdown().await;
         } else if matches!(how, Renewal::Beside { .. }) {
             // No call is lost for it, however long it takes. Holds nothing but what it waits for.
@@ -130,12 +141,18 @@ impl Core {
         Ok(())
     }
 
-    /// Makes sure that a generation can take the place of another, and hands the state over.
-    async fn succeed(self: &Arc<Self>, old: &Arc<Slot>, new: &Arc<Slot>) -> Result<(), Error> {
-        still_fits(new, &self.routes.load())?;
+    /// Makes sure that a generation can take the place of another among those of some routes, and hands the
+    /// state over.
+    pub(crate) async fn succeed(
+        self: &Arc<Self>,
+        old: &Arc<Slot>,
+        new: &Arc<Slot>,
+        routes: &Routes,
+    ) -> Result<Option<Hold>, Error> {
+        still_fits(new, routes)?;
         let is_sound = old.reach.ward.standing.state() != State::Quarantined;
         if !is_sound || old.ended.load(Ordering::Relaxed) {
-            return Ok(());
+            return Ok(None);
         }
         self.hand_over(old, new, Instant::now() + self.policy.load_timeout).await
     }
@@ -145,17 +162,22 @@ impl Core {
         self.on_executor(async move {
             let slot = core.route(&extension)?;
             let _reserved = core.reserve(&slot.id)?;
-            core.routes.rcu(|routes| {
-                let mut routes = (**routes).clone();
-                routes.remove(&slot.id);
-                routes
-            });
-            core.bus.forget(&slot.reach.ward);
-            core.hooks.forget(&slot.reach.ward);
-            retire(slot, core.policy.drain_timeout).await;
+            core.remove(slot).await;
             Ok(())
         })
         .await
+    }
+
+    /// Takes an extension out of the routes and ends it, for who has reserved its id.
+    pub(crate) async fn remove(&self, slot: Arc<Slot>) {
+        self.routes.rcu(|routes| {
+            let mut routes = (**routes).clone();
+            routes.remove(&slot.id);
+            routes
+        });
+        self.bus.forget(&slot.reach.ward);
+        self.hooks.forget(&slot.reach.ward);
+        retire(slot, self.policy.drain_timeout).await;
     }
 
     pub(crate) fn provide(self: &Arc<Self>, functions: Provided) -> Result<(), Error> {
@@ -169,7 +191,7 @@ impl Core {
         let instance: Arc<dyn Instance> = Arc::new(functions);
         let support = Support { isolation: Isolation::None, limits: &[], permissions: &[] };
         let version = semver::Version::new(0, 0, 0);
-        let reach = self.reach(&Ward::new(id, Grant::Nothing, false), None, Permissions::default());
+        let reach = self.reach(&Ward::new(id, Grant::Nothing, false), None, Permissions::default(), None);
         let limits = Limits::default();
         let slot = self.slot(reach, kind, version, support, instance, limits, None, Instant::now())?;
         self.insert(&slot);
@@ -205,6 +227,11 @@ impl Core {
             routes.insert(slot.id.clone(), Arc::clone(slot));
             routes
         });
+        self.published(slot);
+    }
+
+    /// What follows for a generation once calls go to it.
+    pub(crate) fn published(self: &Arc<Self>, slot: &Arc<Slot>) {
         self.bus.declare(slot);
         self.hooks.declare(slot);
         self.watch(slot);
@@ -219,12 +246,26 @@ impl Core {
         options: LoadOptions,
         ward: Arc<Ward>,
     ) -> Result<Arc<Slot>, Error> {
+        self.instantiate_among(root, manifest, options, ward, None, &self.routes.load_full()).await
+    }
+
+    /// The same with a grant that holds from the moment on at which calls go to it, and with what it needs
+    /// to be found in some routes.
+    pub(crate) async fn instantiate_among(
+        self: &Arc<Self>,
+        root: PathBuf,
+        manifest: Arc<Manifest>,
+        options: LoadOptions,
+        ward: Arc<Ward>,
+        grant: Option<Grant>,
+        routes: &Routes,
+    ) -> Result<Arc<Slot>, Error> {
         let started = Instant::now();
         let id = manifest.extension.id.clone();
         self.check_total(Some(&id), None)?;
         let levels = self.levels(&manifest)?;
         let mut limits = manifest.limits.overlaid(&ward.limits()).at_most(&self.policy.limits);
-        let reach = self.reach(&ward, Some(root.clone()), manifest.permissions.clone());
+        let reach = self.reach(&ward, Some(root.clone()), manifest.permissions.clone(), grant);
         reach.limit_output(&limits);
         let permissions = Permissions::clone(&reach.permissions());
         fits_host(&manifest)?;
@@ -232,7 +273,7 @@ impl Core {
         let runtime = Arc::clone(runtime);
         check_recycling(&options, &runtime.support())?;
         let needs = Needs::read(&root, &manifest)?;
-        needs.check(&self.routes.load())?;
+        needs.check(routes)?;
         let timeout = limits.load_timeout.map_or(self.policy.load_timeout, |Span(timeout)| timeout);
         let deadline = started + timeout;
         let entry = entry(&root, &manifest)?;
@@ -340,8 +381,14 @@ impl Core {
         }))
     }
 
-    fn reach(&self, ward: &Arc<Ward>, root: Option<PathBuf>, request: Permissions) -> Arc<Reach> {
-        ward.reach(root, request, self.policy.permissions.clone(), Arc::clone(&self.rules))
+    fn reach(
+        &self,
+        ward: &Arc<Ward>,
+        root: Option<PathBuf>,
+        request: Permissions,
+        grant: Option<Grant>,
+    ) -> Arc<Reach> {
+        ward.reach(root, request, self.policy.permissions.clone(), Arc::clone(&self.rules), grant)
     }
 
     fn weak(self: &Arc<Self>) -> Weak<Self> {
@@ -363,65 +410,12 @@ pub(crate) async fn retire(slot: Arc<Slot>, patience: Duration) {
     slot.shut_down().await;
 }
 
-/// What an extension needs of the host and of the contract that it speaks: a name, a range, and whether
-/// that fits.
-#[cfg(feature = "home")]
-pub(crate) fn host_needs(manifest: &Manifest) -> Vec<(&'static str, String, bool)> {
-    let mut needs = Vec::new();
-    let host = env!("CARGO_PKG_VERSION").parse::<semver::Version>();
-    let bounds = [
-        manifest.host.min.as_ref().map(|min| format!(">={min}")),
-        manifest.host.max.as_ref().map(|max| format!("<={max}")),
-    ];
-    let range = bounds.into_iter().flatten().collect::<Vec<_>>().join(", ");
-    if let (false, Ok(host)) = (range.is_empty(), host) {
-        let fits = manifest.host.min.as_ref().is_none_or(|min| host >= min.0)
-            && manifest.host.max.as_ref().is_none_or(|max| host <= max.0);
-        needs.push(("host", range, fits));
-    }
-    if let Some(range) = &manifest.runtime.api {
-        needs.push(("contract", range.to_string(), range.0.matches(&contract())));
-    }
-    needs
-}
-
-fn contract() -> semver::Version {
-    semver::Version::new(PROTOCOL.major.into(), PROTOCOL.minor.into(), PROTOCOL.patch.into())
-}
-
-/// Whether an extension is for this host and for the contract that it speaks.
-pub(crate) fn fits_host(manifest: &Manifest) -> Result<(), Error> {
-    let id = &manifest.extension.id;
-    let wrong =
-        |message, hint: String| Err(Error::new(ErrorCode::IncompatibleVersion, message).with_hint(hint));
-    let protocol = contract();
-    if let Some(range) = manifest.runtime.api.as_ref().filter(|range| !range.0.matches(&protocol)) {
-        let message = format!("{id} works with contract {range}; this host speaks {protocol}");
-        let hint = format!("take a version of it for contract {protocol}, or a host that speaks {range}");
-        return wrong(message, hint);
-    }
-    let Ok(host) = env!("CARGO_PKG_VERSION").parse::<semver::Version>() else {
-        return Ok(());
-    };
-    match (&manifest.host.min, &manifest.host.max) {
-        (Some(min), _) if host < min.0 => wrong(
-            format!("{id} needs host {min} or newer; this is {host}"),
-            format!("update the host to {min}, or take an older version of {id}"),
-        ),
-        (_, Some(max)) if host > max.0 => wrong(
-            format!("{id} needs host {max} or older; this is {host}"),
-            format!("take a newer version of {id}, or host {max}"),
-        ),
-        _ => Ok(()),
-    }
-}
-
 fn taken(id: &ExtensionId) -> Error {
     let error = Error::new(ErrorCode::AlreadyLoaded, format!("{id} is loaded already"));
     error.with_hint("reload it, or unload it first")
 }
 
-fn read_manifest(folder: &Path) -> Result<(PathBuf, Arc<Manifest>), Error> {
+pub(crate) fn read_manifest(folder: &Path) -> Result<(PathBuf, Arc<Manifest>), Error> {
     let invalid = |path: &Path, error| {
         let message = format!("{} cannot be read: {error}", path.display());
         Error::new(ErrorCode::InvalidManifest, message)

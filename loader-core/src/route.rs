@@ -80,15 +80,25 @@ pub(crate) struct Source {
 pub(crate) struct Gate {
     inside: AtomicU32,
     bars: AtomicU8,
+    /// The last call left, or a bar did.
     left: Notify,
 }
 
 /// The gate stays closed from now on.
-const CLOSED: u8 = 1;
+pub(crate) const CLOSED: u8 = 1;
 /// No call passes until the extension is resumed or started again.
 pub(crate) const HELD: u8 = 2;
 /// So many calls pass per second.
 pub(crate) const THROTTLED: u8 = 4;
+/// The state is being handed to the next generation: calls of the host wait for that.
+pub(crate) const SWITCHING: u8 = 8;
+
+/// Why a call did not pass.
+pub(crate) enum Barred {
+    Refused(Error),
+    /// It has to wait until this generation has handed over its state, or goes on after all.
+    Switching(Arc<Slot>),
+}
 
 /// How far an extension is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -208,30 +218,40 @@ impl Slot {
         self.gate.leave();
     }
 
-    /// Lets a call pass that the gate did not, if it is only throttled; says how many were inside
-    /// before, or why not.
+    /// Lets a call pass that the gate did not, if nothing bars it but what it has no regard to (`past`) and
+    /// the throttle has room; says how many were inside before, or why not.
     #[cold]
-    pub(crate) fn pass(&self) -> Result<u32, Error> {
+    pub(crate) fn pass(self: &Arc<Self>, past: u8) -> Result<u32, Barred> {
         let standing = &self.reach.ward.standing;
-        if self.gate.is_only(THROTTLED)
-            && standing.pass()
-            && let Some(before) = self.gate.enter_past(THROTTLED)
-        {
-            return Ok(before);
-        }
-        if self.gate.is_closed() {
-            return Err(self.refusal(State::Draining, None));
-        }
-        // It may have been resumed meanwhile.
-        self.gate.enter().ok_or_else(|| {
-            let (state, reason, end) =
-                standing.with(|standing| (standing.state, standing.reason.clone(), standing.last_end()));
-            let error = self.refusal(state, reason.as_deref());
-            match end.filter(|_| state != State::Stopped && self.ended.load(Ordering::Relaxed)) {
-                Some(end) => error.with_cause(end),
-                None => error,
+        loop {
+            let bars = self.gate.bars() & !past;
+            let more = match bars {
+                0 => 0,
+                _ if bars & CLOSED != 0 => return Err(Barred::Refused(self.refusal(State::Draining, None))),
+                _ if bars & HELD != 0 => return Err(Barred::Refused(self.held())),
+                _ if bars & SWITCHING != 0 => return Err(Barred::Switching(Arc::clone(self))),
+                _ if standing.pass() => THROTTLED,
+                _ => return Err(Barred::Refused(self.held())),
+            };
+            // What barred it may have changed meanwhile.
+            if let Some(before) = self.gate.enter_past(past | more) {
+                return Ok(before);
             }
-        })
+        }
+    }
+
+    /// Why it takes no calls.
+    fn held(&self) -> Error {
+        let (state, reason, end) = self
+            .reach
+            .ward
+            .standing
+            .with(|standing| (standing.state, standing.reason.clone(), standing.last_end()));
+        let error = self.refusal(state, reason.as_deref());
+        match end.filter(|_| state != State::Stopped && self.ended.load(Ordering::Relaxed)) {
+            Some(end) => error.with_cause(end),
+            None => error,
+        }
     }
 
     pub(crate) fn sample(&self) -> Sample {
@@ -316,6 +336,7 @@ impl Gate {
 
     pub(crate) fn unbar(&self, bars: u8) {
         self.bars.fetch_and(!bars, Ordering::SeqCst);
+        self.left.notify_waiters();
     }
 
     /// Lets nobody in any more, and waits until everybody has left or the time is up.
@@ -342,12 +363,23 @@ impl Gate {
         self.inside.load(Ordering::SeqCst)
     }
 
-    fn is_closed(&self) -> bool {
-        self.bars.load(Ordering::SeqCst) & CLOSED != 0
+    pub(crate) fn bars(&self) -> u8 {
+        self.bars.load(Ordering::SeqCst)
     }
 
-    fn is_only(&self, bars: u8) -> bool {
-        self.bars.load(Ordering::SeqCst) == bars
+    fn is_closed(&self) -> bool {
+        self.bars() & CLOSED != 0
+    }
+
+    /// Waits until the state is no longer being handed over.
+    pub(crate) async fn switched(&self) {
+        loop {
+            let left = self.left.notified();
+            if self.bars() & SWITCHING == 0 {
+                return;
+            }
+            left.await;
+        }
     }
 }
 

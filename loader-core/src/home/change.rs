@@ -11,7 +11,7 @@ use super::audit::{self, Act};
 use super::graph::{Edge, Graph, What};
 use super::solve::{Candidate, solve};
 use super::{Installed, InstalledState, fault, store};
-use crate::load::fits_host;
+use crate::fit::fits_host;
 
 /// What an operation changed; of a rehearsal, what it would change.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::graph::{Graph, Need, What};
 use super::{Installed, InstalledState};
 use crate::Dispatcher;
-use crate::load::host_needs;
+use crate::fit::host_needs;
 
 /// Who needs whom among what is installed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -50,7 +50,7 @@ impl Home {
         settle(&all, &on, Dependents::Refuse)?;
         let on = in_order(&all, &on, on.clone());
         write(&mut transaction, &on, actor, "enable", |it| because(it, id)).await?;
-        self.commit(transaction).await?;
+        self.commit(transaction, &all).await?;
         Ok(Changes { enabled: ids(&on), ..Changes::default() })
     }
 
@@ -63,7 +63,7 @@ impl Home {
         let (mut transaction, all) = self.begin().await?;
         let disabled = going(&all, id, dependents)?;
         write(&mut transaction, &disabled, actor, "disable", |it| because(it, id)).await?;
-        self.commit(transaction).await?;
+        self.commit(transaction, &all).await?;
         Ok(Changes { disabled: ids(&disabled), ..Changes::default() })
     }
 
@@ -89,7 +89,7 @@ impl Home {
         write(&mut transaction, &disabled, actor, "disable", |it| because(it, id)).await?;
         let detail = |it: &Installed| json!({ "version": it.current.version, "grant": it.grant });
         write(&mut transaction, std::slice::from_ref(&installed), actor, "rollback", detail).await?;
-        self.commit(transaction).await?;
+        self.commit(transaction, &all).await?;
         let came = vec![Came { from: Some(from), wider, installed }];
         Ok(Changes { came, disabled: ids(&disabled), ..Changes::default() })
     }
@@ -109,7 +109,7 @@ impl Home {
         fault::point("without its rows");
         let act = Act { actor, action: "uninstall", extension: id, detail };
         audit::write(&mut transaction, act).await?;
-        self.commit(transaction).await?;
+        self.commit(transaction, &all).await?;
         if !self.rehearsal {
             self.clear().await?;
         }
@@ -127,7 +127,7 @@ impl Home {
         let after = Installed { grant: before.grant.union(more), ..before };
         let detail = |it: &Installed| json!({ "granted": more, "grant": it.grant });
         write(&mut transaction, std::slice::from_ref(&after), actor, "grant", detail).await?;
-        self.commit(transaction).await?;
+        self.commit(transaction, &all).await?;
         Ok(after)
     }
 
@@ -146,7 +146,7 @@ impl Home {
         let after = Installed { grant, ..before };
         let detail = |it: &Installed| json!({ "revoked": gone, "grant": it.grant });
         write(&mut transaction, std::slice::from_ref(&after), actor, "revoke", detail).await?;
-        self.commit(transaction).await?;
+        self.commit(transaction, &all).await?;
         Ok(after)
     }
 
@@ -171,7 +171,7 @@ impl Home {
         takes(&before.current.manifest, &config)?;
         let after = Installed { config, ..before };
         write(&mut transaction, std::slice::from_ref(&after), actor, "configure", |_| detail.clone()).await?;
-        self.commit(transaction).await?;
+        self.commit(transaction, &all).await?;
         Ok(after)
     }
 }

@@ -18,6 +18,7 @@ mod change;
 mod deps;
 mod fault;
 mod graph;
+mod live;
 mod lockfile;
 mod manage;
 mod packages;
@@ -46,6 +47,7 @@ use serde::Serialize;
 use sqlx::{Sqlite, SqlitePool, Transaction};
 use tokio::sync::Mutex;
 
+use crate::Dispatcher;
 use crate::config::Settings;
 
 /// Installed extensions, on disk. One process at a time works with them: it holds the lock as long as
@@ -59,6 +61,8 @@ pub struct Home {
     files: Arc<Mutex<()>>,
     /// Whether everything is done as always, and then taken back.
     rehearsal: bool,
+    /// What runs changes with the home.
+    host: Option<Dispatcher>,
     /// Released when it is closed.
     _lock: File,
 }
@@ -125,7 +129,7 @@ impl Home {
         let path = path.canonicalize().map_err(failed(&path))?;
         let lock = lock(&path)?;
         let store = store::open(&path.join("store.sqlite")).await?;
-        let home = Self { path, store, files: Arc::default(), rehearsal: false, _lock: lock };
+        let home = Self { path, store, files: Arc::default(), rehearsal: false, host: None, _lock: lock };
         home.clear().await?;
         Ok(home)
     }
@@ -194,16 +198,24 @@ impl Home {
 
     /// Begins what is done as a whole or, unless it is committed, not at all. Gives what is installed, which
     /// stays so until then: nobody else writes, and in this process nobody reads.
-    async fn begin(&self) -> Result<(Transaction<'_, Sqlite>, Vec<Installed>), Error> {
+    async fn begin(&self) -> Result<(Transaction<'static, Sqlite>, Vec<Installed>), Error> {
         let mut transaction = self.store.begin_with("BEGIN IMMEDIATE").await.map_err(store::failed)?;
         let all = store::list(&mut transaction, &self.path).await?;
         Ok((transaction, all))
     }
 
-    /// Has a transaction take effect.
-    async fn commit(&self, transaction: Transaction<'_, Sqlite>) -> Result<(), Error> {
+    /// Has a transaction take effect, which leads away from `before`; together with what runs, if the home is
+    /// attached to a host.
+    async fn commit(
+        &self,
+        transaction: Transaction<'static, Sqlite>,
+        before: &[Installed],
+    ) -> Result<(), Error> {
         if self.rehearsal {
             return transaction.rollback().await.map_err(store::failed);
+        }
+        if let Some(host) = &self.host {
+            return self.commit_live(host, transaction, before).await;
         }
         fault::point("before the commit");
         transaction.commit().await.map_err(store::failed)?;

@@ -140,7 +140,7 @@ impl Home {
     /// all that follows from it.
     async fn bring(
         &self,
-        mut transaction: Transaction<'_, Sqlite>,
+        mut transaction: Transaction<'static, Sqlite>,
         all: &[Installed],
         mut placed: Vec<Placed>,
         mut came: Vec<Came>,
@@ -174,9 +174,13 @@ impl Home {
         let is_new = |it: &Installed| came.iter().any(|new| new.installed.id == it.id);
         let detail = |it: &Installed| if is_new(it) { Json::Null } else { with(it) };
         write(&mut transaction, &enabled, actor, "enable", detail).await?;
-        self.commit(transaction).await?;
+        // Whoever goes away in the middle of the commit takes no files away that a row names.
+        placed.iter_mut().for_each(|it| it.recorded = !self.rehearsal);
+        if let Err(error) = self.commit(transaction, all).await {
+            placed.iter_mut().for_each(|it| it.recorded = false);
+            return Err(error);
+        }
         if !self.rehearsal {
-            placed.iter_mut().for_each(|it| it.recorded = true);
             self.clear().await?;
         }
         Ok(Changes { came, enabled: ids(&enabled), disabled: ids(&disabled), ..Changes::default() })

@@ -4,6 +4,7 @@
 mod activity;
 mod alert;
 mod decision;
+mod grant;
 mod link;
 mod spout;
 mod standing;
@@ -21,6 +22,7 @@ use arc_swap::{ArcSwap, Guard};
 pub(crate) use decision::DecisionLog;
 pub use decision::{Decision, DecisionFilter, Reason, Subject, Tally, Verdict};
 use foldhash::fast::RandomState;
+use grant::granted;
 pub use link::{Communication, Rule};
 pub(crate) use link::{Link, Rules};
 use quadriga_abi::limits::{ByteSize, Limits};
@@ -70,6 +72,9 @@ pub(crate) struct Reach {
     root: Option<PathBuf>,
     /// What its manifest asks for.
     request: Permissions,
+    /// What it is granted before calls go to it, if that is not what the ward is. Changed by who holds the
+    /// ward's lock.
+    ahead: Mutex<Option<Grant>>,
     /// The most that the host's policy lets anybody have.
     most: Option<Permissions>,
     rules: Arc<Rules>,
@@ -126,14 +131,17 @@ impl Ward {
         request: Permissions,
         most: Option<Permissions>,
         rules: Arc<Rules>,
+        ahead: Option<Grant>,
     ) -> Arc<Reach> {
         let mut held = lock(&self.held);
-        let permissions = Arc::new(held.granted(&request, most.as_ref()));
+        let grant = ahead.as_ref().unwrap_or(&held.grant);
+        let permissions = Arc::new(granted(grant, &request, most.as_ref()));
         let view = ArcSwap::from_pointee(View { permissions, ways: HashMap::default() });
         let reach = Arc::new(Reach {
             ward: Arc::clone(self),
             root,
             request,
+            ahead: Mutex::new(ahead),
             most,
             rules,
             meter: Meter::default(),
@@ -181,32 +189,6 @@ impl Ward {
             (kind, tally)
         };
         AccessKind::ALL.into_iter().map(tally).collect()
-    }
-}
-
-impl Held {
-    /// What a generation may do, unless it is in quarantine.
-    fn granted(&self, request: &Permissions, most: Option<&Permissions>) -> Permissions {
-        let granted = match &self.grant {
-            Grant::Nothing => Permissions::default(),
-            Grant::Requested => request.clone(),
-            Grant::Only(granted) => request.intersect(granted),
-        };
-        most.map_or(granted.clone(), |most| granted.intersect(most))
-    }
-
-    /// Puts the present state into effect for each generation, and says from when on it holds.
-    fn publish(&self) -> Effect {
-        let reaches = self.reaches.iter().filter_map(Weak::upgrade);
-        reaches.map(|reach| reach.publish(self.present(&reach))).max().unwrap_or(Effect::Now)
-    }
-
-    /// What a generation may do at this moment.
-    fn present(&self, reach: &Reach) -> Permissions {
-        match reach.quarantined.load(Relaxed) {
-            true => Permissions::default(),
-            false => self.granted(&reach.request, reach.most.as_ref()),
-        }
     }
 }
 
@@ -417,58 +399,6 @@ impl Reach {
         }
     }
 
-    /// Adds to what may be done.
-    pub(crate) fn grant(&self, more: &Permissions) -> Result<Effect, Error> {
-        let id = &self.ward.id;
-        let refused = |what: Vec<String>, whose: &str, hint: &str| match what.is_empty() {
-            true => Ok(()),
-            false => {
-                let message = format!("{id} cannot be granted {}: {whose}", what.join(", "));
-                Err(Error::new(ErrorCode::PermissionDenied, message).with_hint(hint))
-            }
-        };
-        let beyond = more.beyond(&self.request);
-        refused(beyond, "its manifest does not ask for that", "grant what [permissions] asks for, or less")?;
-        let beyond = self.most.as_ref().map(|most| more.beyond(most)).unwrap_or_default();
-        refused(beyond, "the host's policy does not allow that", "change the policy's permissions")?;
-        let mut held = lock(&self.ward.held);
-        let now = held.granted(&self.request, self.most.as_ref()).union(more);
-        held.grant = Grant::Only(Box::new(now));
-        held.revoked.retain(|(gone, _)| !gone.beyond(more).is_empty());
-        let effect = held.publish();
-        let what = format!("be granted {}", listed(more));
-        self.ward.log.managed(id, what, Reason::Operator);
-        Ok(effect)
-    }
-
-    /// Takes away from what may be done.
-    pub(crate) fn revoke(&self, gone: &Permissions) -> Result<Effect, Error> {
-        let id = &self.ward.id;
-        let mut held = lock(&self.ward.held);
-        let granted = held.granted(&self.request, self.most.as_ref());
-        let left = granted.without(gone).map_err(|wider| {
-            let message = format!("{id} holds {}, which covers more than is to be revoked", wider.join(", "));
-            Error::new(ErrorCode::InvalidArguments, message)
-                .with_hint("revoke that as a whole, and grant what may stay")
-        })?;
-        held.grant = Grant::Only(Box::new(left));
-        if held.revoked.len() == REVOCATIONS {
-            held.revoked.pop_front();
-        }
-        held.revoked.push_back((gone.clone(), SystemTime::now()));
-        let effect = held.publish();
-        let what = format!("have {} revoked", listed(gone));
-        self.ward.log.managed(id, what, Reason::Operator);
-        Ok(effect)
-    }
-
-    /// Takes everything away from this generation, or gives it back.
-    pub(crate) fn quarantine(&self, on: bool) -> Effect {
-        let held = lock(&self.ward.held);
-        self.quarantined.store(on, Relaxed);
-        self.publish(held.present(self))
-    }
-
     /// Has changes told to an instance from now on, and tells it what changed while it was loaded
     /// with `known`.
     ///
@@ -491,9 +421,4 @@ impl Reach {
         }
         Ok(())
     }
-}
-
-/// Permissions in words: `call "a.b/m", kv`.
-fn listed(permissions: &Permissions) -> String {
-    permissions.beyond(&Permissions::default()).join(", ")
 }

@@ -11,14 +11,15 @@ use tempfile::TempDir;
 use super::{
     ME, copy, enable, install, nothing_else, offer, options, package, permissions, settings, state, update,
 };
-use crate::home::{Dependents, Home, InstallOptions, Needs, Offer, fault};
+use crate::home::{Dependents, Home, InstallOptions, Needs, Offer, fault, start};
+use crate::{Dispatcher, MockRuntime};
 
 /// What the process that is killed does, and with which home and packages.
 const CHILD: &str = "QUADRIGA_HOME_TEST";
 
 /// What is done to a home in which `a.b` 1.0.0 is installed and enabled, and was before 0.9.0, `a.c` needs
 /// it, and the disabled `a.g` needs the disabled `a.e`. With the last entry of the audit trail.
-const OPERATIONS: [(&str, &str); 12] = [
+const OPERATIONS: [(&str, &str); 15] = [
     ("install", "install"),
     ("install several", "enable"),
     ("update", "update"),
@@ -31,6 +32,9 @@ const OPERATIONS: [(&str, &str); 12] = [
     ("grant", "grant"),
     ("revoke", "revoke"),
     ("configure", "configure"),
+    ("live update", "update"),
+    ("live rollback", "rollback"),
+    ("live disable", "disable"),
 ];
 
 async fn operate(home: &Home, packages: &Path, operation: &str) -> Result<(), Error> {
@@ -38,7 +42,7 @@ async fn operate(home: &Home, packages: &Path, operation: &str) -> Result<(), Er
     let offers = |names: &[&str]| -> Vec<Offer> {
         names.iter().flat_map(|name| offer(&packages.join(format!("{name}.qx")))).collect()
     };
-    match operation {
+    match operation.trim_start_matches("live ") {
         "install several" => {
             let with = InstallOptions { enable: true, needs: Needs::Enable, ..options() };
             home.install(offers(&["a.f-1.0.0", "a.d-1.0.0", "a.d-2.0.0"]), with).await.map(drop)
@@ -67,7 +71,14 @@ async fn child() {
     let [operation, home, packages, count] = asked.split('|').collect::<Vec<_>>()[..] else {
         panic!("{asked}")
     };
-    let home = Home::open(home).await.unwrap();
+    let mut home = Home::open(home).await.unwrap();
+    if operation.starts_with("live ") {
+        // Together with a host in which all of it runs.
+        let host = Dispatcher::builder().runtime(MockRuntime::new()).build().unwrap();
+        let started = start(&host, &home.list().await.unwrap()).await;
+        assert_eq!((started, host.list().len()), (Vec::new(), 2));
+        home = home.attach(&host);
+    }
     fault::die_at(count.parse().unwrap());
     operate(&home, Path::new(packages), operation).await.unwrap();
 }

@@ -12,6 +12,7 @@ mod backup;
 mod config;
 mod deps;
 mod kill;
+mod live;
 mod needs;
 
 const ME: &str = "the test";

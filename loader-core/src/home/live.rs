@@ -1,0 +1,128 @@
+//! A home and a host together: what runs changes with what is installed.
+
+use quadriga_abi::{Error, ErrorCode, ExtensionId};
+use sqlx::{Sqlite, Transaction};
+
+use super::graph::Graph;
+use super::{Home, Installed, InstalledState, fault, store};
+use crate::switch::Change;
+use crate::ward::Effect;
+use crate::{Dispatcher, Grant};
+
+impl Home {
+    /// From now on what runs in a host changes together with the home, or neither does. What is enabled
+    /// [`start`](super::start) loads first.
+    ///
+    /// - `update` and `rollback` load the new version beside the old one, with what the home grants it. It
+    ///   has to load, to give a sign of life, and to take the state over (methods `snapshot` and `restore`).
+    ///   Then the transaction of the home is committed and calls go to the new version, those of all versions
+    ///   that came together at once; the old one finishes its calls. No call is lost. While state is handed
+    ///   over, calls of the host wait, and those under way have half a second to finish; what they, or other
+    ///   extensions, change in the old version after that is lost.
+    /// - `enable` and `install` load what is enabled, in the order in which it can start; `disable` and
+    ///   `uninstall` unload it, those that need others first.
+    /// - `grant` and `revoke` hold from the next access on. An extension whose runtime cannot take back what
+    ///   it handed out is started anew; where that fails it is put in quarantine.
+    /// - `configure` asks the extension first, and then renews it as an update does.
+    ///
+    /// Whatever fails up to the commit is the error of the operation: what ran goes on with its state, and
+    /// the home is as it was. The operation is not given up after that, even if its future is dropped; if the
+    /// process is killed, the home says what the next one starts. Operations take place one after another:
+    /// one that loads something holds up the others, and [`Dispatcher::revoke`] is there for what cannot wait.
+    pub fn attach(self, host: &Dispatcher) -> Self {
+        Self { host: Some(host.clone()), ..self }
+    }
+
+    /// Has a transaction take effect together with what runs.
+    pub(super) async fn commit_live(
+        &self,
+        host: &Dispatcher,
+        mut transaction: Transaction<'static, Sqlite>,
+        before: &[Installed],
+    ) -> Result<(), Error> {
+        let after = store::list(&mut transaction, &self.path).await?;
+        let switch = host.core.prepare(self.changes(host, before, &after)?).await?;
+        fault::point("with what is new ready");
+        let committed = host.core.executor().spawn(async move {
+            fault::point("before the commit");
+            transaction.commit().await.map_err(store::failed)?;
+            fault::point("after the commit");
+            let late = switch.commit().await;
+            fault::point("switched");
+            Ok(late)
+        });
+        let stopped = |_| Err(Error::new(ErrorCode::Internal, "the operation ended early"));
+        for (id, effect) in committed.await.unwrap_or_else(stopped)? {
+            take_back(host, &id, effect).await;
+        }
+        Ok(())
+    }
+
+    /// What has to change in a host: first what is unloaded, in its order, and then what is loaded.
+    fn changes(
+        &self,
+        host: &Dispatcher,
+        before: &[Installed],
+        after: &[Installed],
+    ) -> Result<Vec<Change>, Error> {
+        let enabled = |list: &[Installed], id: &ExtensionId| {
+            list.iter().find(|it| it.id == *id && it.state == InstalledState::Enabled).cloned()
+        };
+        let order = |list: &[Installed]| -> Vec<ExtensionId> {
+            let graph = Graph::of_enabled(list);
+            graph.levels().into_iter().flatten().map(|node| graph.id(node).clone()).collect()
+        };
+        // What was loaded from elsewhere is not the home's.
+        let packages = self.path.join("packages");
+        let running = |id: &ExtensionId| host.core.folder_of(id).filter(|it| it.starts_with(&packages));
+        let mut changes: Vec<Change> = order(before)
+            .into_iter()
+            .rev()
+            .filter(|id| running(id).is_some() && enabled(after, id).is_none())
+            .map(Change::Unload)
+            .collect();
+        for now in order(after).iter().filter_map(|id| enabled(after, id)) {
+            let id = now.id.clone();
+            let was = enabled(before, &id);
+            let is_new = was.as_ref().is_none_or(|was| was.current.folder != now.current.folder);
+            match (was, running(&id)) {
+                (Some(was), Some(_)) if !is_new => {
+                    let options = now.load_options()?;
+                    if was.config != now.config {
+                        changes.push(Change::Configure { id, options });
+                    } else if was.grant != now.grant
+                        && let Grant::Only(grant) = options.grant
+                    {
+                        changes.push(Change::Grant { id, grant: *grant });
+                    }
+                }
+                (_, running) if is_new => {
+                    if running.is_none() && host.core.folder_of(&id).is_some() {
+                        let message = format!("{id} is loaded already, from elsewhere");
+                        return Err(
+                            Error::new(ErrorCode::AlreadyLoaded, message).with_hint("unload it first")
+                        );
+                    }
+                    let (folder, options) = (now.current.folder.clone(), now.load_options()?);
+                    changes.push(Change::Load { id, folder, options });
+                }
+                // It did not start, and nothing about it that would change that has changed.
+                _ => {}
+            }
+        }
+        Ok(changes)
+    }
+}
+
+/// Has a revocation hold that a runtime could not put into effect at once.
+async fn take_back(host: &Dispatcher, id: &ExtensionId, effect: Effect) {
+    if effect != Effect::AfterReload {
+        return;
+    }
+    if let Err(error) = host.core.renew_now(id.as_str(), false).await {
+        tracing::warn!(extension = id.as_str(), %error, "does not start anew");
+        let why = format!("what was taken from it could not be taken back: {}", error.message);
+        // It may have been unloaded meanwhile.
+        let _ = host.quarantine(id.as_str(), &why);
+    }
+}
