@@ -94,8 +94,9 @@ impl Dispatcher {
     /// in flight finish on the old one. If the new one fails to load, the old one stays.
     ///
     /// If the running one has a method `snapshot` and the new one a method `restore`, the new one
-    /// gets what `snapshot` returns before it takes its first call. What calls change in the old
-    /// one after its snapshot is lost. What was paused, throttled, disabled or in quarantine runs
+    /// gets what `snapshot` returns before it takes its first call. Calls of the host wait meanwhile,
+    /// and those under way have half a second to finish. What other calls change in the old one after
+    /// its snapshot is lost: those of extensions, streams, events, and what takes longer. What was paused, throttled, disabled or in quarantine runs
     /// again, with what it is granted.
     ///
     /// # Errors

@@ -159,9 +159,10 @@ impl Home {
         find(&Self::look(path).await?, id)
     }
 
-    /// Waits until the database is closed, and then lets others work with the home. Dropped, it does the
-    /// same a little later, and in the other order.
+    /// Waits until what was given up has put its files away and the database is closed, and then lets others
+    /// work with the home. Dropped, it does the same a little later, and in the other order.
     pub async fn close(self) {
+        drop(self.files.lock().await);
         self.store.close().await;
     }
 

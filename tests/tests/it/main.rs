@@ -47,6 +47,8 @@ mod js;
 mod lifecycle;
 #[cfg(all(feature = "process", any(feature = "v8", feature = "quickjs"), target_os = "linux"))]
 mod limits;
+#[cfg(any(feature = "v8", feature = "quickjs"))]
+mod live;
 #[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
 mod manage;
 #[cfg(all(feature = "process", any(feature = "v8", feature = "quickjs"), target_os = "linux"))]
