@@ -52,6 +52,8 @@ pub enum ErrorCode {
     HookVetoed,
     /// Another process works with the home.
     HomeInUse,
+    /// No host runs the home.
+    HostNotRunning,
     /// Two parts were built for contracts that do not fit.
     IncompatibleVersion,
     /// A bug in Quadriga itself.
@@ -110,6 +112,60 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
+    /// All codes, each in the place that its number says.
+    pub const ALL: [Self; Self::Unknown as usize + 1] = [
+        Self::AlreadyInstalled,
+        Self::AlreadyLoaded,
+        Self::CallDepthExceeded,
+        Self::Cancelled,
+        Self::ConfigRefused,
+        Self::ConnectionFailed,
+        Self::ConsentRequired,
+        Self::CpuLimit,
+        Self::DeadlineExceeded,
+        Self::DependencyCycle,
+        Self::EntryInvalid,
+        Self::ExtensionError,
+        Self::ExtensionCrashed,
+        Self::ExtensionPanicked,
+        Self::ExtensionPaused,
+        Self::ExtensionQuarantined,
+        Self::ExtensionStopped,
+        Self::HookConflict,
+        Self::HookFailed,
+        Self::HookRecursion,
+        Self::HookVetoed,
+        Self::HomeInUse,
+        Self::HostNotRunning,
+        Self::IncompatibleVersion,
+        Self::Internal,
+        Self::InvalidArguments,
+        Self::InvalidBackup,
+        Self::InvalidConfig,
+        Self::InvalidManifest,
+        Self::InvalidPackage,
+        Self::InvalidValue,
+        Self::IsolationUnavailable,
+        Self::LoadFailed,
+        Self::LockMismatch,
+        Self::MemoryLimit,
+        Self::MessageTooLarge,
+        Self::MissingDependency,
+        Self::Overloaded,
+        Self::Needed,
+        Self::NotInstalled,
+        Self::PermissionDenied,
+        Self::ProtocolViolation,
+        Self::QuotaExceeded,
+        Self::StoreFailed,
+        Self::UnknownExtension,
+        Self::UnknownMethod,
+        Self::UnknownRuntime,
+        Self::UnknownSecret,
+        Self::Unsupported,
+        Self::Unknown,
+    ];
+
     /// The stable text, such as `permission_denied`.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -135,6 +191,7 @@ impl ErrorCode {
             Self::HookRecursion => "hook_recursion",
             Self::HookVetoed => "hook_vetoed",
             Self::HomeInUse => "home_in_use",
+            Self::HostNotRunning => "host_not_running",
             Self::IncompatibleVersion => "incompatible_version",
             Self::Internal => "internal",
             Self::InvalidArguments => "invalid_arguments",
@@ -299,7 +356,8 @@ mod tests {
 
     #[test]
     fn codes_read_back() {
-        for code in [ErrorCode::AlreadyLoaded, ErrorCode::PermissionDenied, ErrorCode::Unsupported] {
+        for (place, code) in ErrorCode::ALL.into_iter().enumerate() {
+            assert_eq!(code as usize, place);
             assert_eq!(ErrorCode::from_text(code.as_str()), code);
             assert_eq!(serde_json::to_value(code).unwrap(), code.as_str());
         }

@@ -337,6 +337,7 @@ impl Core {
         ticket.alarm = deadline.map(|deadline| Alarm::set(self, &ticket, deadline));
         ticket.method = place;
         ticket.finished = false;
+        ticket.slot.counters.begin(place);
         let trace = options.trace.map(further);
         ticket.span = span(&target, id, options.parent, trace);
         let span = ticket.span.as_deref().map(SpanRef::of).unwrap_or_default();

@@ -1,7 +1,7 @@
 use std::future::Future;
 use std::num::NonZeroU64;
 use std::pin::Pin;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use quadriga_abi::limits::Limits;
 use quadriga_abi::permission::Permissions;
@@ -228,4 +228,6 @@ pub struct Usage {
     pub instances: u32,
     /// The id of the process that it runs in, if that is one of its own.
     pub process: Option<u32>,
+    /// The processor time that it has used since it was loaded.
+    pub cpu_time: Option<Duration>,
 }

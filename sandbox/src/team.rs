@@ -141,10 +141,11 @@ impl Instance for Team {
         let Some(first) = pids.first().copied() else {
             return Usage { memory: Some(0), ..Usage::default() };
         };
-        let held = self.jail.cgroup.as_ref().and_then(|cgroup| cgroup.usage().ok()?.memory);
-        let memory = held.or_else(|| pids.iter().map(|pid| resident(*pid)).sum());
+        let held = self.jail.cgroup.as_ref().and_then(|cgroup| cgroup.usage().ok()).unwrap_or_default();
+        let memory = held.memory.or_else(|| pids.iter().map(|pid| resident(*pid)).sum());
+        let cpu_time = held.cpu_time.or_else(|| self.links().map(|link| link.cpu_time()).sum());
         let instances = u32::try_from(pids.len()).unwrap_or(u32::MAX);
-        Usage { memory, instances, process: Some(first) }
+        Usage { memory, instances, process: Some(first), cpu_time }
     }
 
     fn layers(&self) -> Vec<Layer> {

@@ -9,7 +9,7 @@ use quadriga_abi::{Bytes, Error, ErrorCode, ExtensionId};
 use serde::Serialize;
 
 use crate::dispatcher::lock;
-use crate::metrics::Tick;
+use crate::metrics::{BEGUN, Tick};
 use crate::service::not_a_service;
 
 /// A rule for the calls from one extension to another. Of those that fit, the one that was set
@@ -72,9 +72,6 @@ pub(crate) struct Rules {
     pub(crate) version: AtomicU64,
     list: Mutex<Vec<Rule>>,
 }
-
-/// Ties ticks, which calls have anyway, to the calendar.
-static BEGUN: LazyLock<(Tick, SystemTime)> = LazyLock::new(|| (Tick::now(), SystemTime::now()));
 
 impl Link {
     pub(crate) fn new(caller: ExtensionId, callee: ExtensionId) -> Self {

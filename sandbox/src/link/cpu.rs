@@ -102,7 +102,7 @@ impl Link {
     }
 
     /// What all processes of the worker have used so far.
-    fn cpu_time(&self) -> Option<Duration> {
+    pub(crate) fn cpu_time(&self) -> Option<Duration> {
         let counted = self.cgroup.as_ref().and_then(|cgroup| cgroup.cpu_time());
         counted.or_else(|| of_tree(self.child.pid, DEPTH))
     }
