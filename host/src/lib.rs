@@ -11,9 +11,9 @@ use std::sync::Arc;
 pub use quadriga_core::block_on;
 /// What a host sees of what is loaded, and how it watches over it.
 pub use quadriga_core::{
-    Action, Activity, Alert, AlertRule, Communication, Counter, Decision, DecisionFilter, Effect, Failure,
-    Health, Liveness, Monitor, Pause, Reason, Recovery, Rule, Sample, Subject, Supervision, Tally,
-    TotalMemory, Trigger, Verdict,
+    Action, Activity, Alert, AlertRule, Bucket, Checked, Communication, Counter, Decision, DecisionFilter,
+    Effect, ExtensionMetrics, Failure, Health, Liveness, MethodMetrics, Monitor, PROMETHEUS_TYPE, Pause,
+    Reason, Recovery, Rule, Sample, Subject, Supervision, Tally, TotalMemory, Trigger, Verdict, prometheus,
 };
 pub use quadriga_core::{
     BoxFuture, Bridge, Call, CallContext, Instance, Language, Layer, LogLevel, MockRuntime, Outcome, Runtime,

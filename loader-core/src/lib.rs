@@ -15,6 +15,7 @@ mod event;
 mod execute;
 mod fit;
 mod folder;
+mod health;
 #[cfg(feature = "home")]
 pub mod home;
 mod hook;
@@ -53,15 +54,16 @@ pub use dispatcher::Dispatcher;
 pub use event::{Event, EventQuota, Events, SubscriptionStatus};
 pub use execute::{Executed, Language, Snippet};
 pub use folder::TemporaryFolder;
+pub use health::{Checked, Health, Liveness};
 pub use hook::{
     Account, Conflict, Did, HookContext, HookField, HookPoint, HookPolicy, HookStatus, Hooked, InHooks,
     Overruled, Step, Stopped,
 };
 pub use instance::{BoxFuture, Call, CallContext, Instance, Layer, Outcome, SpanRef, Usage};
 pub use items::Items;
-pub use lifecycle::{Health, Liveness, Pause};
+pub use lifecycle::Pause;
 pub use load::LoadOptions;
-pub use metrics::Metrics;
+pub use metrics::{Bucket, ExtensionMetrics, MethodMetrics, Metrics, PROMETHEUS_TYPE, prometheus};
 pub use mock::MockRuntime;
 pub use net::{Connection, Insecure};
 pub use policy::{Grant, Policy};

@@ -1,20 +1,17 @@
-//! The instance of an extension as operators handle it: it stands still, goes on, shows that it is
-//! alive, ends, and is started again.
+//! The instance of an extension as operators handle it: it stands still, goes on, ends, and is started
+//! again.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use quadriga_abi::{Error, ErrorCode};
 use serde::Serialize;
 
 use crate::dispatcher::{Core, lock};
 use crate::route::Slot;
-use crate::ward::{Failure, Reason};
+use crate::ward::Reason;
 use crate::{Dispatcher, State, Usage};
-
-/// How long an instance may take to show that it is alive.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long an instance may take to shut down.
 const GRACE: Duration = Duration::from_secs(2);
@@ -35,53 +32,7 @@ pub enum Pause {
     Frozen,
 }
 
-/// Whether an extension is alive, as of now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum Liveness {
-    /// Its instance answered.
-    Alive,
-    /// Its instance did not answer within two seconds.
-    Silent,
-    /// It is paused, and was not asked.
-    Paused,
-    /// It has no instance at this moment.
-    Ended,
-}
-
-/// How an extension does, for who watches over it.
-#[derive(Debug, Clone, Serialize)]
-pub struct Health {
-    /// Whether it is alive. What is asked is its worker process and, in it or in the host's process,
-    /// its event loop, if it has one.
-    pub liveness: Liveness,
-    /// How long the answer took.
-    pub answered: Option<Duration>,
-    /// How far it is in its life.
-    pub state: State,
-    /// How long its instance has been there.
-    pub uptime: Duration,
-    /// How often it was started again after its instance had ended.
-    pub restarts: u32,
-    /// Calls that finished since this generation was loaded.
-    pub calls: u64,
-    /// How many of them with an error.
-    pub errors: u64,
-    /// What went wrong last.
-    pub last_error: Option<Failure>,
-}
-
 impl Dispatcher {
-    /// Asks an extension for a sign of life, and waits two seconds for it at most.
-    ///
-    /// # Errors
-    /// If no such extension is loaded.
-    pub async fn health(&self, extension: &str) -> Result<Health, Error> {
-        let slot = self.core.route(extension)?;
-        self.core.on_executor(async move { Ok(slot.health().await) }).await
-    }
-
     /// Ends the instance of an extension, once its calls have finished or had their time, and keeps
     /// the rest: its grant, its limits, its decisions and its place. To [`Dispatcher::start`]. One in
     /// quarantine stays there.
@@ -173,35 +124,6 @@ impl Slot {
         match self.shut.load(Relaxed) {
             true => Usage { memory: Some(0), ..Usage::default() },
             false => self.instance.usage(),
-        }
-    }
-
-    async fn health(&self) -> Health {
-        let asked = Instant::now();
-        let liveness = match *lock(&self.pause) {
-            _ if self.ended.load(Relaxed) => Some(Liveness::Ended),
-            Some(pause) if pause > Pause::Gate => Some(Liveness::Paused),
-            _ => None,
-        };
-        let liveness = match liveness {
-            Some(known) => known,
-            None => match tokio::time::timeout(PATIENCE, self.instance.ping()).await {
-                Ok(Ok(())) => Liveness::Alive,
-                Ok(Err(_)) => Liveness::Ended,
-                Err(_) => Liveness::Silent,
-            },
-        };
-        let (state, restarts, last_error) =
-            self.reach.ward.standing.with(|it| (it.state, it.restarts, it.last_error()));
-        Health {
-            liveness,
-            answered: (liveness == Liveness::Alive).then(|| asked.elapsed()),
-            state,
-            uptime: self.uptime(),
-            restarts,
-            calls: self.counters.calls(),
-            errors: self.counters.errors(),
-            last_error,
         }
     }
 

@@ -236,6 +236,7 @@ impl Core {
         self.hooks.declare(slot);
         self.watch(slot);
         self.recycle(slot);
+        self.check_health(slot);
     }
 
     /// Checks a manifest against this host, loads its entry, and checks what came of it.
@@ -352,7 +353,8 @@ impl Core {
         let idempotent =
             source.as_ref().map(|source| source.idempotent(instance.describe())).unwrap_or_default();
         let generation = self.generations.fetch_add(1, Ordering::Relaxed);
-        let (gate, counters, load_time) = (Gate::default(), Counters::new(), started.elapsed());
+        let (gate, load_time) = (Gate::default(), started.elapsed());
+        let counters = Counters::new(instance.describe().methods.len());
         Ok(Arc::new(Slot {
             id,
             kind,
@@ -378,6 +380,8 @@ impl Core {
             pause: Mutex::default(),
             weakened: AtomicBool::new(false),
             watcher: Watcher::default(),
+            checked: Mutex::default(),
+            checker: Watcher::default(),
         }))
     }
 
@@ -459,6 +463,8 @@ fn check_description(manifest: &Manifest, description: &Description) -> Result<(
     let promises = manifest.contract.methods.keys().map(|name| (format!("[contract.methods.{name}]"), name));
     let events = manifest.events.iter().map(|(topic, it)| (format!("[events.{topic:?}]"), &it.method));
     let config = manifest.config.method.iter().map(|method| ("[config]".to_owned(), method));
+    let health = manifest.health.iter().filter_map(|health| health.method.as_ref());
+    let config = config.chain(health.map(|method| ("[health]".to_owned(), method)));
     for (section, method) in hooks.chain(functions).chain(promises).chain(events).chain(config) {
         if !description.methods.iter().any(|there| there.name == *method) {
             let names: Vec<&str> = description.methods.iter().map(|method| method.name.as_str()).collect();

@@ -17,6 +17,7 @@ type OnInterrupt = Arc<dyn Fn(u64) + Send + Sync>;
 type OnPermissions = Arc<dyn Fn(&Permissions) -> bool + Send + Sync>;
 type Memory = Arc<dyn Fn(&str) -> u64 + Send + Sync>;
 type OnPause = Arc<dyn Fn(bool) -> Result<Pause, Error> + Send + Sync>;
+type OnPing = Arc<dyn Fn() -> BoxFuture<'static, Result<(), Error>> + Send + Sync>;
 type OnLimits = Arc<dyn Fn(&Limits) -> Result<(), Error> + Send + Sync>;
 
 /// A runtime of kind `mock` whose guests are Rust closures: for tests of hosts and of the
@@ -37,6 +38,7 @@ pub struct MockRuntime {
     on_permissions: OnPermissions,
     on_limits: Option<OnLimits>,
     on_pause: Option<OnPause>,
+    on_ping: OnPing,
 }
 
 struct MockInstance {
@@ -64,6 +66,7 @@ impl MockRuntime {
             on_permissions: Arc::new(|_| true),
             on_limits: None,
             on_pause: None,
+            on_ping: Arc::new(|| Box::pin(std::future::ready(Ok(())))),
         }
     }
 
@@ -141,6 +144,15 @@ impl MockRuntime {
     /// Takes pauses (true) and their ends, which are refused if this is not called.
     pub fn on_pause(mut self, hook: impl Fn(bool) -> Result<Pause, Error> + Send + Sync + 'static) -> Self {
         self.on_pause = Some(Arc::new(hook));
+        self
+    }
+
+    /// Answers when a guest is asked for a sign of life; it gives one if this is not called.
+    pub fn on_ping(
+        mut self,
+        hook: impl Fn() -> BoxFuture<'static, Result<(), Error>> + Send + Sync + 'static,
+    ) -> Self {
+        self.on_ping = Arc::new(hook);
         self
     }
 
@@ -264,6 +276,10 @@ impl Instance for MockInstance {
 
     fn resume(&self) -> Result<(), Error> {
         self.runtime.on_pause.as_ref().map_or(Ok(()), |hook| hook(false).map(drop))
+    }
+
+    fn ping(&self) -> BoxFuture<'static, Result<(), Error>> {
+        (self.runtime.on_ping)()
     }
 
     fn ended(&self) -> Option<BoxFuture<'static, Error>> {

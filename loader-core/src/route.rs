@@ -21,7 +21,7 @@ use crate::dispatcher::lock;
 use crate::limits::Caps;
 use crate::metrics::{Counters, Tick};
 use crate::ward::{Counter, Failure, Reach, Sample};
-use crate::{Instance, Layer, LoadOptions, Metrics, Pause, Support, Usage};
+use crate::{Checked, Instance, Layer, LoadOptions, Metrics, Pause, Support, Usage};
 
 /// Where calls go, by extension. Replaced as a whole; readers never wait.
 pub(crate) type Routes = HashMap<ExtensionId, Arc<Slot>, RandomState>;
@@ -61,9 +61,12 @@ pub(crate) struct Slot {
     /// Whether a part of it did.
     pub(crate) weakened: AtomicBool,
     pub(crate) watcher: Watcher,
+    /// What the last of its own checks came to.
+    pub(crate) checked: Mutex<Option<Checked>>,
+    pub(crate) checker: Watcher,
 }
 
-/// The task that waits for the end of an instance, which it must not outlive.
+/// A task about a generation, which it must not outlive.
 #[derive(Default)]
 pub(crate) struct Watcher(OnceLock<AbortHandle>);
 
@@ -121,6 +124,21 @@ pub enum State {
     Stopped,
     /// It takes no calls and may do nothing until it is resumed or reloaded.
     Quarantined,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Running => "running",
+            Self::Draining => "draining",
+            Self::Throttled => "throttled",
+            Self::Paused => "paused",
+            Self::Failed => "failed",
+            Self::Disabled => "disabled",
+            Self::Stopped => "stopped",
+            Self::Quarantined => "quarantined",
+        })
+    }
 }
 
 /// What a host can know of a loaded extension.
@@ -193,7 +211,7 @@ impl Slot {
             }
             other => other,
         };
-        self.counters.record(started, result.is_err());
+        self.counters.record(method, started, result.as_ref().err().map(|error| error.code));
         result.map_err(|mut error| {
             error.extension = Some(self.id.as_str().to_owned());
             let method = self.instance.describe().methods.get(method).map(|method| method.name.as_str());
@@ -270,6 +288,11 @@ impl Slot {
             ingress: meter.read(Counter::Ingress),
             spawns: meter.read(Counter::Spawns),
         }
+    }
+
+    /// How far it is in its life.
+    pub(crate) fn state(&self) -> State {
+        if self.gate.is_closed() { State::Draining } else { self.reach.ward.standing.state() }
     }
 
     pub(crate) fn status(&self) -> Status {

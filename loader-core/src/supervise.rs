@@ -290,7 +290,7 @@ impl Core {
     }
 
     /// Decides what to do about an instance that ended, or of which a part did.
-    fn ended(self: &Arc<Self>, slot: &Arc<Slot>, error: Error, whole: bool) {
+    pub(crate) fn ended(self: &Arc<Self>, slot: &Arc<Slot>, error: Error, whole: bool) {
         if whole && slot.ended.swap(true, SeqCst) {
             // It was stopped.
             return;

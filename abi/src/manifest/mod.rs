@@ -6,6 +6,7 @@
 mod contract;
 mod error;
 mod fields;
+mod health;
 mod hook;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use std::collections::BTreeMap;
 pub use contract::{Check, Contract, Dependency, MethodContract, NeededMethod};
 pub use error::ManifestError;
 pub use fields::{EntryPath, Hint, License, UniqueList, Version, VersionReq};
+pub use health::HealthCheck;
 pub use hook::{Hook, HookMode, OnFailure};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -67,6 +69,9 @@ pub struct Manifest {
     /// Its settings.
     #[serde(default)]
     pub config: Config,
+    /// How its host looks on a schedule whether it does well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthCheck>,
 }
 
 /// `[extension]`: who and what the extension is.
@@ -281,6 +286,9 @@ impl Manifest {
                 return Err((vec!["hooks", point], message));
             }
             hook.check().map_err(|(key, message)| (vec!["hooks", point, key], message))?;
+        }
+        if let Some(health) = &self.health {
+            health.check().map_err(|(key, message)| (vec!["health", key], message))?;
         }
         if let Some(share) = self.limits.cpu_share
             && !(share > 0.0 && share.is_finite())

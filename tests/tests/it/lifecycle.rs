@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use quadriga::abi::{Bytes, Error, ErrorCode, Isolation};
 use quadriga::{CallOptions, Dispatcher, Liveness, LoadOptions, Pause, Recovery, State, Supervision};
-use quadriga_tests::{granted, guest, host};
+use quadriga_tests::{granted, guest, host, with};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
@@ -193,5 +193,39 @@ async fn a_worker_that_was_stopped_is_gone_and_started_anew() {
         let sum: i64 = host.invoke(&id, "add", &(2, 3)).await.unwrap();
         assert_eq!(sum, 5, "{language}");
         assert!(host.failures(&id).unwrap().is_empty(), "{language}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_language_is_checked_on_the_schedule_of_its_manifest() {
+    for language in ["js", "python", "wasm", "native"] {
+        let host = host();
+        let schedule = |method| format!("[health]\nmethod = '{method}'\ninterval = '100ms'\nfailures = 2");
+        let well = with(&guest("counter", language), &schedule("snapshot"));
+        let ill = with(&guest("relay", language), &schedule("fail"));
+        let mut alerts = host.alerts();
+        let supervision = Supervision { recovery: Recovery::Disable, ..Supervision::default() };
+        let options = LoadOptions { supervision: Some(supervision), ..granted() };
+        let [well_id, ill_id] = [
+            host.load(well.path(), options.clone()).await.unwrap(),
+            host.load(ill.path(), options).await.unwrap(),
+        ];
+        let alert = tokio::time::timeout(PATIENCE, alerts.recv()).await.unwrap().unwrap();
+        assert_eq!((&alert.extension, alert.rule.as_str()), (&ill_id, "health"));
+        wait_until("its end", || host.status(ill_id.as_str()).unwrap().state == State::Disabled);
+        let health = host.health(ill_id.as_str()).await.unwrap();
+        let check = health.check.unwrap();
+        assert_eq!((health.ready, check.failures, check.error.is_some()), (false, 2, true), "{language}");
+        let begun = Instant::now();
+        loop {
+            let health = host.health(well_id.as_str()).await.unwrap();
+            assert!(health.ready, "{language}: {:?}", health.reason);
+            if let Some(check) = health.check {
+                assert_eq!((check.failures, check.error), (0, None), "{language}");
+                break;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{language}: no check");
+        }
+        assert!(host.metrics(well_id.as_str()).unwrap().methods["snapshot"].total.calls > 0);
     }
 }
