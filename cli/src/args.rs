@@ -15,6 +15,8 @@ use crate::home::args::{
     AuditArgs, BackupArgs, DepsArgs, EnableArgs, GoingArgs, HomeArgs, InstallArgs, ListArgs, OneArgs,
     PermissionArgs, RestoreArgs, UpdateArgs,
 };
+#[cfg(unix)]
+use crate::live::args::{HealthArgs, MetricsArgs, ReloadArgs, RunArgs, StatusArgs, TopArgs};
 use crate::package::args::{KeygenArgs, PackArgs, SignArgs, UnpackArgs, VerifyArgs};
 use crate::report::{LimitArg, limit};
 
@@ -71,6 +73,18 @@ pub(crate) enum Command {
     Audit(AuditArgs),
     Backup(BackupArgs),
     Restore(RestoreArgs),
+    #[cfg(unix)]
+    Run(RunArgs),
+    #[cfg(unix)]
+    Status(StatusArgs),
+    #[cfg(unix)]
+    Health(HealthArgs),
+    #[cfg(unix)]
+    Metrics(MetricsArgs),
+    #[cfg(unix)]
+    Top(TopArgs),
+    #[cfg(unix)]
+    Reload(ReloadArgs),
     Demo(DemoArgs),
     Doctor(DoctorArgs),
     /// Print the JSON Schema of quadriga.toml, for editors
@@ -451,7 +465,7 @@ pub(crate) fn setting(text: &str) -> Result<(String, Json), String> {
     }
 }
 
-fn span(text: &str) -> Result<Duration, String> {
+pub(crate) fn span(text: &str) -> Result<Duration, String> {
     Span::try_from(text.to_owned()).map(|Span(duration)| duration)
 }
 

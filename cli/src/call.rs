@@ -90,7 +90,8 @@ pub(crate) fn encode(arguments: Option<Json>) -> Result<Bytes, Error> {
     Value::from(Json::Array(arguments)).to_bytes().map(Bytes::from).map_err(|error| invalid(&error))
 }
 
-async fn call(
+/// Calls with JSON, and gives up on a guest that cannot be interrupted.
+pub(crate) async fn call(
     dispatcher: &Dispatcher,
     id: &str,
     method: &str,

@@ -34,7 +34,11 @@ pub(crate) fn start_with(
     limits: Limits,
     secrets: Secrets,
 ) -> Result<Dispatcher> {
-    let policy = Policy { minimum_isolation, load_timeout, limits, ..Policy::default() };
+    build(Policy { minimum_isolation, load_timeout, limits, ..Policy::default() }, secrets)
+}
+
+/// The same by a whole policy.
+pub(crate) fn build(policy: Policy, secrets: Secrets) -> Result<Dispatcher> {
     let builder = quadriga::builder().policy(policy).secrets(move |name| Ok(secrets.get(name).cloned()));
     builder.build().context("the dispatcher could not start its threads")
 }
@@ -43,13 +47,7 @@ pub(crate) fn start_with(
 ///
 /// The work runs beside the main thread, because guests may hold the thread that calls them.
 pub(crate) fn run(work: impl Future<Output = Result<ExitCode>> + Send + 'static) -> Result<ExitCode> {
-    let threads = std::thread::available_parallelism().map_or(2, |n| n.get().max(2));
-    let executor = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads)
-        .enable_all()
-        .build()
-        .context("the command could not start its threads")?;
-    let result = executor.block_on(async {
+    run_to_its_own_end(async {
         let mut work = tokio::spawn(work);
         tokio::select! {
             done = &mut work => done.context("the command panicked")?,
@@ -60,8 +58,21 @@ pub(crate) fn run(work: impl Future<Output = Result<ExitCode>> + Send + 'static)
                 Ok(ExitCode::from(INTERRUPTED))
             }
         }
-    });
-    // After Ctrl-C a guest may still run on one of the threads; nobody waits for it.
+    })
+}
+
+/// Works until it is done, beside the main thread in the same way. Ctrl-C is its own affair.
+pub(crate) fn run_to_its_own_end(
+    work: impl Future<Output = Result<ExitCode>> + Send + 'static,
+) -> Result<ExitCode> {
+    let threads = std::thread::available_parallelism().map_or(2, |n| n.get().max(2));
+    let executor = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .build()
+        .context("the command could not start its threads")?;
+    let result = executor.block_on(async { tokio::spawn(work).await.context("the command panicked")? });
+    // A guest may still run on one of the threads; nobody waits for it.
     executor.shutdown_background();
     result
 }

@@ -14,6 +14,8 @@ mod home;
 mod hooks;
 mod host;
 mod inspect;
+#[cfg(unix)]
+mod live;
 mod log;
 mod output;
 mod package;
@@ -58,6 +60,18 @@ fn main() -> ExitCode {
         Command::Audit(args) => home::audit(args, output),
         Command::Backup(args) => home::backup(args, output),
         Command::Restore(args) => home::restore(args, output),
+        #[cfg(unix)]
+        Command::Run(args) => live::run(args, output),
+        #[cfg(unix)]
+        Command::Status(args) => live::status(&args, output),
+        #[cfg(unix)]
+        Command::Health(args) => live::health(&args, output),
+        #[cfg(unix)]
+        Command::Metrics(args) => live::metrics(&args, output),
+        #[cfg(unix)]
+        Command::Top(args) => live::top(&args, output),
+        #[cfg(unix)]
+        Command::Reload(args) => live::reload(&args, output),
         Command::Demo(args) => demo::run(args, output),
         Command::Doctor(args) => doctor::run(&args, output),
         Command::Schema => schema::run(output),

@@ -44,7 +44,14 @@ impl HomeArgs {
     }
 
     pub(crate) async fn open(&self) -> Result<Home> {
-        Ok(Home::open(self.path()?).await?)
+        let path = self.path()?;
+        Home::open(&path).await.map_err(|error| match error.code {
+            #[cfg(unix)]
+            ErrorCode::HomeInUse if crate::live::runs(&path) => {
+                error.with_hint("a host runs it: end that first (Ctrl-C, or SIGTERM)").into()
+            }
+            _ => error.into(),
+        })
     }
 }
 

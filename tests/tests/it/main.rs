@@ -74,6 +74,13 @@ mod programs;
 mod python;
 #[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
 mod readme;
+#[cfg(all(
+    feature = "process",
+    any(feature = "v8", feature = "quickjs"),
+    feature = "python",
+    target_os = "linux"
+))]
+mod run;
 #[cfg(all(feature = "native", feature = "wasm"))]
 mod rust_async;
 #[cfg(all(

@@ -1,6 +1,7 @@
 //! What operators do to what is installed, by command.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use quadriga_tests::{copy, example, guest, with};
@@ -9,30 +10,34 @@ use serde_json::{Value as Json, json};
 use crate::cli::command;
 
 /// A home, and packages.
-struct Place(tempfile::TempDir);
+pub(crate) struct Place(pub(crate) tempfile::TempDir);
 
 impl Place {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
-    fn run(&self, args: &[&str]) -> (Option<i32>, String, String) {
+    pub(crate) fn home(&self) -> PathBuf {
+        self.0.path().join("home")
+    }
+
+    pub(crate) fn run(&self, args: &[&str]) -> (Option<i32>, String, String) {
         let mut command = command();
-        let output = command.current_dir(self.0.path()).env("QUADRIGA_HOME", self.0.path().join("home"));
+        let output = command.current_dir(self.0.path()).env("QUADRIGA_HOME", self.home());
         let output = output.args(args).output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         (output.status.code(), text(output.stdout), text(output.stderr))
     }
 
     /// Runs a command that has to do well, and returns its JSON.
-    fn json(&self, args: &[&str]) -> Json {
+    pub(crate) fn json(&self, args: &[&str]) -> Json {
         let (code, stdout, stderr) = self.run(&[args, &["--json"]].concat());
         assert_eq!(code, Some(0), "{args:?}: {stdout}{stderr}");
         serde_json::from_str(&stdout).unwrap()
     }
 
     /// Runs a command that has to fail, and returns the code of its error.
-    fn fails(&self, args: &[&str]) -> String {
+    pub(crate) fn fails(&self, args: &[&str]) -> String {
         let (code, stdout, _) = self.run(&[args, &["--json"]].concat());
         assert_eq!(code, Some(1), "{args:?}: {stdout}");
         let json: Json = serde_json::from_str(&stdout).unwrap();
@@ -40,7 +45,7 @@ impl Place {
     }
 
     /// Packs an example, with another version in its manifest.
-    fn package(&self, language: &str, version: &str) -> String {
+    pub(crate) fn package(&self, language: &str, version: &str) -> String {
         let folder = self.0.path().join(format!("{language}-{version}"));
         copy(&example("hello", language), &folder).unwrap();
         let manifest = folder.join("quadriga.toml");
