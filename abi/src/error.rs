@@ -88,12 +88,18 @@ pub enum ErrorCode {
     Needed,
     /// No extension of this id is installed.
     NotInstalled,
+    /// A home trusts whoever signed it too little, or not for this publisher.
+    NotTrusted,
     /// The extension was not granted what it tried.
     PermissionDenied,
+    /// The extension is kept at a version.
+    Pinned,
     /// A peer broke the contract.
     ProtocolViolation,
     /// The extension keeps as much with its host as it may.
     QuotaExceeded,
+    /// A version was released more recently than the policy of a home wants.
+    ReleaseTooNew,
     /// What the home keeps cannot be read or written, or is not as it should be.
     StoreFailed,
     /// No extension of this id is loaded.
@@ -208,10 +214,13 @@ impl ErrorCode {
             Self::MissingDependency => "missing_dependency",
             Self::Needed => "needed",
             Self::NotInstalled => "not_installed",
+            Self::NotTrusted => "not_trusted",
             Self::Overloaded => "overloaded",
             Self::PermissionDenied => "permission_denied",
+            Self::Pinned => "pinned",
             Self::ProtocolViolation => "protocol_violation",
             Self::QuotaExceeded => "quota_exceeded",
+            Self::ReleaseTooNew => "release_too_new",
             Self::StoreFailed => "store_failed",
             Self::UnknownExtension => "unknown_extension",
             Self::UnknownMethod => "unknown_method",

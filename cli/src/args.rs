@@ -15,6 +15,7 @@ use crate::home::args::{
     AuditArgs, BackupArgs, DepsArgs, EnableArgs, GoingArgs, HomeArgs, InstallArgs, ListArgs, OneArgs,
     PermissionArgs, RestoreArgs, UpdateArgs,
 };
+use crate::home::trust_args::{PinArgs, TrustArgs};
 #[cfg(unix)]
 use crate::live::args::{HealthArgs, MetricsArgs, ReloadArgs, RunArgs, StatusArgs, TopArgs};
 use crate::package::args::{KeygenArgs, PackArgs, SignArgs, UnpackArgs, VerifyArgs};
@@ -70,6 +71,10 @@ pub(crate) enum Command {
     Grant(PermissionArgs),
     /// Take back what an installed extension was granted
     Revoke(PermissionArgs),
+    Trust(TrustArgs),
+    Pin(PinArgs),
+    /// Have an extension that was pinned updated again
+    Unpin(OneArgs),
     Audit(AuditArgs),
     Backup(BackupArgs),
     Restore(RestoreArgs),

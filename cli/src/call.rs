@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use quadriga::abi::{Bytes, Error, ErrorCode, Value, ValueError};
-use quadriga::{CallOptions, Configuration, Dispatcher, Grant, LoadOptions};
+use quadriga::{CallOptions, Configuration, Dispatcher, LoadOptions};
 use serde_json::{Value as Json, json};
 
 use crate::args::CallArgs;
@@ -27,15 +27,14 @@ pub(crate) fn run(args: CallArgs, output: Output) -> Result<ExitCode> {
         let grant = args.grant.into();
         let others = LoadOptions { grant, ..LoadOptions::default() };
         host::load_all(&dispatcher, &args.host.with, &others).await?;
-        let (dir, grant, kept) = match home::installed(&args.dir, &args.home, &dispatcher).await? {
-            Some(it) => (it.current.folder, Grant::Only(Box::new(it.grant)), Some(it.config)),
-            None => (args.dir, others.grant.clone(), None),
+        let (dir, own, kept) = match home::installed(&args.dir, &args.home, &dispatcher).await? {
+            Some(it) => (it.current.folder.clone(), it.permitted()?, Some(it.config)),
+            None => (args.dir, others, None),
         };
         let manifest = inspect::read(&dir)?;
         let layers = args.settings.layers(&manifest, kept.as_ref())?;
         let config = Configuration::resolve(&manifest, layers)?.values();
-        let own = LoadOptions { config, grant, ..others };
-        let id = dispatcher.load(dir, own).await?;
+        let id = dispatcher.load(dir, LoadOptions { config, ..own }).await?;
         let status = dispatcher.status(id.as_str())?;
         if output.verbose > 0 {
             let (runtime, isolation, took) = (&status.runtime, status.isolation, duration(status.load_time));

@@ -55,6 +55,22 @@ pub struct Permissions {
 const CLOCK: Duration = Duration::from_millis(1);
 
 impl Permissions {
+    /// All of them, by their names in the manifest.
+    pub const NAMES: [&'static str; 12] = [
+        "call",
+        "net",
+        "fs",
+        "env",
+        "subprocess",
+        "secrets",
+        "emit",
+        "subscribe",
+        "hooks",
+        "sensitive",
+        "kv",
+        "clock",
+    ];
+
     /// Whether they cover an access. Paths and hosts are compared as they are written: whoever
     /// follows links or resolves names does so first.
     pub fn allows(&self, access: &Access<'_>) -> bool {
@@ -161,6 +177,27 @@ impl Permissions {
         }
         over("clock", self.clock.as_slice(), most.clock.as_slice(), &mut list);
         list
+    }
+
+    /// Those of some names, as in the manifest.
+    pub fn only(&self, wanted: impl Fn(&str) -> bool) -> Self {
+        fn list<T: Clone>(list: &[T], wanted: bool) -> Vec<T> {
+            if wanted { list.to_vec() } else { Vec::new() }
+        }
+        Self {
+            call: list(&self.call, wanted("call")),
+            net: list(&self.net, wanted("net")),
+            fs: list(&self.fs, wanted("fs")),
+            env: list(&self.env, wanted("env")),
+            subprocess: list(&self.subprocess, wanted("subprocess")),
+            secrets: list(&self.secrets, wanted("secrets")),
+            emit: list(&self.emit, wanted("emit")),
+            subscribe: list(&self.subscribe, wanted("subscribe")),
+            hooks: list(&self.hooks, wanted("hooks")),
+            sensitive: list(&self.sensitive, wanted("sensitive")),
+            kv: self.kv && wanted("kv"),
+            clock: self.clock.filter(|_| wanted("clock")),
+        }
     }
 
     /// The permissions that are asked for, by their names in the manifest.

@@ -298,3 +298,23 @@ proptest! {
         prop_assert_eq!(both, a.allows(&topic) && b.allows(&topic), "{} {} {}", a, b, topic);
     }
 }
+
+#[test]
+fn the_list_of_names_has_each_permission() {
+    let all = serde_json::to_value(Permissions::default()).unwrap();
+    let mut names: Vec<&str> = all.as_object().unwrap().keys().map(String::as_str).collect();
+    let mut listed = Permissions::NAMES;
+    (names.sort_unstable(), listed.sort_unstable());
+    assert_eq!(names, listed);
+    let some: Permissions = serde_json::from_value(
+        serde_json::json!({ "kv": true, "env": ["A"], "secrets": ["s"], "clock": "1ms" }),
+    )
+    .unwrap();
+    assert_eq!(some.only(|_| true), some);
+    assert_eq!(some.only(|_| false), Permissions::default());
+    for kept in Permissions::NAMES {
+        let left = some.only(|name| name == kept);
+        let expected: Vec<&str> = some.requested().filter(|name| *name == kept).collect();
+        assert_eq!(left.requested().collect::<Vec<_>>(), expected);
+    }
+}

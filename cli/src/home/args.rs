@@ -69,8 +69,8 @@ pub(crate) struct InstallArgs {
 
 /// Put other versions of extensions in the place of the installed ones
 ///
-/// What they are granted stays. A version that asks for more needs your consent, and so does an older
-/// one. The version before is kept for `quadriga rollback`. Versions that need each other come together.
+/// What they are granted stays. A version that asks for more needs your consent, and so does one that may
+/// run less isolated, whose signer is trusted less, or that is older. The version before is kept for `quadriga rollback`. Versions that need each other come together.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -81,9 +81,13 @@ pub(crate) struct UpdateArgs {
     #[command(flatten)]
     pub(crate) offers: OffersArgs,
 
-    /// Agree to a version that asks for more, or is older
+    /// Agree to a version that asks for more, may run less isolated, is trusted less, or is older
     #[arg(long)]
     pub(crate) consent: bool,
+
+    /// Update what is pinned to another version too, and pin it no more
+    #[arg(long)]
+    pub(crate) unpin: bool,
 
     #[command(flatten)]
     pub(crate) dependents: DependentsArgs,

@@ -4,6 +4,8 @@ pub(crate) mod args;
 mod backup;
 mod deps;
 mod show;
+mod trust;
+pub(crate) mod trust_args;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -21,7 +23,7 @@ use crate::failure::Advice;
 use crate::host;
 use crate::output::{Output, harmless};
 use crate::package::args::PackageArgs;
-use crate::package::checked_package;
+use crate::package::signed_package;
 use args::{
     AuditArgs, DependentsArgs, EnableArgs, GoingArgs, HomeArgs, InstallArgs, NeedsArgs, OffersArgs,
     PermissionArgs, RehearsalArgs, UpdateArgs,
@@ -30,6 +32,7 @@ pub(crate) use backup::{backup, restore};
 pub(crate) use deps::deps;
 use show::changed;
 pub(crate) use show::{list, show};
+pub(crate) use trust::{pin, trust, unpin};
 
 impl HomeArgs {
     /// The folder: what was typed, or else the environment's.
@@ -134,16 +137,16 @@ pub(crate) fn install(args: InstallArgs, output: Output) -> Result<ExitCode> {
     })
 }
 
-/// Opens packages, and verifies who signed them.
+/// Opens packages. Who signed them is verified as they come in.
 fn offers(args: OffersArgs, grant: GrantArg) -> Result<Vec<Offer>> {
     let OffersArgs { package: first, more, .. } = args;
     let key = first.key.clone();
     let other = |path| PackageArgs { path, key: key.clone(), signature: None, digest: None };
     let all = std::iter::once(first).chain(more.into_iter().map(other));
     all.map(|args| {
-        let (package, signed) = checked_package(&args)?;
+        let (package, signature, key) = signed_package(&args)?;
         let grant = requested(&package, grant)?;
-        Ok(Offer { package, signed, grant })
+        Ok(Offer { package, signature, key, grant })
     })
     .collect()
 }
@@ -165,9 +168,17 @@ pub(crate) fn update(args: UpdateArgs, output: Output) -> Result<ExitCode> {
         let lock = args.offers.locked.as_deref().map(deps::lock).transpose()?;
         let offers = offers(args.offers, GrantArg::None)?;
         let home = args.rehearsal.of(args.home.open().await?);
-        let (dependents, needs, consent) = (args.dependents.choice(), args.needs.choice(), args.consent);
-        let options =
-            InstallOptions { actor: actor(), consent, dependents, needs, lock, ..InstallOptions::default() };
+        let (dependents, needs) = (args.dependents.choice(), args.needs.choice());
+        let (consent, unpin) = (args.consent, args.unpin);
+        let options = InstallOptions {
+            actor: actor(),
+            consent,
+            unpin,
+            dependents,
+            needs,
+            lock,
+            ..InstallOptions::default()
+        };
         let done = home.update(offers, options).await;
         changed(output, &args.rehearsal, &done.map_err(DependentsArgs::advise)?)
     })

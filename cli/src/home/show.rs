@@ -30,12 +30,13 @@ pub(crate) fn list(args: ListArgs, output: Output) -> Result<ExitCode> {
                 it.id.as_str(),
                 &about.version.to_string(),
                 state(it),
+                it.current.trust.as_str(),
                 it.current.manifest.runtime.kind.as_str(),
                 what,
             ];
             cells.map(harmless).to_vec()
         };
-        let header = ["extension", "version", "state", "runtime", "description"];
+        let header = ["extension", "version", "state", "trust", "runtime", "description"];
         output.text(&table(&header, &[], list.iter().map(row).collect())).map(|()| ExitCode::SUCCESS)
     })
 }
@@ -85,6 +86,7 @@ fn text(installed: &Installed) -> String {
         format!("  asks for     {}", listed(current.manifest.permissions.beyond(&nothing))),
         format!("  is granted   {}", listed(installed.grant.beyond(&nothing))),
     ];
+    lines.extend(installed.pinned.iter().map(|version| format!("  pinned to    {version}")));
     lines.extend(version("installed", current));
     if let Some(previous) = &installed.previous {
         lines.extend(version("before it", previous));
@@ -99,6 +101,7 @@ fn version(what: &str, version: &InstalledVersion) -> Vec<String> {
         format!("  {what:<12} {}, {}", version.version, HumanBytes(version.size)),
         format!("    sha256     {}", version.digest),
         format!("    signed by  {signer}"),
+        format!("    trust      {}", version.trust),
         format!("    at         {}", time(version.installed_at)),
         format!("    in         {}", version.folder.display()),
     ]
@@ -117,7 +120,7 @@ pub(super) fn changed(output: Output, rehearsal: &RehearsalArgs, changes: &Chang
     }
     let fresh = |id: &ExtensionId| changes.came.iter().any(|it| it.from.is_none() && it.installed.id == *id);
     lines.extend(changes.disabled.iter().map(|id| format!("{id} is disabled")));
-    for Came { from, wider, installed } in &changes.came {
+    for Came { from, wider, differs, installed } in &changes.came {
         let (id, now) = (&installed.id, &installed.current.version);
         let asks = installed.current.manifest.permissions.beyond(&installed.grant);
         let enabled = if changes.enabled.contains(id) { " and enabled" } else { "" };
@@ -130,6 +133,7 @@ pub(super) fn changed(output: Output, rehearsal: &RehearsalArgs, changes: &Chang
         } else if from.is_none() && !asks.is_empty() {
             lines.push(format!("it asks for more than it is granted: {}", asks.join(", ")));
         }
+        lines.extend(differs.lines());
     }
     lines.extend(changes.enabled.iter().filter(|id| !fresh(id)).map(|id| format!("{id} is enabled")));
     lines.extend(changes.uninstalled.iter().map(|id| format!("{id} is uninstalled")));

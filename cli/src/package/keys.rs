@@ -71,7 +71,7 @@ pub(super) fn secret(file: &Path, password_file: Option<&Path>) -> Result<Secret
 }
 
 /// The public key itself, or the one in a file.
-pub(super) fn public(key: &str) -> Result<PublicKey> {
+pub(crate) fn public(key: &str) -> Result<PublicKey> {
     match key.parse() {
         Ok(key) => Ok(key),
         Err(error) if Path::new(key).exists() => {

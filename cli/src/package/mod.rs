@@ -22,7 +22,7 @@ use serde_json::{Value as Json, json};
 use crate::host;
 use crate::output::{Output, harmless};
 use args::{PackArgs, PackageArgs, UnpackArgs, VerifyArgs};
-pub(crate) use keys::keygen;
+pub(crate) use keys::{keygen, public};
 use progress::Progress;
 use signature::Signer;
 pub(crate) use signature::sign;
@@ -142,11 +142,13 @@ fn open(args: &PackageArgs) -> Result<(Package, Option<Signer>)> {
     Ok((package, signer))
 }
 
-/// The same for who goes on with the package: with its signature, and the key that verified it.
-pub(crate) fn checked_package(args: &PackageArgs) -> Result<(Package, Option<(Signature, PublicKey)>)> {
+/// The same for who knows other keys than the one that is named: with its signature, which nobody has verified
+/// yet, and that key.
+pub(crate) fn signed_package(args: &PackageArgs) -> Result<(Package, Option<Signature>, Option<PublicKey>)> {
     let package = expected(args)?;
-    let signed = signature::verified(&package, args)?;
-    Ok((package, signed))
+    let signature = signature::find(&package, args)?;
+    let key = args.key.as_deref().map(keys::public).transpose()?;
+    Ok((package, signature, key))
 }
 
 fn expected(args: &PackageArgs) -> Result<Package> {

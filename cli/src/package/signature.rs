@@ -4,9 +4,7 @@ use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
-use quadriga::package::{
-    Bounds, Error, Format, GO_ON, Package, PublicKey, SIGNATURE_SUFFIX, SecretKey, Signature,
-};
+use quadriga::package::{Bounds, Error, Format, GO_ON, Package, SIGNATURE_SUFFIX, SecretKey, Signature};
 use serde_json::json;
 
 use super::args::{PackageArgs, SignArgs};
@@ -84,13 +82,6 @@ fn place(path: &Path) -> PathBuf {
 
 /// Verifies the signature of a package, if it has one or the user names a key.
 pub(super) fn check(package: &Package, args: &PackageArgs) -> Result<Option<Signer>> {
-    let signed = verified(package, args)?;
-    Ok(signed
-        .map(|(signature, key)| Signer { key: key.id(), comment: signature.trusted_comment().to_owned() }))
-}
-
-/// The same: the signature, and the key that verified it.
-pub(super) fn verified(package: &Package, args: &PackageArgs) -> Result<Option<(Signature, PublicKey)>> {
     let signature = find(package, args)?;
     let Some(key) = &args.key else {
         return match signature {
@@ -105,10 +96,10 @@ pub(super) fn verified(package: &Package, args: &PackageArgs) -> Result<Option<(
     let key = keys::public(key)?;
     let signature = signature.ok_or(Error::NotSigned)?;
     package.verify(&signature, &key)?;
-    Ok(Some((signature, key)))
+    Ok(Some(Signer { key: key.id(), comment: signature.trusted_comment().to_owned() }))
 }
 
-fn find(package: &Package, args: &PackageArgs) -> Result<Option<Signature>> {
+pub(super) fn find(package: &Package, args: &PackageArgs) -> Result<Option<Signature>> {
     let file = match (&args.signature, package.signature()) {
         (Some(file), _) => file.clone(),
         (None, Some(inside)) => return Ok(Some(inside.clone())),

@@ -10,7 +10,7 @@ use sqlx::SqliteConnection;
 use super::audit::{self, Act};
 use super::graph::{Edge, Graph, What};
 use super::solve::{Candidate, solve};
-use super::{Installed, InstalledState, fault, store};
+use super::{Differences, Installed, InstalledState, fault, store};
 use crate::fit::fits_host;
 
 /// What an operation changed; of a rehearsal, what it would change.
@@ -35,6 +35,8 @@ pub struct Came {
     pub from: Option<semver::Version>,
     /// What the present one asks for, and that one did not.
     pub wider: Vec<String>,
+    /// What else is different about it.
+    pub differs: Differences,
     /// How it is now.
     pub installed: Installed,
 }
@@ -64,7 +66,7 @@ pub enum Needs {
 /// another): those that are disabled because they lose what they need, those that need others first.
 ///
 /// # Errors
-/// `incompatible_version`, `missing_dependency` or `dependency_cycle`, if one of the changed ones is
+/// `incompatible_version`, `not_trusted`, `missing_dependency` or `dependency_cycle`, if one of the changed ones is
 /// enabled and cannot start; `needed`, if others would no longer start and are not to be disabled.
 pub(super) fn settle(
     before: &[Installed],
@@ -76,6 +78,7 @@ pub(super) fn settle(
     let can = graph.startable();
     for it in changed.iter().filter(|it| it.state == InstalledState::Enabled) {
         fits_host(&it.current.manifest)?;
+        it.current.admitted(&it.id)?;
         if let Some(node) = graph.node(&it.id).filter(|node| !can.contains(node)) {
             return Err(cannot_start(&graph, node, &can, &after));
         }

@@ -5,9 +5,9 @@ use sqlx::{Sqlite, Transaction};
 
 use super::graph::Graph;
 use super::{Home, Installed, InstalledState, fault, store};
+use crate::Dispatcher;
 use crate::switch::Change;
 use crate::ward::Effect;
-use crate::{Dispatcher, Grant};
 
 impl Home {
     /// From now on what runs in a host changes together with the home, or neither does. What is enabled
@@ -24,6 +24,8 @@ impl Home {
     /// - `grant` and `revoke` hold from the next access on. An extension whose runtime cannot take back what
     ///   it handed out is started anew; where that fails it is put in quarantine.
     /// - `configure` asks the extension first, and then renews it as an update does.
+    /// - `distrust` and `set_terms` take back at once what may no longer be granted. The isolation that they
+    ///   demand, and whether an extension may run at all, is looked at when it is next started.
     ///
     /// Whatever fails up to the commit is the error of the operation: what ran goes on with its state, and
     /// the home is as it was. The operation is not given up after that, even if its future is dropped; if the
@@ -87,13 +89,10 @@ impl Home {
             let is_new = was.as_ref().is_none_or(|was| was.current.folder != now.current.folder);
             match (was, running(&id)) {
                 (Some(was), Some(_)) if !is_new => {
-                    let options = now.load_options()?;
                     if was.config != now.config {
-                        changes.push(Change::Configure { id, options });
-                    } else if was.grant != now.grant
-                        && let Grant::Only(grant) = options.grant
-                    {
-                        changes.push(Change::Grant { id, grant: *grant });
+                        changes.push(Change::Configure { id, options: now.load_options()? });
+                    } else if was.effective_grant() != now.effective_grant() {
+                        changes.push(Change::Grant { id, grant: now.effective_grant() });
                     }
                 }
                 (_, running) if is_new => {

@@ -4,28 +4,50 @@ use quadriga_abi::manifest::Manifest;
 use quadriga_abi::permission::Permissions;
 use quadriga_abi::{Error, ErrorCode};
 use serde_json::json;
+use sqlx::{Sqlite, Transaction};
 
 use super::audit::{self, Act};
 use super::change::{Came, Changes, Dependents, Needs, because, choose_among, ids, in_order, settle, write};
 use super::packages::requested;
-use super::{Home, Installed, InstalledState, fault, find, store};
+use super::{Differences, Home, Installed, InstalledState, fault, find, store};
 use crate::config::{Configuration, Origin, Settings, settings_from_environment};
 use crate::{Grant, LoadOptions};
 
 impl Installed {
-    /// How a host loads it: with what it is granted, and with the settings that its home keeps, below
-    /// those of the environment.
+    /// How a host loads it: with what it is granted, as isolated as its level of trust demands, and with the
+    /// settings that its home keeps, below those of the environment.
     ///
     /// # Errors
-    /// As for [`Configuration::resolve`].
+    /// As for [`Installed::permitted`] and [`Configuration::resolve`].
     pub fn load_options(&self) -> Result<LoadOptions, Error> {
         let manifest = &self.current.manifest;
         let variable = |name: &str| std::env::var(name).ok();
         let kept = [(Origin::Home, self.config.clone())].into_iter();
         let layers = kept.chain(settings_from_environment(manifest, variable)?);
         let config = Configuration::resolve(manifest, layers)?.values();
-        let grant = Grant::Only(Box::new(self.grant.clone()));
-        Ok(LoadOptions { grant, config, ..LoadOptions::default() })
+        Ok(LoadOptions { config, ..self.permitted()? })
+    }
+
+    /// The same without settings.
+    ///
+    /// # Errors
+    /// `not_trusted`, if the policy of the home wants it signed by somebody that is trusted.
+    pub fn permitted(&self) -> Result<LoadOptions, Error> {
+        self.current.admitted(&self.id)?;
+        let grant = Grant::Only(Box::new(self.effective_grant()));
+        let isolation = Some(self.current.terms.isolation);
+        Ok(LoadOptions { grant, isolation, ..LoadOptions::default() })
+    }
+
+    /// Whether it may be another version, as far as it is pinned.
+    pub(super) fn may_become(&self, version: &semver::Version, unpin: bool) -> Result<(), Error> {
+        match &self.pinned {
+            Some(pinned) if !unpin && pinned != version => {
+                let message = format!("{} is pinned to {pinned}, and does not become {version}", self.id);
+                Err(Error::new(ErrorCode::Pinned, message).with_hint(format!("quadriga unpin {}", self.id)))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -70,9 +92,9 @@ impl Home {
     /// Goes back to the version before; a second time, to the one after it again.
     ///
     /// # Errors
-    /// `not_installed`, also if there is none before; if it is enabled, `missing_dependency` or
-    /// `dependency_cycle`, if that version could not start, and `needed`, if others that are enabled need
-    /// the present one.
+    /// `not_installed`, also if there is none before; `pinned`, if it is pinned to another one; if it is
+    /// enabled, `missing_dependency` or `dependency_cycle`, if that version could not start, and `needed`, if
+    /// others that are enabled need the present one.
     pub async fn rollback(&self, id: &str, dependents: Dependents, actor: &str) -> Result<Changes, Error> {
         let (mut transaction, all) = self.begin().await?;
         let before = find(&all, id)?;
@@ -80,17 +102,19 @@ impl Home {
             let message = format!("{id} {} has no version before it", before.current.version);
             return Err(Error::new(ErrorCode::NotInstalled, message));
         };
+        before.may_become(&previous.version, false)?;
         takes(&previous.manifest, &before.config)?;
+        let differs = Differences::between(&before.current, &previous);
         let from = before.current.version.clone();
         let wider = previous.manifest.permissions.beyond(&before.current.manifest.permissions);
-        let grant = before.grant.intersect(&previous.manifest.permissions);
+        let grant = previous.terms.cut(&before.grant.intersect(&previous.manifest.permissions));
         let installed = Installed { grant, current: previous, previous: Some(before.current), ..before };
         let disabled = settle(&all, std::slice::from_ref(&installed), dependents)?;
         write(&mut transaction, &disabled, actor, "disable", |it| because(it, id)).await?;
         let detail = |it: &Installed| json!({ "version": it.current.version, "grant": it.grant });
         write(&mut transaction, std::slice::from_ref(&installed), actor, "rollback", detail).await?;
         self.commit(transaction, &all).await?;
-        let came = vec![Came { from: Some(from), wider, installed }];
+        let came = vec![Came { from: Some(from), wider, differs, installed }];
         Ok(Changes { came, disabled: ids(&disabled), ..Changes::default() })
     }
 
@@ -119,11 +143,13 @@ impl Home {
     /// Grants an extension more of what its manifest asks for.
     ///
     /// # Errors
-    /// `not_installed`, or `permission_denied`, if it does not ask for that.
+    /// `not_installed`, or `permission_denied`, if it does not ask for that, or its level of trust does not
+    /// let it have that.
     pub async fn grant(&self, id: &str, more: &Permissions, actor: &str) -> Result<Installed, Error> {
         let (mut transaction, all) = self.begin().await?;
         let before = find(&all, id)?;
         requested(&before.id, more, &before.current.manifest)?;
+        before.current.grantable(&before.id, more)?;
         let after = Installed { grant: before.grant.union(more), ..before };
         let detail = |it: &Installed| json!({ "granted": more, "grant": it.grant });
         write(&mut transaction, std::slice::from_ref(&after), actor, "grant", detail).await?;
@@ -147,6 +173,47 @@ impl Home {
         let detail = |it: &Installed| json!({ "revoked": gone, "grant": it.grant });
         write(&mut transaction, std::slice::from_ref(&after), actor, "revoke", detail).await?;
         self.commit(transaction, &all).await?;
+        Ok(after)
+    }
+
+    /// Keeps an extension at a version: it is updated to that one and to no other. `None` is the one that is in
+    /// use.
+    ///
+    /// # Errors
+    /// `not_installed`.
+    pub async fn pin(
+        &self,
+        id: &str,
+        version: Option<semver::Version>,
+        actor: &str,
+    ) -> Result<Installed, Error> {
+        let (transaction, all) = self.begin().await?;
+        let before = find(&all, id)?;
+        let pinned = Some(version.unwrap_or_else(|| before.current.version.clone()));
+        self.keep_at(transaction, &all, Installed { pinned, ..before }, actor, "pin").await
+    }
+
+    /// Keeps an extension at no version any more.
+    ///
+    /// # Errors
+    /// `not_installed`.
+    pub async fn unpin(&self, id: &str, actor: &str) -> Result<Installed, Error> {
+        let (transaction, all) = self.begin().await?;
+        let before = find(&all, id)?;
+        self.keep_at(transaction, &all, Installed { pinned: None, ..before }, actor, "unpin").await
+    }
+
+    async fn keep_at(
+        &self,
+        mut transaction: Transaction<'static, Sqlite>,
+        all: &[Installed],
+        after: Installed,
+        actor: &str,
+        action: &str,
+    ) -> Result<Installed, Error> {
+        let detail = |it: &Installed| json!({ "version": it.pinned });
+        write(&mut transaction, std::slice::from_ref(&after), actor, action, detail).await?;
+        self.commit(transaction, all).await?;
         Ok(after)
     }
 

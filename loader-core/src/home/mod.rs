@@ -16,6 +16,7 @@ mod audit;
 mod backup;
 mod change;
 mod deps;
+mod differ;
 mod fault;
 mod graph;
 mod live;
@@ -26,6 +27,7 @@ mod solve;
 mod store;
 #[cfg(test)]
 mod tests;
+mod trust;
 
 use std::collections::HashSet;
 use std::fs::{self, File, TryLockError};
@@ -38,6 +40,7 @@ pub use audit::{Audited, Entry};
 pub use backup::{BackedUp, Backup};
 pub use change::{Came, Changes, Dependents, Needs};
 pub use deps::{Dependencies, Dependent, Needed, NeededKind, order, start, stop, with_needs};
+pub use differ::Differences;
 pub use lockfile::Lock;
 pub use packages::{InstallOptions, Offer};
 use quadriga_abi::manifest::Manifest;
@@ -46,6 +49,7 @@ use quadriga_abi::{Error, ErrorCode, ExtensionId};
 use serde::Serialize;
 use sqlx::{Sqlite, SqlitePool, Transaction};
 use tokio::sync::Mutex;
+pub use trust::{Signed, Terms, TrustLevel, TrustPolicy, TrustedKey};
 
 use crate::Dispatcher;
 use crate::config::Settings;
@@ -79,6 +83,8 @@ pub struct Installed {
     pub grant: Permissions,
     /// What an operator set, over the defaults of its manifest.
     pub config: Settings,
+    /// The version that it is kept at, if it is.
+    pub pinned: Option<semver::Version>,
     /// The version that is in use.
     pub current: InstalledVersion,
     /// The one before it, for a roll-back.
@@ -108,6 +114,12 @@ pub struct InstalledVersion {
     pub size: u64,
     /// The id of the key that it was signed with, if that was verified.
     pub signer: Option<String>,
+    /// What else is known about that.
+    pub signed: Signed,
+    /// How far the signer is trusted at present.
+    pub trust: TrustLevel,
+    /// What holds for that level.
+    pub terms: Terms,
     /// When it was installed.
     pub installed_at: SystemTime,
     /// Where its files are.

@@ -16,7 +16,11 @@ use tokio::sync::OwnedMutexGuard;
 use super::audit::{self, Act};
 use super::change::{Came, Changes, Dependents, Needs, choose, ids, in_order, settle, write};
 use super::manage::takes;
-use super::{Home, Installed, InstalledState, InstalledVersion, Lock, failed, fault, find, remove, store};
+use super::trust::Trust;
+use super::{
+    Differences, Home, Installed, InstalledState, InstalledVersion, Lock, TrustLevel, failed, fault, find,
+    remove, store,
+};
 use crate::config::Settings;
 
 /// A package that is to come in, and what is said about it alone.
@@ -24,8 +28,10 @@ use crate::config::Settings;
 pub struct Offer {
     /// The package.
     pub package: Package,
-    /// A signature, and the key whose owner has to have made it.
-    pub signed: Option<(Signature, PublicKey)>,
+    /// A signature, if there is one.
+    pub signature: Option<Signature>,
+    /// The key whose owner has to have made it; one of those that the home trusts, if this is `None`.
+    pub key: Option<PublicKey>,
     /// What it may do, of what its manifest asks for; `None` for nothing at first, and for what it may
     /// do already at an update.
     pub grant: Option<Permissions>,
@@ -36,8 +42,11 @@ pub struct Offer {
 pub struct InstallOptions {
     /// Who does it, for the audit trail.
     pub actor: String,
-    /// Whether an update may ask for more than the version before it, or be an older one.
+    /// Whether an update may be worse than the version before it: ask for more, be trusted less or be older,
+    /// say.
     pub consent: bool,
+    /// Whether what is pinned to another version is updated, and pinned no more.
+    pub unpin: bool,
     /// What becomes of those that need a version which an update replaces.
     pub dependents: Dependents,
     /// Whether what is installed is enabled too; at an update that stays as it was.
@@ -62,7 +71,7 @@ struct Placed {
 
 impl From<Package> for Offer {
     fn from(package: Package) -> Self {
-        Self { package, signed: None, grant: None }
+        Self { package, signature: None, key: None, grant: None }
     }
 }
 
@@ -73,15 +82,18 @@ impl Home {
     ///
     /// # Errors
     /// `already_installed`; `invalid_package`, if one is damaged or unsafe, or not signed as it should
-    /// be; `lock_mismatch`, if one is not in the lock file; `permission_denied`, if more is granted than it asks for; as for [`Home::enable`], if they are
-    /// to be enabled; `store_failed`. Nothing of them is left then.
+    /// be; `not_trusted`, if the policy of the home wants another signature, or the key is that of another
+    /// publisher; `release_too_new`, if it wants an older one; `lock_mismatch`, if one is not in the lock
+    /// file; `permission_denied`, if more is granted than it asks for, or than its level of trust lets it
+    /// have; as for [`Home::enable`], if they are to be enabled; `store_failed`. Nothing of them is left then.
     pub async fn install(
         &self,
         offers: impl IntoIterator<Item = Offer>,
         options: InstallOptions,
     ) -> Result<Changes, Error> {
-        let placed = self.place(offers, options.lock.clone()).await?;
-        let (transaction, all) = self.begin().await?;
+        let mut placed = self.place(offers, options.lock.clone()).await?;
+        let (mut transaction, all) = self.begin().await?;
+        judge(&mut placed, &store::trust(&mut transaction).await?)?;
         if let Some(there) = all.iter().find(|it| placed.iter().any(|new| new.id == it.id)) {
             let message = format!("{} {} is installed already", there.id, there.current.version);
             return Err(Error::new(ErrorCode::AlreadyInstalled, message).with_hint("update it instead"));
@@ -90,11 +102,21 @@ impl Home {
         let new = |placed: &Placed| {
             let grant = placed.grant.clone().unwrap_or_default();
             requested(&placed.id, &grant, &placed.version.manifest)?;
+            placed.version.grantable(&placed.id, &grant)?;
             let (id, current) = (placed.id.clone(), placed.version.clone());
             Ok(Came {
                 from: None,
                 wider: Vec::new(),
-                installed: Installed { id, state, grant, config: Settings::new(), current, previous: None },
+                differs: Differences::default(),
+                installed: Installed {
+                    id,
+                    state,
+                    grant,
+                    config: Settings::new(),
+                    pinned: None,
+                    current,
+                    previous: None,
+                },
             })
         };
         let came = placed.iter().map(new).collect::<Result<_, Error>>()?;
@@ -107,30 +129,33 @@ impl Home {
     ///
     /// # Errors
     /// `not_installed`; `already_installed`, if it is this very version or the one that is kept;
-    /// `consent_required`, if it asks for more than the one before it or is older, with what that is; if
-    /// it is enabled, `missing_dependency` or `dependency_cycle`, if it could not start, and `needed`, if
-    /// others that are enabled need the version before; as for [`Home::install`]. Nothing has changed
-    /// then.
+    /// `consent_required`, if it asks for more than the one before it, may run less isolated, is trusted less
+    /// or is older, with what that is; `pinned`, if it is pinned to another version; if it is enabled,
+    /// `missing_dependency` or `dependency_cycle`, if it could not start, and `needed`, if others that are
+    /// enabled need the version before; as for [`Home::install`]. Nothing has changed then.
     pub async fn update(
         &self,
         offers: impl IntoIterator<Item = Offer>,
         options: InstallOptions,
     ) -> Result<Changes, Error> {
-        let placed = self.place(offers, options.lock.clone()).await?;
-        let (transaction, all) = self.begin().await?;
+        let mut placed = self.place(offers, options.lock.clone()).await?;
+        let (mut transaction, all) = self.begin().await?;
+        judge(&mut placed, &store::trust(&mut transaction).await?)?;
         let new = |placed: &Placed| {
             let before = find(&all, placed.id.as_str())?;
             let (old, new) = (&before.current, &placed.version);
             if let Some(grant) = &placed.grant {
                 requested(&placed.id, grant, &new.manifest)?;
+                new.grantable(&placed.id, grant)?;
             }
+            let differs = Differences::between(old, new);
             let (from, current) = (Some(old.version.clone()), new.clone());
             let wider = new.manifest.permissions.beyond(&old.manifest.permissions);
             let grant = placed.grant.clone().unwrap_or(before.grant);
-            // What the new one does not ask for it is not granted either.
-            let grant = grant.intersect(&current.manifest.permissions);
+            // What the new one does not ask for, or may not be granted, it is not granted either.
+            let grant = current.terms.cut(&grant.intersect(&current.manifest.permissions));
             let installed = Installed { grant, current, previous: Some(before.current), ..before };
-            Ok(Came { from, wider, installed })
+            Ok(Came { from, wider, differs, installed })
         };
         let came = placed.iter().map(new).collect::<Result<_, Error>>()?;
         self.bring(transaction, &all, placed, came, &options).await
@@ -152,7 +177,14 @@ impl Home {
         placed.retain(|_| at.next().is_some_and(|at| chosen.contains(&at)));
         let mut at = 0..;
         came.retain(|_| at.next().is_some_and(|at| chosen.contains(&at)));
-        for it in &came {
+        for it in &mut came {
+            let id = &it.installed.id;
+            it.installed.current.admitted(id)?;
+            it.installed.current.is_ripe(id, SystemTime::now())?;
+            it.installed.may_become(&it.installed.current.version, options.unpin)?;
+            if options.unpin {
+                it.installed.pinned = None;
+            }
             agreed(it, options.consent)?;
             takes(&it.installed.current.manifest, &it.installed.config)?;
         }
@@ -195,10 +227,11 @@ impl Home {
         let offers: Vec<Offer> = offers.into_iter().collect();
         let files = Arc::new(Arc::clone(&self.files).lock_owned().await);
         let (home, there) = (self.path.clone(), self.list().await?);
+        let trust = store::trust(&mut *self.connection().await?).await?;
         let placing = tokio::task::spawn_blocking(move || {
             let mut placed: Vec<Placed> = Vec::new();
             for offer in offers {
-                let next = place(&home, offer, lock.as_ref(), &there, &placed, &files)?;
+                let next = place(&home, offer, &trust, lock.as_ref(), &there, &placed, &files)?;
                 placed.push(next);
             }
             Ok(placed)
@@ -210,16 +243,29 @@ impl Home {
 /// Whether somebody agreed to what a version brings.
 fn agreed(came: &Came, consent: bool) -> Result<(), Error> {
     let (new, Some(old)) = (&came.installed.current.version, &came.from) else { return Ok(()) };
-    let why = match (came.wider.is_empty(), new < old) {
-        (true, false) => return Ok(()),
-        (false, _) => format!("asks for more than {old}: {}", came.wider.join(", ")),
-        (true, true) => format!("is older than {old}"),
-    };
-    if consent {
+    let mut why = Vec::new();
+    if !came.wider.is_empty() {
+        why.push(format!("asks for more than {old}: {}", came.wider.join(", ")));
+    }
+    why.extend(came.differs.worse(came.installed.current.trust));
+    if new < old {
+        why.push(format!("is older than {old}"));
+    }
+    if consent || why.is_empty() {
         return Ok(());
     }
-    let message = format!("{} {new} {why}", came.installed.id);
+    let message = format!("{} {new} {}", came.installed.id, why.join("; it "));
     Err(Error::new(ErrorCode::ConsentRequired, message).with_hint("agree to it, or keep what is there"))
+}
+
+/// Says how far who signed them is trusted, as of the present transaction.
+fn judge(placed: &mut [Placed], trust: &Trust) -> Result<(), Error> {
+    for it in placed {
+        trust.binds(&it.id, &it.version.signed)?;
+        it.version.trust = trust.level(&it.id, &it.version.signed);
+        it.version.terms = trust.policy.terms(it.version.trust);
+    }
+    Ok(())
 }
 
 /// Adds a version and its row.
@@ -235,6 +281,7 @@ async fn record(
         "version": version.version,
         "digest": version.digest,
         "signer": version.signer,
+        "trust": version.trust,
         "previous": installed.previous.as_ref().map(|previous| &previous.version),
         "grant": installed.grant,
     });
@@ -250,15 +297,14 @@ async fn record(
 fn place(
     home: &Path,
     offer: Offer,
+    trust: &Trust,
     lock: Option<&Lock>,
     there: &[Installed],
     placed: &[Placed],
     files: &Arc<OwnedMutexGuard<()>>,
 ) -> Result<Placed, Error> {
-    let Offer { package, signed, grant } = offer;
-    if let Some((signature, key)) = &signed {
-        package.verify(signature, key).map_err(invalid)?;
-    }
+    let Offer { package, signature, key, grant } = offer;
+    let signed = trust.verify(&package, signature.as_ref(), key.as_ref())?;
     let staging = home.join("staging");
     let unpacked = package.unpack(&staging, &mut |_| quadriga_package::GO_ON).map_err(invalid)?;
     fault::point("unpacked");
@@ -285,13 +331,17 @@ fn place(
     // No row names it, so it is left of something that could not be removed.
     remove(&dest)?;
     unpacked.keep(&dest).map_err(invalid)?;
-    let signer = signed.map(|(signature, _)| signature.key_id());
+    let signer = signature.filter(|_| signed.key.is_some()).map(|signature| signature.key_id());
+    let (level, terms) = (TrustLevel::Untrusted, trust.policy.terms(TrustLevel::Untrusted));
     let folder_of = dest.clone();
     let version = InstalledVersion {
         version,
         digest,
         size,
         signer,
+        signed,
+        trust: level,
+        terms,
         installed_at: store::time(store::millis(SystemTime::now())),
         folder: dest,
         manifest,
@@ -349,7 +399,7 @@ pub(super) fn requested(id: &ExtensionId, grant: &Permissions, manifest: &Manife
     Err(Error::new(ErrorCode::PermissionDenied, message).with_hint(hint))
 }
 
-fn invalid(error: quadriga_package::Error) -> Error {
+pub(super) fn invalid(error: quadriga_package::Error) -> Error {
     let hint = error.hint().map(str::to_owned);
     let refused = Error::new(ErrorCode::InvalidPackage, error.to_string());
     match hint {

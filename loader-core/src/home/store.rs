@@ -10,7 +10,10 @@ use sqlx::sqlite::{
 };
 use sqlx::{Row as _, SqliteConnection, SqlitePool};
 
-use super::{Installed, InstalledState, InstalledVersion, fault};
+use super::trust::Trust;
+use super::{
+    Installed, InstalledState, InstalledVersion, Signed, Terms, TrustLevel, TrustPolicy, TrustedKey, fault,
+};
 
 /// What the database is brought to, step by step. A step that was released never changes.
 const STEPS: &[&str] = &[
@@ -46,6 +49,23 @@ CREATE TABLE audit (
 ) STRICT;
 ",
     "ALTER TABLE extension ADD COLUMN config TEXT NOT NULL DEFAULT '{}'",
+    "
+ALTER TABLE version ADD COLUMN key TEXT;
+ALTER TABLE version ADD COLUMN once INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE version ADD COLUMN signed_at INTEGER;
+ALTER TABLE extension ADD COLUMN pinned TEXT;
+CREATE TABLE trusted (
+    key TEXT PRIMARY KEY,
+    id TEXT NOT NULL,
+    publisher TEXT NOT NULL,
+    level TEXT NOT NULL,
+    added_at INTEGER NOT NULL
+) STRICT;
+CREATE TABLE terms (
+    level TEXT PRIMARY KEY,
+    terms TEXT NOT NULL
+) STRICT;
+",
 ];
 
 /// How long a process that only reads may hold it up.
@@ -107,45 +127,124 @@ pub(super) fn time(millis: i64) -> SystemTime {
 
 /// All extensions, by id.
 pub(super) async fn list(connection: &mut SqliteConnection, home: &Path) -> Result<Vec<Installed>, Error> {
-    let query = "SELECT e.id, e.enabled, e.grants,
-            c.version, c.digest, c.size, c.signer, c.installed_at, c.folder, c.manifest,
-            p.version, p.digest, p.size, p.signer, p.installed_at, p.folder, p.manifest,
-            e.config
+    let query = "SELECT e.id, e.enabled, e.grants, e.config, e.pinned,
+            c.version, c.digest, c.size, c.signer, c.installed_at, c.folder, c.manifest, c.key, c.once, c.signed_at,
+            p.version, p.digest, p.size, p.signer, p.installed_at, p.folder, p.manifest, p.key, p.once, p.signed_at
         FROM extension e
         JOIN version c ON c.id = e.id AND c.version = e.current
         LEFT JOIN version p ON p.id = e.id AND p.version = e.previous
         ORDER BY e.id";
-    let rows = sqlx::query(query).fetch_all(connection).await.map_err(failed)?;
-    rows.iter().map(|row| installed(row, home)).collect()
+    let rows = sqlx::query(query).fetch_all(&mut *connection).await.map_err(failed)?;
+    let trust = trust(connection).await?;
+    rows.iter().map(|row| installed(row, home, &trust)).collect()
 }
 
-fn installed(row: &SqliteRow, home: &Path) -> Result<Installed, Error> {
+/// The columns of the two versions of a row.
+const CURRENT: usize = 5;
+const PREVIOUS: usize = 15;
+
+fn installed(row: &SqliteRow, home: &Path, trust: &Trust) -> Result<Installed, Error> {
     let get = |at: usize| row.try_get::<String, _>(at).map_err(failed);
+    let maybe = |at: usize| row.try_get::<Option<String>, _>(at).map_err(failed);
     let id = ExtensionId::new(get(0)?).map_err(|error| broken("an id", error))?;
     let state = match row.try_get::<bool, _>(1).map_err(failed)? {
         true => InstalledState::Enabled,
         false => InstalledState::Disabled,
     };
     let grant = serde_json::from_str(&get(2)?).map_err(|error| broken("a grant", error))?;
-    let previous = row.try_get::<Option<String>, _>(10).map_err(failed)?;
-    let previous = previous.map(|_| version(row, 10, home)).transpose()?;
-    let config = serde_json::from_str(&get(17)?).map_err(|error| broken("settings", error))?;
-    Ok(Installed { id, state, grant, config, current: version(row, 3, home)?, previous })
+    let config = serde_json::from_str(&get(3)?).map_err(|error| broken("settings", error))?;
+    let pinned = maybe(4)?.map(|text| text.parse()).transpose();
+    let pinned = pinned.map_err(|error| broken("a version", error))?;
+    let current = version(row, CURRENT, home, trust, &id)?;
+    let previous = maybe(PREVIOUS)?.map(|_| version(row, PREVIOUS, home, trust, &id)).transpose()?;
+    Ok(Installed { id, state, grant, config, pinned, current, previous })
 }
 
 /// Reads a version out of the columns from `first` on.
-fn version(row: &SqliteRow, first: usize, home: &Path) -> Result<InstalledVersion, Error> {
+fn version(
+    row: &SqliteRow,
+    first: usize,
+    home: &Path,
+    trust: &Trust,
+    id: &ExtensionId,
+) -> Result<InstalledVersion, Error> {
     let get = |at: usize| row.try_get::<String, _>(first + at).map_err(failed);
     let number = |at: usize| row.try_get::<i64, _>(first + at).map_err(failed);
+    let signed = Signed {
+        key: row.try_get(first + 7).map_err(failed)?,
+        once: row.try_get(first + 8).map_err(failed)?,
+        at: row.try_get::<Option<i64>, _>(first + 9).map_err(failed)?.map(time),
+    };
+    let level = trust.level(id, &signed);
     Ok(InstalledVersion {
         version: get(0)?.parse().map_err(|error| broken("a version", error))?,
         digest: get(1)?,
         size: number(2)?.unsigned_abs(),
         signer: row.try_get(first + 3).map_err(failed)?,
+        signed,
+        trust: level,
+        terms: trust.policy.terms(level),
         installed_at: time(number(4)?),
         folder: home.join("packages").join(get(5)?),
         manifest: serde_json::from_str(&get(6)?).map_err(|error| broken("a manifest", error))?,
     })
+}
+
+/// The keys that are trusted, by publisher, and what holds for each level.
+pub(super) async fn trust(connection: &mut SqliteConnection) -> Result<Trust, Error> {
+    let level = |text: String| text.parse::<TrustLevel>().map_err(|error| broken("a level of trust", error));
+    let query = "SELECT key, id, publisher, level, added_at FROM trusted ORDER BY publisher, id, key";
+    let rows = sqlx::query(query).fetch_all(&mut *connection).await.map_err(failed)?;
+    let key = |row: &SqliteRow| {
+        let get = |at: usize| row.try_get::<String, _>(at).map_err(failed);
+        let added_at = time(row.try_get(4).map_err(failed)?);
+        Ok(TrustedKey { key: get(0)?, id: get(1)?, publisher: get(2)?, level: level(get(3)?)?, added_at })
+    };
+    let keys = rows.iter().map(key).collect::<Result<_, Error>>()?;
+    let rows = sqlx::query("SELECT level, terms FROM terms").fetch_all(connection).await.map_err(failed)?;
+    let mut policy = TrustPolicy::default();
+    for row in rows {
+        let get = |at: usize| row.try_get::<String, _>(at).map_err(failed);
+        let terms = serde_json::from_str(&get(1)?).map_err(|error| broken("terms", error))?;
+        policy.set(level(get(0)?)?, terms);
+    }
+    Ok(Trust { keys, policy })
+}
+
+/// Keeps a key, or changes its level.
+pub(super) async fn put_key(connection: &mut SqliteConnection, key: &TrustedKey) -> Result<(), Error> {
+    let query = "INSERT INTO trusted (key, id, publisher, level, added_at) VALUES (?, ?, ?, ?, ?)
+        ON CONFLICT (key) DO UPDATE SET level = excluded.level";
+    sqlx::query(query)
+        .bind(&key.key)
+        .bind(&key.id)
+        .bind(&key.publisher)
+        .bind(key.level.as_str())
+        .bind(millis(key.added_at))
+        .execute(connection)
+        .await
+        .map_err(failed)?;
+    Ok(())
+}
+
+/// Keeps a key no longer.
+pub(super) async fn delete_key(connection: &mut SqliteConnection, key: &str) -> Result<(), Error> {
+    let query = sqlx::query("DELETE FROM trusted WHERE key = ?").bind(key);
+    query.execute(connection).await.map_err(failed).map(drop)
+}
+
+/// Keeps what holds for a level.
+pub(super) async fn put_terms(
+    connection: &mut SqliteConnection,
+    level: TrustLevel,
+    terms: &Terms,
+) -> Result<(), Error> {
+    let terms =
+        serde_json::to_string(terms).map_err(|error| Error::new(ErrorCode::Internal, error.to_string()))?;
+    let query = "INSERT INTO terms (level, terms) VALUES (?, ?)
+        ON CONFLICT (level) DO UPDATE SET terms = excluded.terms";
+    let query = sqlx::query(query).bind(level.as_str()).bind(terms);
+    query.execute(connection).await.map_err(failed).map(drop)
 }
 
 /// The folders that versions are in, under `packages`.
@@ -163,8 +262,9 @@ pub(super) async fn add(
 ) -> Result<(), Error> {
     let manifest = serde_json::to_string(&version.manifest)
         .map_err(|error| Error::new(ErrorCode::Internal, error.to_string()))?;
-    let query = "INSERT INTO version (id, version, digest, size, signer, installed_at, folder, manifest)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
+    let query = "INSERT INTO version
+        (id, version, digest, size, signer, installed_at, folder, manifest, key, once, signed_at)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
     sqlx::query(query)
         .bind(id.as_str())
         .bind(version.version.to_string())
@@ -174,6 +274,9 @@ pub(super) async fn add(
         .bind(millis(version.installed_at))
         .bind(folder)
         .bind(manifest)
+        .bind(&version.signed.key)
+        .bind(version.signed.once)
+        .bind(version.signed.at.map(millis))
         .execute(connection)
         .await
         .map_err(failed)?;
@@ -184,15 +287,16 @@ pub(super) async fn add(
 pub(super) async fn put(connection: &mut SqliteConnection, installed: &Installed) -> Result<(), Error> {
     let grants = serde_json::to_string(&installed.grant)
         .map_err(|error| Error::new(ErrorCode::Internal, error.to_string()))?;
-    let query = "INSERT INTO extension (id, enabled, grants, config, current, previous)
-        VALUES (?, ?, ?, ?, ?, ?)
+    let query = "INSERT INTO extension (id, enabled, grants, config, pinned, current, previous)
+        VALUES (?, ?, ?, ?, ?, ?, ?)
         ON CONFLICT (id) DO UPDATE SET enabled = excluded.enabled, grants = excluded.grants,
-            config = excluded.config, current = excluded.current, previous = excluded.previous";
+            config = excluded.config, pinned = excluded.pinned, current = excluded.current, previous = excluded.previous";
     sqlx::query(query)
         .bind(installed.id.as_str())
         .bind(installed.state == InstalledState::Enabled)
         .bind(grants)
         .bind(Json::from(installed.config.clone()).to_string())
+        .bind(installed.pinned.as_ref().map(semver::Version::to_string))
         .bind(installed.current.version.to_string())
         .bind(installed.previous.as_ref().map(|previous| previous.version.to_string()))
         .execute(connection)

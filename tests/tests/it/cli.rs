@@ -259,9 +259,20 @@ fn every_shell_has_completions() {
 
 #[test]
 fn help_has_examples() {
-    for command in
-        ["inspect", "call", "demo", "doctor", "completions", "pack", "unpack", "sign", "verify", "keygen"]
-    {
+    for command in [
+        "inspect",
+        "call",
+        "demo",
+        "doctor",
+        "completions",
+        "pack",
+        "unpack",
+        "sign",
+        "verify",
+        "keygen",
+        "trust",
+        "pin",
+    ] {
         let run = quadriga(&[command, "--help"]);
         assert!(run.code == Some(0) && run.stdout.contains("Examples:\n  "), "{command}");
     }

@@ -200,6 +200,71 @@ fn who_signed_it_is_verified_and_kept() {
 }
 
 #[test]
+fn publishers_are_trusted_by_their_keys() {
+    let place = Place::new();
+    let package = place.package("js", "0.1.0");
+    for name in ["ours", "theirs"] {
+        place.json(&["keygen", name, "--no-password"]);
+    }
+    assert_eq!(place.json(&["trust", "list"]), json!([]));
+    let added = place.json(&["trust", "add", "ours.pub", "--publisher", "hello", "--level", "high"]);
+    place.json(&["trust", "add", "theirs.pub", "--publisher", "theirs", "--level", "verified"]);
+    let listed = place.json(&["trust", "list"]);
+    assert_eq!((&listed[0], listed.as_array().unwrap().len()), (&added, 2));
+    let again = ["trust", "add", "ours.pub", "--publisher", "theirs", "--level", "low"];
+    assert_eq!(place.fails(&again), "invalid_arguments");
+    // Nobody signs for another publisher.
+    place.json(&["sign", &package, "--key", "theirs.key"]);
+    assert_eq!(place.fails(&["install", &package]), "not_trusted");
+    assert_eq!(place.fails(&["install", &package, "--key", "theirs.pub"]), "not_trusted");
+    place.json(&["sign", &package, "--key", "ours.key", "--force"]);
+    let installed = place.json(&["install", &package, "--enable"]);
+    assert_eq!(installed["came"][0]["installed"]["current"]["trust"], "high");
+    // What is not signed is refused where the policy says so, and an update that is trusted less as well.
+    let next = place.package("js", "0.2.0");
+    assert_eq!(place.fails(&["update", &next]), "consent_required");
+    let policy = place.json(&["trust", "policy", "untrusted", "--signature", "true"]);
+    assert_eq!(policy["untrusted"]["signature"], true);
+    assert_eq!(place.fails(&["update", &next, "--consent"]), "not_trusted");
+    place.json(&["sign", &next, "--key", "ours.key"]);
+    place.json(&["trust", "policy", "high", "--minimum-release-age", "1h"]);
+    assert_eq!(place.fails(&["update", &next]), "release_too_new");
+    place.json(&["trust", "policy", "high", "--minimum-release-age", "none"]);
+    // What is pinned stays.
+    place.json(&["pin", "hello.js"]);
+    assert_eq!(place.fails(&["update", &next]), "pinned");
+    assert_eq!(place.json(&["update", &next, "--unpin"])["came"][0]["from"], "0.1.0");
+    assert_eq!(place.json(&["pin", "hello.js", "0.2.0"])["pinned"], "0.2.0");
+    assert_eq!(place.fails(&["rollback", "hello.js"]), "pinned");
+    place.json(&["unpin", "hello.js"]);
+    // A host that cannot isolate as far as the policy says does not load it.
+    let call = ["call", "hello.js", "greet", "\"Ada\""];
+    place.json(&call);
+    place.json(&["trust", "policy", "high", "--isolation", "vm"]);
+    assert_eq!(place.fails(&call), "isolation_unavailable");
+    place.json(&["trust", "policy", "high", "--isolation", "process"]);
+    assert_eq!(place.json(&call)["isolation"], "process");
+    // Without its key it is nobody's, and does not start.
+    let removed = place.json(&["trust", "remove", "ours.pub"]);
+    assert_eq!((&removed["removed"]["id"], &removed["signed"]), (&added["id"], &json!(["hello.js"])));
+    assert_eq!(place.fails(&call), "not_trusted");
+    assert_eq!(place.json(&["show", "hello.js"])["current"]["trust"], "untrusted");
+    place.json(&["disable", "hello.js"]);
+    assert_eq!(place.fails(&["enable", "hello.js"]), "not_trusted");
+    let (_, stdout, _) = place.run(&["list"]);
+    assert!(stdout.contains("untrusted"), "{stdout}");
+    let (_, stdout, _) = place.run(&["trust", "policy"]);
+    assert!(stdout.contains("call,clock,emit") && stdout.contains("verified"), "{stdout}");
+    let trail = place.json(&["audit"]);
+    let done: Vec<&str> =
+        trail.as_array().unwrap().iter().map(|entry| entry["action"].as_str().unwrap()).collect();
+    assert!(
+        ["trust", "distrust", "trust policy", "pin", "unpin"].iter().all(|it| done.contains(it)),
+        "{done:?}"
+    );
+}
+
+#[test]
 fn two_at_once_do_not_harm_a_home() {
     let place = Place::new();
     let packages = ["js", "python"].map(|language| place.package(language, "0.1.0"));

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use super::{
     ME, copy, enable, install, nothing_else, offer, options, package, permissions, settings, state, update,
 };
-use crate::home::{Dependents, Home, InstallOptions, Needs, Offer, fault, start};
+use crate::home::{Dependents, Home, InstallOptions, Needs, Offer, Terms, TrustLevel, fault, start};
 use crate::{Dispatcher, MockRuntime};
 
 /// What the process that is killed does, and with which home and packages.
@@ -19,7 +19,7 @@ const CHILD: &str = "QUADRIGA_HOME_TEST";
 
 /// What is done to a home in which `a.b` 1.0.0 is installed and enabled, and was before 0.9.0, `a.c` needs
 /// it, and the disabled `a.g` needs the disabled `a.e`. With the last entry of the audit trail.
-const OPERATIONS: [(&str, &str); 15] = [
+const OPERATIONS: [(&str, &str); 18] = [
     ("install", "install"),
     ("install several", "enable"),
     ("update", "update"),
@@ -32,6 +32,9 @@ const OPERATIONS: [(&str, &str); 15] = [
     ("grant", "grant"),
     ("revoke", "revoke"),
     ("configure", "configure"),
+    ("pin", "pin"),
+    ("trust", "trust"),
+    ("terms", "trust policy"),
     ("live update", "update"),
     ("live rollback", "rollback"),
     ("live disable", "disable"),
@@ -60,6 +63,14 @@ async fn operate(home: &Home, packages: &Path, operation: &str) -> Result<(), Er
         "uninstall" => home.uninstall("a.b", Dependents::Disable, ME).await.map(drop),
         "grant" => home.grant("a.b", &kv, ME).await.map(drop),
         "revoke" => home.revoke("a.e", &kv, ME).await.map(drop),
+        "pin" => home.pin("a.b", None, ME).await.map(drop),
+        "trust" => {
+            let key = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3".parse().unwrap();
+            home.trust(&key, "a", TrustLevel::High, ME).await.map(drop)
+        }
+        "terms" => {
+            home.set_terms(TrustLevel::Low, Terms { signature: true, ..Terms::of(TrustLevel::Low) }, ME).await
+        }
         _ => home.configure("a.b", settings(serde_json::json!({ "a": 1 })), &[], ME).await.map(drop),
     }
 }

@@ -14,6 +14,7 @@ mod deps;
 mod kill;
 mod live;
 mod needs;
+mod trust;
 
 const ME: &str = "the test";
 
@@ -105,9 +106,13 @@ async fn state(home: &Home) -> Vec<String> {
     };
     let line = |it: &Installed| {
         let (current, previous) = (version(&it.current), it.previous.as_ref().map(version));
-        format!("{} {:?} {current} {previous:?} {:?} {:?}", it.id, it.state, it.grant, it.config)
+        let Installed { id, state, grant, config, pinned, .. } = it;
+        format!("{id} {state:?} {current} {previous:?} {grant:?} {config:?} {pinned:?}")
     };
-    list.iter().map(line).collect()
+    let keys = home.trusted().await.unwrap();
+    let keys = keys.iter().map(|it| format!("{} {} {}", it.key, it.publisher, it.level));
+    let policy = std::iter::once(format!("{:?}", home.trust_policy().await.unwrap()));
+    list.iter().map(line).chain(keys).chain(policy).collect()
 }
 
 /// The folders of versions are those that are named, and nothing else is there.
@@ -195,15 +200,17 @@ async fn what_is_refused_leaves_nothing_behind() {
     let home = Home::open(folder.path().join("home")).await.unwrap();
     let empty = files(home.path());
     let [ours, theirs] = [SecretKey::generate().unwrap(), SecretKey::generate().unwrap()];
-    let signed = |by: &SecretKey| Some((open(&good).sign(by, "").unwrap(), ours.public()));
+    let signed = |by: &SecretKey| Some(open(&good).sign(by, "").unwrap());
     let more = permissions(serde_json::json!({ "kv": true, "env": ["B"] }));
-    let signed_by = |by| Offer { signed: signed(by), ..open(&good).into() };
+    let signed_by = |by| Offer { signature: signed(by), key: Some(ours.public()), ..open(&good).into() };
     let granted = Offer { grant: Some(more.clone()), ..open(&good).into() };
     let cases = [
         (vec![open(&damaged).into()], ErrorCode::InvalidPackage),
         (vec![open(&cut).into()], ErrorCode::InvalidPackage),
         (vec![signed_by(&theirs)], ErrorCode::InvalidPackage),
         (vec![granted], ErrorCode::PermissionDenied),
+        // The owner of a key is named, and signed nothing.
+        (vec![Offer { key: Some(ours.public()), ..open(&good).into() }], ErrorCode::InvalidPackage),
         // One of several.
         (vec![open(&other).into(), open(&damaged).into()], ErrorCode::InvalidPackage),
         (vec![open(&other).into(), signed_by(&theirs)], ErrorCode::InvalidPackage),
@@ -216,7 +223,7 @@ async fn what_is_refused_leaves_nothing_behind() {
         assert_eq!(files(home.path()), empty, "{said}");
     }
     let installed = home.install([signed_by(&ours)], options()).await.unwrap().came.remove(0).installed;
-    assert_eq!(installed.current.signer, Some(signed(&ours).unwrap().0.key_id()));
+    assert_eq!(installed.current.signer, Some(signed(&ours).unwrap().key_id()));
     assert_eq!(home.audit().await.unwrap().len(), 1);
 }
 
