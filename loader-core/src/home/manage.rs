@@ -98,7 +98,7 @@ impl Home {
     pub async fn rollback(&self, id: &str, dependents: Dependents, actor: &str) -> Result<Changes, Error> {
         let (mut transaction, all) = self.begin().await?;
         let before = find(&all, id)?;
-        let Some(previous) = before.previous else {
+        let Some(previous) = before.previous.clone() else {
             let message = format!("{id} {} has no version before it", before.current.version);
             return Err(Error::new(ErrorCode::NotInstalled, message));
         };

@@ -61,7 +61,15 @@ async fn a_home_of_before_there_were_settings_is_brought_up_to_date() {
     let home = Home::open(folder.path()).await.unwrap();
     install(&home, &package(folder.path(), "a.b", "1.0.0", SCHEMA)).await.unwrap();
     let before = state(&home).await;
-    let undo = "ALTER TABLE extension DROP COLUMN config; PRAGMA user_version = 1";
+    let undo = "
+        ALTER TABLE extension DROP COLUMN config;
+        ALTER TABLE extension DROP COLUMN pinned;
+        ALTER TABLE version DROP COLUMN key;
+        ALTER TABLE version DROP COLUMN once;
+        ALTER TABLE version DROP COLUMN signed_at;
+        DROP TABLE trusted;
+        DROP TABLE terms;
+        PRAGMA user_version = 1";
     sqlx::raw_sql(undo).execute(&mut *home.connection().await.unwrap()).await.unwrap();
     home.close().await;
     let home = Home::open(folder.path()).await.unwrap();
