@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use quadriga_abi::permission::Permissions;
-use quadriga_abi::{Error, ErrorCode, ExtensionId};
+use quadriga_abi::{Bytes, Error, ErrorCode, ExtensionId};
 
 use crate::dispatcher::{Core, lock};
 use crate::load::{Reservation, read_manifest, retire};
@@ -172,7 +172,7 @@ impl Switch {
         let loading = self.core.instantiate_among(root, manifest, options, ward, grant, routes);
         let new = loading.await?;
         self.new.push((Arc::clone(&new), old));
-        alive(&new).await?;
+        alive(&self.core, &new).await?;
         Ok(new)
     }
 
@@ -192,7 +192,7 @@ impl Switch {
                 }
                 let hold = self.core.succeed(old, new, &all).await?;
                 self.holds.extend(hold);
-                alive(new).await?;
+                alive(&self.core, new).await?;
             }
         }
         Ok(())
@@ -258,12 +258,17 @@ impl Drop for Switch {
     }
 }
 
-/// Makes sure that an instance lives.
-async fn alive(slot: &Slot) -> Result<(), Error> {
+/// Makes sure that a generation lives, and is well by the method that its manifest names for that.
+async fn alive(core: &Arc<Core>, slot: &Arc<Slot>) -> Result<(), Error> {
     let (id, version) = (&slot.id, &slot.version);
-    let said = tokio::time::timeout(PATIENCE, slot.instance.ping()).await.unwrap_or_else(|_| {
+    let pinged = tokio::time::timeout(PATIENCE, slot.instance.ping()).await.unwrap_or_else(|_| {
         let message = format!("{id} {version} gives no sign of life");
         Err(Error::new(ErrorCode::DeadlineExceeded, message))
     });
-    said.map_err(|error| error.in_extension(id.as_str()))
+    pinged.map_err(|error| error.in_extension(id.as_str()))?;
+    let health = slot.source.as_ref().and_then(|source| source.manifest.health.as_ref());
+    let Some((method, deadline)) = health.and_then(|it| Some((it.method.as_ref()?, it.deadline.0))) else {
+        return Ok(());
+    };
+    core.ask(slot, method, Bytes::from_static(&[0x90]), Instant::now() + deadline).await.map(drop)
 }

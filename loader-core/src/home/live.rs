@@ -14,7 +14,8 @@ impl Home {
     /// [`start`](super::start) loads first.
     ///
     /// - `update` and `rollback` load the new version beside the old one, with what the home grants it. It
-    ///   has to load, to give a sign of life, and to take the state over (methods `snapshot` and `restore`).
+    ///   has to load, to give a sign of life and be well by its `[health] method`, and to take the state over
+    ///   (methods `snapshot` and `restore`).
     ///   Then the transaction of the home is committed and calls go to the new version, those of all versions
     ///   that came together at once; the old one finishes its calls. No call is lost. While state is handed
     ///   over, calls of the host wait, and those under way have half a second to finish; what they, or other

@@ -282,6 +282,7 @@ async fn a_version_that_does_not_serve_leaves_the_one_before_it_with_its_state()
     let cases = [
         ("2.0.0-broken", "", ErrorCode::LoadFailed),
         ("2.0.0-mute", "", ErrorCode::ExtensionCrashed),
+        ("2.0.0-stubborn", "[health]\nmethod = 'agree'", ErrorCode::ExtensionError),
         ("2.0.0-forgetful", "", ErrorCode::ExtensionError),
         ("2.0.0-fragile", "", ErrorCode::ExtensionCrashed),
         ("2.0.1", "[limits]\ncpu-time = '1s'", ErrorCode::Unsupported),
@@ -305,7 +306,7 @@ async fn a_version_that_does_not_serve_leaves_the_one_before_it_with_its_state()
     update(&place.home, &place.pack("a.b", "2.0.3-forgetful", "")).await.unwrap_err();
     assert_eq!(place.host.status("a.b").unwrap().state, State::Paused);
     update(&place.home, &place.pack("a.b", "3.0.0", "")).await.unwrap();
-    assert_eq!(place.add().await, ("3.0.0".to_owned(), 8));
+    assert_eq!(place.add().await, ("3.0.0".to_owned(), 9));
     assert_eq!(place.home.audit().await.unwrap().pop().unwrap().action, "update");
 }
 
