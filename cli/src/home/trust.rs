@@ -136,7 +136,7 @@ fn changed(terms: Terms, args: &PolicyArgs) -> Terms {
 /// Keeps an extension at a version.
 pub(crate) fn pin(args: PinArgs, output: Output) -> Result<ExitCode> {
     host::run(async move {
-        let installed = args.home.open().await?.pin(&args.id, args.version, &actor()).await?;
+        let installed = args.home.open().await?.pin(&args.id, args.at, &actor()).await?;
         let version = installed.pinned.as_ref().map(ToString::to_string).unwrap_or_default();
         said(output, &installed, &format!("{} is pinned to {version}", installed.id))
     })

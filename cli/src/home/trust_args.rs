@@ -145,7 +145,7 @@ pub(crate) struct PinArgs {
 
     /// The version; the one that is in use, if left out
     #[arg(value_name = "VERSION")]
-    pub(crate) version: Option<semver::Version>,
+    pub(crate) at: Option<semver::Version>,
 
     #[command(flatten)]
     pub(crate) home: HomeArgs,
