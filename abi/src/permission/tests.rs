@@ -304,7 +304,8 @@ fn the_list_of_names_has_each_permission() {
     let all = serde_json::to_value(Permissions::default()).unwrap();
     let mut names: Vec<&str> = all.as_object().unwrap().keys().map(String::as_str).collect();
     let mut listed = Permissions::NAMES;
-    (names.sort_unstable(), listed.sort_unstable());
+    names.sort_unstable();
+    listed.sort_unstable();
     assert_eq!(names, listed);
     let some: Permissions = serde_json::from_value(
         serde_json::json!({ "kv": true, "env": ["A"], "secrets": ["s"], "clock": "1ms" }),
