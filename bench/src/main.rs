@@ -8,6 +8,7 @@
 
 #![expect(clippy::print_stdout, reason = "the figures are what this program is for")]
 
+mod hooks;
 mod hop;
 mod measure;
 mod ready;
@@ -44,7 +45,7 @@ fn main() -> Result<ExitCode> {
     let policy = Policy { minimum_isolation: Isolation::None, ..Policy::default() };
     let host = quadriga::builder().policy(policy).build()?;
     let guests = std::env::var_os("QUADRIGA_GUESTS").map_or_else(|| "target/guests".into(), PathBuf::from);
-    let guests = guests.join("relay");
+    let (all, guests) = (guests.clone(), guests.join("relay"));
     // What is named on the command line, or everything.
     let named: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let wanted = |name: &str| named.is_empty() || named.iter().any(|prefix| name.starts_with(prefix));
@@ -134,6 +135,11 @@ fn main() -> Result<ExitCode> {
                 ..compare(|| assert!(worker::Echo::start(64).is_ok()), || starts.one())
             });
         }
+    }
+
+    if wanted("hook") {
+        figures.extend([hooks::silent(&all)?, hooks::one(&all, "native")?, hooks::one(&all, "wasm")?]);
+        figures.push(hooks::four(&all)?);
     }
 
     let mut sizes = Vec::new();

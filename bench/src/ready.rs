@@ -97,14 +97,14 @@ pub(crate) fn sizes(host: &Dispatcher, guests: &Path, language: &str) -> Result<
     Ok(Size { name, bytes, many })
 }
 
-fn load(host: &Dispatcher, package: &Path) -> Result<()> {
+pub(crate) fn load(host: &Dispatcher, package: &Path) -> Result<()> {
     let options = LoadOptions { grant: Grant::Requested, ..LoadOptions::default() };
     quadriga::block_on(host.load(package, options))?;
     Ok(())
 }
 
 /// A copy of a package under another id.
-fn copy(from: &Path, to: &Path, id: &str, other: &str) -> Result<()> {
+pub(crate) fn copy(from: &Path, to: &Path, id: &str, other: &str) -> Result<()> {
     std::fs::create_dir_all(to)?;
     for entry in std::fs::read_dir(from)? {
         let (path, to) = {

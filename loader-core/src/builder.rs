@@ -6,6 +6,7 @@ use quadriga_abi::Error;
 use secrecy::SecretString;
 use tokio::sync::{Semaphore, broadcast};
 
+use crate::deadline::Deadlines;
 use crate::dispatcher::{Core, Runtimes};
 use crate::event::Bus;
 use crate::hook::Hooks;
@@ -127,6 +128,7 @@ impl Builder {
             launches,
             bus: Bus::default(),
             hooks: Hooks::default(),
+            deadlines: Deadlines::start(&handle),
             routes: ArcSwap::default(),
             loading: Mutex::default(),
             generations: AtomicU64::new(1),

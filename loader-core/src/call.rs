@@ -1,15 +1,13 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use futures_util::task::AtomicWaker;
 use quadriga_abi::{Bytes, Error, ErrorCode, ExtensionId, TraceContext};
-use tokio::task::AbortHandle;
 use tracing::Span;
 
+use crate::deadline::Alarm;
 use crate::dispatcher::Core;
 use crate::hook::InHooks;
 use crate::metrics::Tick;
@@ -17,10 +15,6 @@ use crate::route::{Barred, Slot};
 use crate::stream::{Input, Output, Streams, pipe};
 use crate::ward::Link;
 use crate::{BoxFuture, Call, Items, Outcome, SpanRef};
-
-/// How long an interrupted instance may take to say where it was, before the caller is told
-/// without it.
-const GRACE: Duration = Duration::from_millis(100);
 
 pub(crate) const LATE: &str = "the call took longer than it was given";
 
@@ -367,47 +361,5 @@ impl Core {
             }
             Err(error) => Items::new(input, Box::pin(std::future::ready(Err(error))), true),
         }
-    }
-}
-
-/// Interrupts a call at its deadline, and wakes its caller a little later.
-pub(crate) struct Alarm {
-    bell: Arc<Bell>,
-    task: AbortHandle,
-}
-
-#[derive(Default)]
-struct Bell {
-    rang: AtomicBool,
-    waker: AtomicWaker,
-}
-
-impl Alarm {
-    pub(crate) fn set(core: &Core, ticket: &Ticket, deadline: Instant) -> Self {
-        let bell = Arc::new(Bell::default());
-        let (slot, ringing) = (Arc::clone(&ticket.slot), Arc::clone(&bell));
-        let (id, streams) = (ticket.id, ticket.streams.clone());
-        let task = core.executor().spawn(async move {
-            tokio::time::sleep_until(deadline.into()).await;
-            slot.instance.interrupt(id);
-            if let Some(streams) = streams {
-                streams.cut(&Error::new(ErrorCode::DeadlineExceeded, LATE));
-            }
-            tokio::time::sleep(GRACE).await;
-            ringing.rang.store(true, Ordering::Release);
-            ringing.waker.wake();
-        });
-        Self { bell, task: task.abort_handle() }
-    }
-
-    fn rang(&self, context: &Context<'_>) -> bool {
-        self.bell.waker.register(context.waker());
-        self.bell.rang.load(Ordering::Acquire)
-    }
-}
-
-impl Drop for Alarm {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }

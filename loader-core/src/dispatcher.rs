@@ -15,8 +15,9 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, broadcast};
 use tracing::{Span, field};
 
-use crate::call::{Admitted, Alarm, CallOptions, Ticket};
+use crate::call::{Admitted, CallOptions, Ticket};
 use crate::config::{Configuration, Origin, Settings};
+use crate::deadline::{Alarm, Deadlines};
 use crate::detached::GivenUp;
 use crate::event::Bus;
 use crate::hook::Hooks;
@@ -47,6 +48,7 @@ pub(crate) struct Core {
     pub(crate) launches: bool,
     pub(crate) bus: Bus,
     pub(crate) hooks: Hooks,
+    pub(crate) deadlines: Arc<Deadlines>,
     pub(crate) routes: ArcSwap<Routes>,
     /// Ids that are being loaded, so that two loads cannot race for one.
     pub(crate) loading: Mutex<HashSet<ExtensionId>>,
@@ -334,7 +336,7 @@ impl Core {
         let deadline = deadline(caps, options.deadline)?;
         ticket.streams = streams(&ticket.slot, place, options.input, options.output);
         ticket.deadline = deadline;
-        ticket.alarm = deadline.map(|deadline| Alarm::set(self, &ticket, deadline));
+        ticket.alarm = deadline.map(|deadline| Alarm::set(&self.deadlines, &ticket, deadline));
         ticket.method = place;
         ticket.finished = false;
         ticket.slot.counters.begin(place);

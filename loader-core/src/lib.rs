@@ -9,6 +9,7 @@ mod clock;
 mod config;
 mod contract;
 mod control;
+mod deadline;
 mod detached;
 mod dispatcher;
 mod event;

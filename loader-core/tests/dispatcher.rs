@@ -225,13 +225,52 @@ async fn deadlines_interrupt_and_return() {
     let host = host(runtime);
     let _dir = load(&host, "a.x", "").await.unwrap();
     let _slow = load(&host, "a.y", "[limits]\ncall-timeout = '20ms'").await.unwrap();
-    let options = CallOptions::default().timeout(Duration::from_millis(20));
+    // Not so short that it may be over before the call begins.
+    let options = CallOptions::default().timeout(Duration::from_millis(500));
     let started = Instant::now();
     let by_caller = host.call("a.x", "wait", Bytes::from_static(b"\x90"), options).await.unwrap_err();
     let by_manifest = call(&host, "a.y", "wait").await.unwrap_err();
     assert_eq!([by_caller.code, by_manifest.code], [ErrorCode::DeadlineExceeded; 2]);
-    assert!(started.elapsed() >= Duration::from_millis(40));
+    assert!(started.elapsed() >= Duration::from_millis(520));
     assert_eq!(interrupted.load(Ordering::SeqCst), 2);
+}
+
+/// Nearer ones come after farther ones, some calls end in time, and one waits for very long.
+#[tokio::test]
+async fn each_of_many_deadlines_is_kept() {
+    let interrupted = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&interrupted);
+    let runtime = MockRuntime::new()
+        .blocking(false)
+        .echo("echo")
+        .method("wait", |_, _| Outcome::Pending(forever()))
+        .on_interrupt(move |_| _ = count.fetch_add(1, Ordering::SeqCst));
+    let host = host(runtime);
+    let _dir = load(&host, "a.x", "").await.unwrap();
+    let begin = |method: &'static str, timeout: Duration| {
+        let (host, deadline) = (host.clone(), Instant::now() + timeout);
+        let options = CallOptions::default().deadline(deadline);
+        tokio::spawn(async move {
+            let result = host.call("a.x", method, Bytes::from_static(b"\x90"), options).await;
+            (result, Instant::now() >= deadline)
+        })
+    };
+    let far = begin("wait", Duration::from_secs(3600));
+    let late: Vec<_> = (0..50).map(|it| begin("wait", Duration::from_millis(10 + it * 37 % 50))).collect();
+    let timely: Vec<_> = (0..50).map(|it| begin("echo", Duration::from_secs(60 + it))).collect();
+    for call in timely {
+        assert!(call.await.unwrap().0.is_ok());
+    }
+    let mut begun = 0;
+    for call in late {
+        let (result, passed) = call.await.unwrap();
+        let error = result.unwrap_err();
+        assert_eq!((error.code, passed), (ErrorCode::DeadlineExceeded, true));
+        // On a busy machine some come too late to begin.
+        begun += u32::from(!error.message.contains("before the call began"));
+    }
+    assert_eq!((interrupted.load(Ordering::SeqCst), far.is_finished()), (begun, false));
+    far.abort();
 }
 
 #[tokio::test]
