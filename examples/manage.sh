@@ -8,6 +8,13 @@ quadriga enable hello.js
 quadriga list
 quadriga call hello.js greet '"Ada"'
 
+# Who needs whom, the settings that hold, and a copy of all of it to go back to.
+quadriga deps
+quadriga config hello.js
+quadriga backup backups --keep 7
+quadriga restore backups/* --home copy
+quadriga list --home copy
+
 # What was done is on record, and the record shows if it was changed.
 quadriga disable hello.js
 quadriga uninstall hello.js

@@ -12,6 +12,8 @@ pub enum ErrorCode {
     AlreadyInstalled,
     /// An extension of this id is loaded already.
     AlreadyLoaded,
+    /// A function of a host's API is there already: the host's own, or another extension's.
+    ApiConflict,
     /// Extensions called each other deeper than the limit allows.
     CallDepthExceeded,
     /// The caller gave up.
@@ -122,6 +124,7 @@ impl ErrorCode {
     pub const ALL: [Self; Self::Unknown as usize + 1] = [
         Self::AlreadyInstalled,
         Self::AlreadyLoaded,
+        Self::ApiConflict,
         Self::CallDepthExceeded,
         Self::Cancelled,
         Self::ConfigRefused,
@@ -180,6 +183,7 @@ impl ErrorCode {
         match self {
             Self::AlreadyInstalled => "already_installed",
             Self::AlreadyLoaded => "already_loaded",
+            Self::ApiConflict => "api_conflict",
             Self::CallDepthExceeded => "call_depth_exceeded",
             Self::Cancelled => "cancelled",
             Self::ConfigRefused => "config_refused",

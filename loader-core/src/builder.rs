@@ -6,6 +6,7 @@ use quadriga_abi::Error;
 use secrecy::SecretString;
 use tokio::sync::{Semaphore, broadcast};
 
+use crate::api::Apis;
 use crate::deadline::Deadlines;
 use crate::dispatcher::{Core, Runtimes};
 use crate::event::Bus;
@@ -128,6 +129,7 @@ impl Builder {
             launches,
             bus: Bus::default(),
             hooks: Hooks::default(),
+            apis: Apis::default(),
             deadlines: Deadlines::start(&handle),
             routes: ArcSwap::default(),
             loading: Mutex::default(),

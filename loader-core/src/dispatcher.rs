@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, broadcast};
 use tracing::{Span, field};
 
+use crate::api::Apis;
 use crate::call::{Admitted, CallOptions, Ticket};
 use crate::config::{Configuration, Origin, Settings};
 use crate::deadline::{Alarm, Deadlines};
@@ -48,6 +49,7 @@ pub(crate) struct Core {
     pub(crate) launches: bool,
     pub(crate) bus: Bus,
     pub(crate) hooks: Hooks,
+    pub(crate) apis: Apis,
     pub(crate) deadlines: Arc<Deadlines>,
     pub(crate) routes: ArcSwap<Routes>,
     /// Ids that are being loaded, so that two loads cannot race for one.
@@ -324,7 +326,9 @@ impl Core {
         if arguments.len() as u64 > caps.message_size() {
             return Err(slot.too_large("list of arguments", arguments.len()));
         }
-        let (target, place) = slot.method(method)?;
+        let Some((target, place)) = slot.methods.get(method).cloned() else {
+            return self.admit_added(&ticket, method, arguments, options);
+        };
         if options.source.is_some() && state::is_reserved(method) {
             // The state of an extension is for its host alone.
             let message = format!("{} keeps {method} for its host", slot.id);

@@ -1,6 +1,7 @@
 //! The dispatcher: it loads extensions through the runtimes that a host registers, routes calls to
 //! them and between them, counts, and unloads. It names no language and holds no engine.
 
+mod api;
 mod bridge;
 mod builder;
 mod call;
@@ -46,6 +47,7 @@ mod total;
 mod wait;
 mod ward;
 
+pub use api::ApiStatus;
 pub use bridge::{Bridge, LogLevel, Uplink};
 pub use builder::Builder;
 pub use call::CallOptions;

@@ -177,6 +177,7 @@ impl Core {
         });
         self.bus.forget(&slot.reach.ward);
         self.hooks.forget(&slot.reach.ward);
+        self.apis.forget(&slot);
         retire(slot, self.policy.drain_timeout).await;
     }
 
@@ -187,13 +188,17 @@ impl Core {
         if self.routes.load().contains_key(&reserved.id) {
             return Err(taken(&id));
         }
-        let kind = quadriga_abi::RuntimeKind::new("host");
+        let (kind, api) = (quadriga_abi::RuntimeKind::new("host"), functions.api.clone());
         let instance: Arc<dyn Instance> = Arc::new(functions);
         let support = Support { isolation: Isolation::None, limits: &[], permissions: &[] };
         let version = semver::Version::new(0, 0, 0);
         let reach = self.reach(&Ward::new(id, Grant::Nothing, false), None, Permissions::default(), None);
         let limits = Limits::default();
-        let slot = self.slot(reach, kind, version, support, instance, limits, None, Instant::now())?;
+        let mut slot = self.slot(reach, kind, version, support, instance, limits, None, Instant::now())?;
+        if let (Some(api), Some(slot)) = (api, Arc::get_mut(&mut slot)) {
+            self.apis.open(&api, slot)?;
+            slot.api = Some(api);
+        }
         self.insert(&slot);
         Ok(())
     }
@@ -234,6 +239,7 @@ impl Core {
     pub(crate) fn published(self: &Arc<Self>, slot: &Arc<Slot>) {
         self.bus.declare(slot);
         self.hooks.declare(slot);
+        self.apis.declare(slot);
         self.watch(slot);
         self.recycle(slot);
         self.check_health(slot);
@@ -264,6 +270,7 @@ impl Core {
         let started = Instant::now();
         let id = manifest.extension.id.clone();
         self.check_total(Some(&id), None)?;
+        self.apis.claim(&manifest)?;
         let levels = self.levels(&manifest)?;
         let mut limits = manifest.limits.overlaid(&ward.limits()).at_most(&self.policy.limits);
         let reach = self.reach(&ward, Some(root.clone()), manifest.permissions.clone(), grant);
@@ -370,6 +377,7 @@ impl Core {
             support,
             limits,
             idempotent,
+            api: None,
             source,
             gate,
             counters,
@@ -402,6 +410,7 @@ impl Core {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
+        self.core.apis.settle(&self.id);
         lock(&self.core.loading).remove(&self.id);
     }
 }

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -17,6 +19,7 @@ type Function = Box<dyn Fn(&CallContext, Bytes) -> Result<Bytes, Error> + Send +
 /// ```
 pub struct Provided {
     id: ExtensionId,
+    pub(crate) api: Option<Arc<str>>,
     description: Description,
     functions: Vec<Function>,
 }
@@ -30,6 +33,7 @@ impl Provided {
         let sdk = concat!("quadriga-core ", env!("CARGO_PKG_VERSION"));
         Ok(Self {
             id: ExtensionId::new(id)?,
+            api: None,
             description: Description::new(sdk, Vec::new()),
             functions: Vec::new(),
         })
@@ -61,6 +65,20 @@ impl Provided {
     ) -> Self {
         self.description.methods.push(Method::named(name));
         self.functions.push(Box::new(function));
+        self
+    }
+
+    /// Lets extensions add functions, under the name that the API has in their manifests
+    /// (`[api.NAME.FUNCTION]`). They are called like the host's own, through the same id, by the host and by
+    /// extensions; what the host itself offers cannot be replaced.
+    ///
+    /// ```
+    /// use quadriga_core::Provided;
+    /// let plan = Provided::new("app.plan")?.function("list", |()| Ok(["first"])).open("plan");
+    /// # Ok::<(), quadriga_core::abi::NameError>(())
+    /// ```
+    pub fn open(mut self, api: &str) -> Self {
+        self.api = Some(Arc::from(api));
         self
     }
 

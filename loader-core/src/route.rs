@@ -46,6 +46,8 @@ pub(crate) struct Slot {
     pub(crate) limits: Limits,
     /// By place in the description: the methods that may be called again. Empty if there are none.
     pub(crate) idempotent: Box<[bool]>,
+    /// The API that extensions may add to here, where the host provides one.
+    pub(crate) api: Option<Arc<str>>,
     /// None for what the host itself provides.
     pub(crate) source: Option<Source>,
     pub(crate) gate: Gate,
@@ -185,12 +187,16 @@ pub struct Status {
 impl Slot {
     /// Looks a method up: it as the target of a call, and its place in the description.
     pub(crate) fn method(&self, name: &str) -> Result<(Arc<Target>, usize), Error> {
-        self.methods.get(name).cloned().ok_or_else(|| {
-            let mut names: Vec<&str> = self.methods.keys().map(AsRef::as_ref).collect();
-            names.sort_unstable();
-            let error = Error::new(ErrorCode::UnknownMethod, format!("{} has no method {name:?}", self.id));
-            error.with_hint(suggest(name, &names, "it has"))
-        })
+        self.methods.get(name).cloned().ok_or_else(|| self.lacks(name))
+    }
+
+    /// Says that there is no such method, and which come near.
+    #[cold]
+    pub(crate) fn lacks(&self, method: &str) -> Error {
+        let mut names: Vec<&str> = self.methods.keys().map(AsRef::as_ref).collect();
+        names.sort_unstable();
+        let error = Error::new(ErrorCode::UnknownMethod, format!("{} has no method {method:?}", self.id));
+        error.with_hint(suggest(method, &names, "it has"))
     }
 
     /// Whether the result of a method is a stream.

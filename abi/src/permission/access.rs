@@ -46,6 +46,8 @@ pub enum Access<'a> {
     Hook(&'a str),
     /// Sees a sensitive field of a hook's context: `POINT:FIELD`.
     Sensitive(&'a str),
+    /// Adds a function to an API of the host: `API.FUNCTION`.
+    Api(&'a str),
     /// Uses the key-value store.
     Kv,
     /// Reads a clock of this resolution.
@@ -67,13 +69,14 @@ pub enum AccessKind {
     Subscribe,
     Hooks,
     Sensitive,
+    Api,
     Kv,
     Clock,
 }
 
 impl AccessKind {
     /// All of them, in the order of the manifest.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Call,
         Self::Net,
         Self::Fs,
@@ -84,6 +87,7 @@ impl AccessKind {
         Self::Subscribe,
         Self::Hooks,
         Self::Sensitive,
+        Self::Api,
         Self::Kv,
         Self::Clock,
     ];
@@ -101,6 +105,7 @@ impl AccessKind {
             Self::Subscribe => "subscribe",
             Self::Hooks => "hooks",
             Self::Sensitive => "sensitive",
+            Self::Api => "api",
             Self::Kv => "kv",
             Self::Clock => "clock",
         }
@@ -121,6 +126,7 @@ impl Access<'_> {
             Self::Subscribe(_) => AccessKind::Subscribe,
             Self::Hook(_) => AccessKind::Hooks,
             Self::Sensitive(_) => AccessKind::Sensitive,
+            Self::Api(_) => AccessKind::Api,
             Self::Kv => AccessKind::Kv,
             Self::Clock(_) => AccessKind::Clock,
         }
@@ -142,7 +148,8 @@ impl Access<'_> {
             | Self::Emit(name)
             | Self::Subscribe(name)
             | Self::Hook(name)
-            | Self::Sensitive(name) => format!("{key} = [{name:?}]"),
+            | Self::Sensitive(name)
+            | Self::Api(name) => format!("{key} = [{name:?}]"),
             Self::Kv => format!("{key} = true"),
             Self::Clock(finest) => format!("{key} = \"{finest}\""),
         }
@@ -169,6 +176,7 @@ impl fmt::Display for Access<'_> {
             Self::Subscribe(topic) => write!(f, "subscribe to {topic}"),
             Self::Hook(point) => write!(f, "answer the hook {point}"),
             Self::Sensitive(field) => write!(f, "see the sensitive {field}"),
+            Self::Api(function) => write!(f, "add {function} to an API of the host"),
             Self::Kv => f.write_str("use the key-value store"),
             Self::Clock(finest) => write!(f, "read a clock of {finest}"),
         }

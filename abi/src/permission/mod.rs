@@ -45,6 +45,8 @@ pub struct Permissions {
     pub hooks: Vec<TopicPattern>,
     /// Sensitive fields of their contexts to see: `"plan.before_execution:token"`, `"plan.*"`.
     pub sensitive: Vec<TopicPattern>,
+    /// Functions to add to APIs of the host: `"plan.analyse"`, `"plan.*"`, `"*"`.
+    pub api: Vec<TopicPattern>,
     /// The key-value store.
     pub kv: bool,
     /// The finest clock it may read: `"10us"`, or `"0us"` for the machine's own.
@@ -88,6 +90,7 @@ impl Permissions {
             Access::Subscribe(topic) => self.subscribe.iter().any(|pattern| pattern.allows(topic)),
             Access::Hook(point) => self.hooks.iter().any(|pattern| pattern.allows(point)),
             Access::Sensitive(field) => self.sensitive.iter().any(|pattern| pattern.allows(field)),
+            Access::Api(function) => self.api.iter().any(|pattern| pattern.allows(function)),
             Access::Kv => self.kv,
             Access::Clock(finest) => self.clock.is_some_and(|ours| ours <= finest),
         }
@@ -112,6 +115,7 @@ impl Permissions {
             subscribe: meet(&self.subscribe, &other.subscribe),
             hooks: meet(&self.hooks, &other.hooks),
             sensitive: meet(&self.sensitive, &other.sensitive),
+            api: meet(&self.api, &other.api),
             kv: self.kv && other.kv,
             // The coarser clock; none means none.
             clock: self.clock.zip(other.clock).map(|(ours, theirs)| ours.max(theirs)),
@@ -131,6 +135,7 @@ impl Permissions {
             subscribe: join(&self.subscribe, &other.subscribe),
             hooks: join(&self.hooks, &other.hooks),
             sensitive: join(&self.sensitive, &other.sensitive),
+            api: join(&self.api, &other.api),
             kv: self.kv || other.kv,
             clock: self.clock.into_iter().chain(other.clock).min(),
         }
@@ -153,6 +158,7 @@ impl Permissions {
             subscribe: part("subscribe", &self.subscribe, &gone.subscribe, &mut wider),
             hooks: part("hooks", &self.hooks, &gone.hooks, &mut wider),
             sensitive: part("sensitive", &self.sensitive, &gone.sensitive, &mut wider),
+            api: part("api", &self.api, &gone.api, &mut wider),
             kv: self.kv && !gone.kv,
             clock: part("clock", self.clock.as_slice(), gone.clock.as_slice(), &mut wider).pop(),
         };
@@ -172,6 +178,7 @@ impl Permissions {
         over("subscribe", &self.subscribe, &most.subscribe, &mut list);
         over("hooks", &self.hooks, &most.hooks, &mut list);
         over("sensitive", &self.sensitive, &most.sensitive, &mut list);
+        over("api", &self.api, &most.api, &mut list);
         if self.kv && !most.kv {
             list.push("kv".to_owned());
         }
@@ -213,6 +220,7 @@ impl Permissions {
             ("subscribe", !self.subscribe.is_empty()),
             ("hooks", !self.hooks.is_empty()),
             ("sensitive", !self.sensitive.is_empty()),
+            ("api", !self.api.is_empty()),
             ("kv", self.kv),
             ("clock", self.clock.is_some()),
         ]

@@ -178,6 +178,7 @@ fn every_access_has_its_permission() {
         subscribe: vec![TopicPattern("doc.new".to_owned())],
         hooks: vec![TopicPattern("plan.*".to_owned())],
         sensitive: vec![TopicPattern("plan.before:token".to_owned())],
+        api: vec![TopicPattern("plan.*".to_owned())],
         kv: true,
         clock: Some(Span(std::time::Duration::from_millis(1))),
     };
@@ -201,6 +202,8 @@ fn every_access_has_its_permission() {
         (Access::Hook("role.before"), false, "hooks = [\"role.before\"]"),
         (Access::Sensitive("plan.before:token"), true, "sensitive = [\"plan.before:token\"]"),
         (Access::Sensitive("plan.before:key"), false, "sensitive = [\"plan.before:key\"]"),
+        (Access::Api("plan.analyse"), true, "api = [\"plan.analyse\"]"),
+        (Access::Api("role.analyse"), false, "api = [\"role.analyse\"]"),
         (Access::Kv, true, "kv = true"),
         (clock(1000), true, "clock = \"1ms\""),
         (clock(1), false, "clock = \"1us\""),

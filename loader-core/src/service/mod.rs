@@ -88,6 +88,7 @@ pub fn beside_calls(permissions: &Permissions) -> Permissions {
         subscribe: Vec::new(),
         hooks: Vec::new(),
         sensitive: Vec::new(),
+        api: Vec::new(),
         ..permissions.clone()
     }
 }

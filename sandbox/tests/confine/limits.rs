@@ -69,7 +69,7 @@ fn a_scratch_folder_has_the_size_of_the_plan_or_there_is_no_worker() {
 }
 
 #[test]
-fn processor_time_ends_with_a_signal_that_says_so() {
+fn slow_processor_time_ends_with_a_signal_that_says_so() {
     everywhere(|place| {
         let mut plan = place.plan();
         plan.limits.cpu_seconds = Some(1);
@@ -91,7 +91,7 @@ fn slow_address_space_is_bounded_where_asked() {
 }
 
 #[test]
-fn memory_is_bounded_without_a_cgroup() {
+fn slow_memory_is_bounded_without_a_cgroup() {
     everywhere(|place| {
         let mut plan = place.plan();
         plan.limits.data = Some(256 << 20);

@@ -198,7 +198,7 @@ fn slow_a_block_that_fails_stays_plain_and_harms_nothing_else() {
 }
 
 #[test]
-fn hostile_markdown_is_made_harmless() {
+fn slow_hostile_markdown_is_made_harmless() {
     let out = tempfile::tempdir().unwrap();
     assert_eq!(demo(&fixture(), out.path(), &["--json"]).code, Some(0));
     let site = files(out.path());
@@ -236,7 +236,7 @@ fn people_get_a_table_and_the_path_to_open() {
 }
 
 #[test]
-fn a_folder_without_an_index_gets_one() {
+fn slow_a_folder_without_an_index_gets_one() {
     let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     fs::create_dir(dir.path().join("deep")).unwrap();
     fs::write(dir.path().join("deep/a b & c.md"), "no heading, [me](<a b & c.md>)").unwrap();

@@ -122,7 +122,7 @@ async fn what_was_granted_is_reached_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn grants_come_and_go_while_it_runs() {
+async fn slow_grants_come_and_go_while_it_runs() {
     let authority = Authority::new();
     let tls = [None, Some(authority.certify("127.0.0.1"))];
     for ((language, isolation), tls) in
@@ -249,7 +249,7 @@ async fn https_of_a_server_without_it_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn addresses_of_ipv6_are_in_brackets() {
+async fn slow_addresses_of_ipv6_are_in_brackets() {
     for (language, isolation) in PLACES {
         eprintln!("{language} at {isolation}");
         let (server, other) = (Server::listen("[::1]:0", None), Server::listen("[::1]:0", None));

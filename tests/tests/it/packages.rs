@@ -301,7 +301,7 @@ fn minisign(place: &Place, args: &[&str], input: &str) -> (Option<i32>, String, 
 }
 
 #[test]
-fn minisign_and_quadriga_verify_each_other() {
+fn slow_minisign_and_quadriga_verify_each_other() {
     let place = Place::new();
     let dir = place.extension();
     place.write("password", "horse\n");

@@ -137,7 +137,7 @@ async fn slow_programs_run_for_every_language() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_may_not_is_denied_from_the_next_one_on() {
+async fn slow_who_may_not_is_denied_from_the_next_one_on() {
     for (language, isolation) in PLACES {
         eprintln!("{language} at {isolation}");
         let guest = Guest::load(language, isolation, "[permissions]\nsubprocess = ['true', 'sh']").await;

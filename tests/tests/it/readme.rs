@@ -57,4 +57,12 @@ fn the_commands_of_operators_run() {
     for part in ["hello.js 0.1.0 is installed", "Hello, Ada", "4 entries, all as they were written"] {
         assert!(said.contains(part), "{part}: {said}");
     }
+    // In the home, and in the one that was made of its copy.
+    assert_eq!(
+        said.lines()
+            .filter(|line| line.contains("hello.js") && line.contains("0.1.0") && line.contains("enabled"))
+            .count(),
+        2,
+        "{said}"
+    );
 }

@@ -97,7 +97,7 @@ async fn error(host: &Dispatcher, language: &str, method: &str, arguments: &impl
 /// Far more waits than tokio lets a task have before it must yield: a guest that runs on the thread
 /// of a task cannot yield.
 #[tokio::test]
-async fn a_guest_may_wait_more_often_than_a_task() {
+async fn slow_a_guest_may_wait_more_often_than_a_task() {
     let (host, _gate) = loaded().await;
     host.load(guest("relay", "js"), granted()).await.unwrap();
     for (language, peer) in PAIRS {

@@ -269,7 +269,7 @@ pub(crate) fn held() -> (usize, usize, usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_left_of_a_worker_that_was_unloaded() {
+async fn slow_nothing_is_left_of_a_worker_that_was_unloaded() {
     let host = host();
     let dir = guest("relay", "native");
     let round = async || {

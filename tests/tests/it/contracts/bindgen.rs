@@ -65,7 +65,7 @@ async fn a_host_has_a_client_too() {
 
 /// A client of each guest, in the languages that need no compiler, made now and run.
 #[tokio::test]
-async fn clients_of_every_language_call() {
+async fn slow_clients_of_every_language_call() {
     let calls = |client: &str| match client {
         "ts" => (
             "main.ts",

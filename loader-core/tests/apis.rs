@@ -1,0 +1,178 @@
+//! Functions that extensions add to APIs of the host.
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{NONE, call, host, load, package, told, until, wanted, write};
+use quadriga_core::abi::permission::{Permissions, TopicPattern};
+use quadriga_core::abi::{Bytes, Error, ErrorCode, codec};
+use quadriga_core::{
+    CallOptions, Dispatcher, Effect, Grant, LoadOptions, MockRuntime, Outcome, Policy, Provided,
+};
+use tokio::sync::Notify;
+
+/// Guests that answer with their id, echo, and do what they are told.
+fn guests() -> MockRuntime {
+    told().echo("echo").method("who", |bridge, call| {
+        let who =
+            (bridge.extension().as_str(), call.envelope.source.as_ref().map(|it| it.as_str().to_owned()));
+        Outcome::Ready(Ok(codec::to_bytes(&who).unwrap().into()))
+    })
+}
+
+fn plan() -> Provided {
+    Provided::new("app.plan").unwrap().function("list", |(): ()| Ok("built in")).open("plan")
+}
+
+fn open() -> Dispatcher {
+    let host = host(guests(), Policy::default());
+    host.provide(plan()).unwrap();
+    host
+}
+
+fn adds(function: &str, method: &str) -> String {
+    format!(
+        "[permissions]\napi = ['plan.*']\n[api.plan.{function}]\nmethod = '{method}'\ndescription = 'It does'"
+    )
+}
+
+/// Who answered, and for whom.
+fn who(reply: Result<Bytes, Error>) -> Result<(String, Option<String>), ErrorCode> {
+    reply.map(|reply| codec::from_bytes(&reply).unwrap()).map_err(|error| error.code)
+}
+
+#[tokio::test]
+async fn what_is_added_is_called_like_what_is_there() {
+    let host = open();
+    let _a = load(&host, "a.adds", &adds("analyse", "who"), Grant::Requested).await;
+    let asks = "[permissions]\ncall = ['app.plan/*']";
+    let _b = load(&host, "a.calls", asks, Grant::Requested).await;
+    let _c = load(&host, "a.denied", "", Grant::Requested).await;
+    assert_eq!(who(call(&host, "app.plan", "analyse").await), Ok(("a.adds".into(), None)));
+    let tell = |from: &'static str, method: &'static str| {
+        host.call(from, method, wanted("app.plan", "analyse", ()), CallOptions::default())
+    };
+    for way in ["call", "detached", "start"] {
+        // Who asks needs the permission for the API, and none for who adds to it.
+        let reply = tell("a.calls", way).await;
+        assert_eq!(who(reply), Ok(("a.adds".into(), Some("a.calls".into()))), "{way}");
+        assert_eq!(who(tell("a.denied", way).await), Err(ErrorCode::PermissionDenied), "{way}");
+    }
+    let own: String = host.invoke("app.plan", "list", &()).await.unwrap();
+    assert_eq!(own, "built in");
+    assert_eq!(call(&host, "app.plan", "other").await.unwrap_err().code, ErrorCode::UnknownMethod);
+    assert_eq!(host.status("a.adds").unwrap().metrics.calls, 4);
+    let apis = host.apis();
+    let said: Vec<_> = apis
+        .iter()
+        .map(|it| (&*it.function.name, it.extension.as_ref().map(|id| id.as_str()), it.allowed))
+        .collect();
+    assert_eq!(said, [("analyse", Some("a.adds"), true), ("list", None, true)]);
+    assert_eq!((&*apis[0].api, &*apis[0].function.doc, &*apis[0].method), ("plan", "It does", "who"));
+}
+
+#[tokio::test]
+async fn it_needs_a_grant_that_can_be_revoked() {
+    let host = open();
+    let _a = load(&host, "a.adds", &adds("analyse", "who"), Grant::Nothing).await;
+    let functions =
+        |pattern: &str| Permissions { api: vec![TopicPattern(pattern.to_owned())], ..Permissions::default() };
+    let refused = call(&host, "app.plan", "analyse").await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::UnknownMethod);
+    let hint = refused.hint.as_deref().unwrap();
+    assert_eq!(hint, "a.adds adds it, and may not: grant api = [\"plan.analyse\"]");
+    assert!(!host.apis()[0].allowed);
+    assert_eq!(host.grant("a.adds", &functions("plan.*")).unwrap(), Effect::Now);
+    assert!(call(&host, "app.plan", "analyse").await.is_ok());
+    assert_eq!(host.revoke("a.adds", &functions("plan.*")).unwrap(), Effect::Now);
+    assert_eq!(call(&host, "app.plan", "analyse").await.unwrap_err().code, ErrorCode::UnknownMethod);
+}
+
+#[tokio::test]
+async fn nobody_takes_what_is_taken() {
+    let host = open();
+    let _a = load(&host, "a.first", &adds("analyse", "who"), Grant::Requested).await;
+    // What the second one adds, and why not.
+    let table = [
+        ("analyse", "a.second adds plan.analyse, which a.first has added"),
+        ("list", "a.second adds plan.list, which is the host's own, of app.plan"),
+    ];
+    for (function, why) in table {
+        let second = package("a.second", &adds(function, "who"));
+        let error = host.load(second.path(), LoadOptions::default()).await.unwrap_err();
+        assert_eq!((error.code, &*error.message), (ErrorCode::ApiConflict, why));
+    }
+    // A load that fails otherwise keeps no names.
+    let broken = package("a.second", &adds("report", "missing"));
+    assert!(host.load(broken.path(), LoadOptions::default()).await.is_err());
+    let _third = load(&host, "a.third", &adds("report", "who"), Grant::Requested).await;
+    // The host comes later than the extension.
+    let error = host.provide(plan()).unwrap_err();
+    assert_eq!(error.code, ErrorCode::AlreadyLoaded);
+    let late = Provided::new("app.late").unwrap().function("mine", |(): ()| Ok(())).open("late");
+    let _d = load(&host, "a.early", "[api.late.mine]\nmethod = 'who'", Grant::Requested).await;
+    let error = host.provide(late).unwrap_err();
+    assert_eq!(
+        (error.code, &*error.message),
+        (ErrorCode::ApiConflict, "app.late has the function mine, which a.early has added to late")
+    );
+    let twice = Provided::new("app.other").unwrap().open("plan");
+    assert_eq!(host.provide(twice).unwrap_err().message, "the API plan is app.plan already");
+}
+
+#[tokio::test]
+async fn it_comes_and_goes_with_its_extension() {
+    let host = open();
+    let dir = load(&host, "a.adds", &adds("analyse", "who"), Grant::Requested).await;
+    write(dir.path(), "a.adds", &adds("report", "who"));
+    host.reload("a.adds").await.unwrap();
+    assert_eq!(call(&host, "app.plan", "analyse").await.unwrap_err().code, ErrorCode::UnknownMethod);
+    assert!(call(&host, "app.plan", "report").await.is_ok());
+    // What a reload that fails would have added is free, and what was there stays.
+    write(dir.path(), "a.adds", &(adds("analyse", "who") + "\n[api.plan.more]\nmethod = 'missing'"));
+    assert!(host.reload("a.adds").await.is_err());
+    assert!(call(&host, "app.plan", "report").await.is_ok());
+    let _b = load(&host, "a.b", &adds("analyse", "who"), Grant::Requested).await;
+    host.unload("a.adds").await.unwrap();
+    assert_eq!(call(&host, "app.plan", "report").await.unwrap_err().code, ErrorCode::UnknownMethod);
+    let _c = load(&host, "a.c", &adds("report", "who"), Grant::Requested).await;
+    assert_eq!(who(call(&host, "app.plan", "report").await).unwrap().0, "a.c");
+    // Without the host's part nothing is there; with it, all of it again.
+    host.unload("app.plan").await.unwrap();
+    assert_eq!(call(&host, "app.plan", "report").await.unwrap_err().code, ErrorCode::UnknownExtension);
+    assert!(host.apis().iter().all(|it| it.host.is_none() && !it.allowed));
+    host.provide(plan()).unwrap();
+    assert!(call(&host, "app.plan", "report").await.is_ok());
+}
+
+#[tokio::test]
+async fn a_call_in_flight_finishes_when_its_function_goes() {
+    let (begun, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (tell, wait) = (Arc::clone(&begun), Arc::clone(&go));
+    let runtime = MockRuntime::new().method("wait", move |_, _| {
+        let (begun, go) = (Arc::clone(&tell), Arc::clone(&wait));
+        Outcome::Pending(Box::pin(async move {
+            begun.notify_one();
+            go.notified().await;
+            Ok(NONE)
+        }))
+    });
+    let host = host(runtime, Policy::default());
+    host.provide(plan()).unwrap();
+    let _a = load(&host, "a.adds", &adds("analyse", "wait"), Grant::Requested).await;
+    let calling = tokio::spawn({
+        let host = host.clone();
+        async move { call(&host, "app.plan", "analyse").await }
+    });
+    begun.notified().await;
+    let unloading = tokio::spawn({
+        let host = host.clone();
+        async move { host.unload("a.adds").await }
+    });
+    until(async || host.apis().iter().all(|it| it.extension.is_none())).await;
+    assert_eq!(call(&host, "app.plan", "analyse").await.unwrap_err().code, ErrorCode::UnknownMethod);
+    go.notify_one();
+    assert_eq!(calling.await.unwrap().unwrap(), NONE);
+    unloading.await.unwrap().unwrap();
+}
