@@ -58,7 +58,7 @@ const CLOCK: Duration = Duration::from_millis(1);
 
 impl Permissions {
     /// All of them, by their names in the manifest.
-    pub const NAMES: [&'static str; 12] = [
+    pub const NAMES: [&'static str; 13] = [
         "call",
         "net",
         "fs",
@@ -69,6 +69,7 @@ impl Permissions {
         "subscribe",
         "hooks",
         "sensitive",
+        "api",
         "kv",
         "clock",
     ];
@@ -202,6 +203,7 @@ impl Permissions {
             subscribe: list(&self.subscribe, wanted("subscribe")),
             hooks: list(&self.hooks, wanted("hooks")),
             sensitive: list(&self.sensitive, wanted("sensitive")),
+            api: list(&self.api, wanted("api")),
             kv: self.kv && wanted("kv"),
             clock: self.clock.filter(|_| wanted("clock")),
         }
