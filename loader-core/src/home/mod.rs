@@ -67,8 +67,18 @@ pub struct Home {
     rehearsal: bool,
     /// What runs changes with the home.
     host: Option<Dispatcher>,
-    /// Released when it is closed.
-    _lock: File,
+    _lock: Held,
+}
+
+/// The lock of a home. It is given back rather than left to end with its file: a process that is started
+/// at that moment has the file too, until its program begins.
+struct Held(File);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // What cannot be given back ends with the file.
+        let _ = self.0.unlock();
+    }
 }
 
 /// An installed extension.
@@ -276,7 +286,7 @@ fn find(list: &[Installed], id: &str) -> Result<Installed, Error> {
 }
 
 /// Holds the home, and writes who does.
-fn lock(home: &Path) -> Result<File, Error> {
+fn lock(home: &Path) -> Result<Held, Error> {
     let path = home.join("lock");
     let mut file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
     let file =
@@ -303,7 +313,7 @@ fn lock(home: &Path) -> Result<File, Error> {
         write!(file, "{}", std::process::id())
     };
     write(file).map_err(failed(&path))?;
-    file.try_clone().map_err(failed(&path))
+    file.try_clone().map(Held).map_err(failed(&path))
 }
 
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, Error> {

@@ -1,5 +1,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use quadriga_abi::permission::Permissions;
 use quadriga_abi::{Error, ErrorCode, ExtensionId};
@@ -297,6 +299,26 @@ async fn one_process_at_a_time_works_with_a_home() {
     drop(home);
     let error = Home::open(folder.path()).await.unwrap_err();
     assert!(error.message.ends_with("was written by a newer version of this program"), "{error}");
+}
+
+/// Each of them has the files of this process for a moment.
+#[tokio::test]
+async fn a_home_is_free_once_it_is_closed_whatever_is_started_meanwhile() {
+    let folder = TempDir::new().unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let starting = std::thread::spawn({
+        let stop = Arc::clone(&stop);
+        move || {
+            while !stop.load(Ordering::Relaxed) {
+                std::process::Command::new("true").status().unwrap();
+            }
+        }
+    });
+    for _ in 0..100 {
+        Home::open(folder.path()).await.unwrap().close().await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    starting.join().unwrap();
 }
 
 #[tokio::test]
