@@ -37,6 +37,7 @@ struct Table {
     until: Option<Instant>,
 }
 
+/// A call that has a deadline.
 struct Due {
     slot: Arc<Slot>,
     streams: Option<Box<Streams>>,
