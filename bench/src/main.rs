@@ -8,6 +8,7 @@
 
 #![expect(clippy::print_stdout, reason = "the figures are what this program is for")]
 
+mod home;
 mod hooks;
 mod hop;
 mod measure;
@@ -140,6 +141,10 @@ fn main() -> Result<ExitCode> {
     if wanted("hook") {
         figures.extend([hooks::silent(&all)?, hooks::one(&all, "native")?, hooks::one(&all, "wasm")?]);
         figures.push(hooks::four(&all)?);
+    }
+
+    if wanted("home") {
+        figures.extend(home::rows()?);
     }
 
     let mut sizes = Vec::new();

@@ -52,7 +52,7 @@ impl Builder {
     }
 
     /// Keeps what extensions put into the key-value store in a store of the host's, beyond their
-    /// unload. Otherwise it is kept in memory as long as they are loaded, bounded by [`Policy::kv`].
+    /// unload; and, under the id `quadriga.schedule`, when their jobs were due last. Otherwise it is kept in memory as long as they are loaded, bounded by [`Policy::kv`].
     pub fn kv(mut self, store: impl KvStore + 'static) -> Self {
         self.kv = Some(Arc::new(store));
         self
@@ -115,6 +115,7 @@ impl Builder {
         }
         let mut services = self.services;
         let (quota, store, secrets) = (self.policy.kv, self.kv, self.secrets);
+        let memory = store.clone();
         let launches = self.launcher.is_some() || services.contains_key("process");
         let process = Process { launcher: self.launcher };
         services.entry("kv".to_owned()).or_insert_with(|| Arc::new(Kv { quota, store }));
@@ -126,6 +127,7 @@ impl Builder {
             runtimes: self.runtimes,
             policy: self.policy,
             services,
+            memory,
             launches,
             bus: Bus::default(),
             hooks: Hooks::default(),

@@ -237,6 +237,7 @@ impl Core {
                 Ok(entered) => entered,
                 Err(Barred::Refused(error)) => return error.into(),
                 Err(Barred::Switching(slot)) => return self.begin_later(slot, method, arguments, options),
+                Err(Barred::Asleep(slot)) => return self.begin_awake(slot, method, arguments, options),
             },
         };
         let detached = options.detached;
@@ -289,8 +290,18 @@ impl Core {
         arguments: Bytes,
         options: CallOptions,
     ) -> Outcome {
-        let sent = arguments.len();
-        let admitted = match self.admit_or_find(to, method, arguments, options) {
+        let (started, sent) = (Tick::now(), arguments.len());
+        let (to, before) = match to.gate.enter() {
+            Some(before) => (to, before),
+            None if to.is_asleep() => {
+                return Outcome::Pending(self.call_awake(link, to, method, arguments, options));
+            }
+            None => match self.enter_barred(to) {
+                Ok(entered) => entered,
+                Err(error) => return error.into(),
+            },
+        };
+        let admitted = match self.admit_to(to, before, started, method, arguments, options) {
             Ok(admitted) => admitted,
             Err(error) => return error.into(),
         };
@@ -320,6 +331,9 @@ impl Core {
         arguments: Bytes,
         options: CallOptions,
     ) -> BoxFuture<'static, Result<Bytes, Error>> {
+        if to.is_asleep() && self.is_current(&to) {
+            return self.call_awake(link, to, method, arguments, options);
+        }
         let sent = arguments.len();
         match self.admit_or_find(to, method, arguments, options) {
             Ok(admitted) => {
@@ -344,6 +358,13 @@ impl Core {
         mut options: CallOptions,
         stream: bool,
     ) -> Items {
+        let asleep = match &way {
+            Some((_, to)) => Some(Arc::clone(to)),
+            None => self.routes.load().get(extension).cloned(),
+        };
+        if let Some(to) = asleep.filter(|to| to.is_asleep() && self.is_current(to)) {
+            return self.start_awake(way.map(|(link, _)| link), to, method, arguments, options, stream);
+        }
         let (output, input) = if stream { Some(pipe()) } else { None }.unzip();
         options.output = output;
         let sent = arguments.len();

@@ -206,7 +206,11 @@ pub fn settings_from_environment(
 impl Core {
     /// Has an extension go on with other settings.
     pub(crate) async fn configure(self: &Arc<Self>, extension: &str, set: Settings) -> Result<(), Error> {
-        let slot = self.route(extension)?;
+        let mut slot = self.route(extension)?;
+        if slot.is_asleep() {
+            self.awaken(&slot, None).await?;
+            slot = self.route(extension)?;
+        }
         self.asks(&slot, &set).await?;
         let names: Vec<&str> = set.keys().map(String::as_str).collect();
         let what = format!("be given settings of its own: {}", names.join(", "));
@@ -233,7 +237,9 @@ impl Core {
                 Error::new(ErrorCode::ExtensionStopped, message).with_hint("start or resume it first")
             );
         }
-        let Some(method) = &source.manifest.config.method else { return Ok(()) };
+        let Some(method) = source.manifest.config.method.as_ref().filter(|_| !slot.is_asleep()) else {
+            return Ok(());
+        };
         let arguments = codec::arguments(&(all.values(),))
             .map_err(|error| Error::new(ErrorCode::InvalidConfig, format!("the settings: {error}")))?;
         let deadline = Instant::now() + self.policy.load_timeout;

@@ -30,7 +30,7 @@ use crate::service::Services;
 use crate::state;
 use crate::stream::{Input, Output, Streams};
 use crate::ward::{Alert, Rules};
-use crate::{Builder, Call, LoadOptions, Policy, Provided, Runtime, SpanRef, State, Status};
+use crate::{Builder, Call, KvStore, LoadOptions, Policy, Provided, Runtime, SpanRef, Status};
 
 /// Loads extensions and routes calls to them. Cheap to clone; the last clone ends what is loaded.
 #[derive(Clone)]
@@ -45,6 +45,8 @@ pub(crate) struct Core {
     pub(crate) runtimes: Runtimes,
     pub(crate) policy: Policy,
     pub(crate) services: Services,
+    /// What the host keeps for longer than it lives, if it does.
+    pub(crate) memory: Option<Arc<dyn KvStore>>,
     /// One of them runs programs.
     pub(crate) launches: bool,
     pub(crate) bus: Bus,
@@ -364,10 +366,10 @@ impl Core {
     /// Passes the gate of an extension where something bars it, but waits for no hand-over: a call that
     /// waited might be one that the hand-over waits for.
     #[cold]
-    fn enter_barred(&self, slot: Arc<Slot>) -> Result<(Arc<Slot>, u32), Error> {
+    pub(crate) fn enter_barred(&self, slot: Arc<Slot>) -> Result<(Arc<Slot>, u32), Error> {
         self.enter_past(slot, SWITCHING).map_err(|barred| match barred {
             Barred::Refused(error) => error,
-            Barred::Switching(slot) => slot.refusal(State::Draining, None),
+            Barred::Switching(slot) | Barred::Asleep(slot) => slot.refusal(slot.state(), None),
         })
     }
 

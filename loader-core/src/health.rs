@@ -15,7 +15,7 @@ use crate::ward::{Action, Alert, Failure};
 use crate::{Dispatcher, Pause, State};
 
 /// How long an instance may take to show that it is alive.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The name that alerts about failed checks carry.
 const RULE: &str = "health";
@@ -33,6 +33,8 @@ pub enum Liveness {
     Paused,
     /// It has no instance at this moment.
     Ended,
+    /// It has no instance yet: it is loaded when it is first called.
+    Asleep,
 }
 
 /// How an extension does, for who watches over it.
@@ -157,7 +159,7 @@ impl Core {
 
 impl Slot {
     /// What it answers when it is asked for a sign of life; `None` if it does not within some time.
-    async fn sign_of_life(&self, patience: Duration) -> Option<Result<(), Error>> {
+    pub(crate) async fn sign_of_life(&self, patience: Duration) -> Option<Result<(), Error>> {
         tokio::time::timeout(patience, self.instance.ping()).await.ok()
     }
 
@@ -165,6 +167,7 @@ impl Slot {
         let asked = Instant::now();
         let liveness = match *lock(&self.pause) {
             _ if self.ended.load(Relaxed) => Some(Liveness::Ended),
+            _ if self.is_asleep() => Some(Liveness::Asleep),
             Some(pause) if pause > Pause::Gate => Some(Liveness::Paused),
             _ => None,
         };
@@ -180,7 +183,7 @@ impl Slot {
             self.reach.ward.standing.with(|it| (it.restarts, it.last_error(), it.reason.clone()));
         let state = self.state();
         let reason = match (state, liveness) {
-            (State::Running | State::Throttled, Liveness::Alive) => None,
+            (State::Running | State::Throttled, Liveness::Alive) | (State::Asleep, _) => None,
             (State::Running | State::Throttled, Liveness::Silent) => {
                 Some(format!("it gave no sign of life within {} s", PATIENCE.as_secs()))
             }

@@ -2,6 +2,9 @@
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 
 use futures_util::Stream;
@@ -18,7 +21,7 @@ pub struct Items {
     /// `None` once the call has ended.
     call: Option<BoxFuture<'static, Result<Bytes, Error>>>,
     /// The call's own result counts as an item: the method does not stream, or is not asked to.
-    single: bool,
+    single: Arc<AtomicBool>,
     last: Option<Result<Bytes, Error>>,
 }
 
@@ -26,6 +29,15 @@ impl Items {
     /// The items of a call that runs elsewhere: those of `input`, until `call` is over. With
     /// `single` the call's own result is the one item, otherwise it only ends them.
     pub fn new(input: Option<Input>, call: BoxFuture<'static, Result<Bytes, Error>>, single: bool) -> Self {
+        Self::later(input, call, Arc::new(AtomicBool::new(single)))
+    }
+
+    /// The same where only the call itself will know about its result, before it ends.
+    pub(crate) fn later(
+        input: Option<Input>,
+        call: BoxFuture<'static, Result<Bytes, Error>>,
+        single: Arc<AtomicBool>,
+    ) -> Self {
         Self { input, call: Some(call), single, last: None }
     }
 
@@ -73,7 +85,7 @@ impl Items {
         {
             self.call = None;
             match result {
-                Ok(_) if !self.single => {}
+                Ok(_) if !self.single.load(Relaxed) => {}
                 result => self.last = Some(result),
             }
         }

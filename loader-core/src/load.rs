@@ -1,28 +1,28 @@
 use std::collections::HashMap;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use quadriga_abi::limits::{ByteSize, Limits, Span};
-use quadriga_abi::manifest::{Check, FILE_NAME, Manifest};
+use quadriga_abi::manifest::{Check, Manifest};
 use quadriga_abi::permission::Permissions;
-use quadriga_abi::{Bytes, Description, Error, ErrorCode, ExtensionId, Isolation, PROTOCOL, Target};
+use quadriga_abi::{Bytes, Error, ErrorCode, ExtensionId, Isolation, Target};
 
 use crate::config::{Configuration, Origin, Settings};
 use crate::contract::{Checks, Needs, still_fits};
 use crate::dispatcher::{Core, lock};
 use crate::fit::fits_host;
 use crate::limits::Caps;
+use crate::manifest::{check_description, entry, read_manifest};
 use crate::metrics::Counters;
 use crate::recycle::check_recycling;
-use crate::route::{CLOSED, Gate, Routes, Slot, Source, Watcher, suggest};
+use crate::route::{CLOSED, Gate, Routes, Slot, Source, Watcher};
 use crate::service::not_a_service;
 use crate::state::Hold;
 use crate::supervise::Renewal;
 use crate::ward::{Reach, Ward};
-use crate::{Bridge, Grant, Instance, Provided, Recycle, State, Supervision, Support, Unit};
+use crate::{Bridge, Grant, Instance, Recycle, Runtime, State, Supervision, Support, Unit};
 
 /// How long a runtime may take to report a load that is over time.
 const GRACE: Duration = Duration::from_secs(1);
@@ -41,12 +41,28 @@ pub struct LoadOptions {
     pub supervision: Option<Supervision>,
     /// When its workers are replaced by fresh ones; `None` leaves it to the policy.
     pub recycle: Option<Recycle>,
+    /// Loads its code only when it is first called: then that call waits, and has the error if it does not
+    /// load. Of no effect on an extension that has to be there, as it answers hooks, listens to events, adds
+    /// to an API or has `[health]`.
+    pub lazy: bool,
+}
+
+/// All that can be said of an extension before its code is loaded.
+pub(crate) struct Examined {
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) root: PathBuf,
+    entry: PathBuf,
+    config: Bytes,
+    pub(crate) reach: Arc<Reach>,
+    pub(crate) limits: Limits,
+    pub(crate) permissions: Permissions,
+    pub(crate) needs: Needs,
 }
 
 /// Keeps an id for one load.
 pub(crate) struct Reservation {
     core: Arc<Core>,
-    id: ExtensionId,
+    pub(crate) id: ExtensionId,
 }
 
 impl Core {
@@ -64,7 +80,10 @@ impl Core {
             }
             not_a_service(&reserved.id, ErrorCode::InvalidManifest)?;
             let ward = Ward::new(reserved.id.clone(), options.grant.clone(), false);
-            let slot = core.instantiate(root, manifest, options, ward).await?;
+            let slot = match core.lay_down(&root, &manifest, &options, &ward)? {
+                Some(asleep) => asleep,
+                None => core.instantiate(root, manifest, options, ward).await?,
+            };
             core.insert(&slot);
             Ok(reserved.id.clone())
         })
@@ -181,28 +200,6 @@ impl Core {
         retire(slot, self.policy.drain_timeout).await;
     }
 
-    pub(crate) fn provide(self: &Arc<Self>, functions: Provided) -> Result<(), Error> {
-        let id = functions.id().clone();
-        not_a_service(&id, ErrorCode::InvalidArguments)?;
-        let reserved = self.reserve(&id)?;
-        if self.routes.load().contains_key(&reserved.id) {
-            return Err(taken(&id));
-        }
-        let (kind, api) = (quadriga_abi::RuntimeKind::new("host"), functions.api.clone());
-        let instance: Arc<dyn Instance> = Arc::new(functions);
-        let support = Support { isolation: Isolation::None, limits: &[], permissions: &[] };
-        let version = semver::Version::new(0, 0, 0);
-        let reach = self.reach(&Ward::new(id, Grant::Nothing, false), None, Permissions::default(), None);
-        let limits = Limits::default();
-        let mut slot = self.slot(reach, kind, version, support, instance, limits, None, Instant::now())?;
-        if let (Some(api), Some(slot)) = (api, Arc::get_mut(&mut slot)) {
-            self.apis.open(&api, slot)?;
-            slot.api = Some(api);
-        }
-        self.insert(&slot);
-        Ok(())
-    }
-
     /// Runs work on our own executor, and ends it if the caller goes away.
     pub(crate) async fn on_executor<T: Send + 'static>(
         &self,
@@ -243,6 +240,7 @@ impl Core {
         self.watch(slot);
         self.recycle(slot);
         self.check_health(slot);
+        self.schedule(slot);
     }
 
     /// Checks a manifest against this host, loads its entry, and checks what came of it.
@@ -271,22 +269,10 @@ impl Core {
         let id = manifest.extension.id.clone();
         self.check_total(Some(&id), None)?;
         self.apis.claim(&manifest)?;
-        let levels = self.levels(&manifest)?;
-        let mut limits = manifest.limits.overlaid(&ward.limits()).at_most(&self.policy.limits);
-        let reach = self.reach(&ward, Some(root.clone()), manifest.permissions.clone(), grant);
-        reach.limit_output(&limits);
-        let permissions = Permissions::clone(&reach.permissions());
-        fits_host(&manifest)?;
-        let runtime = self.choose(levels, &manifest, options.isolation, &limits, &permissions)?;
-        let runtime = Arc::clone(runtime);
-        check_recycling(&options, &runtime.support())?;
-        let needs = Needs::read(&root, &manifest)?;
-        needs.check(routes)?;
+        let examined = self.examine(root, &manifest, &options, &ward, grant, routes)?;
+        let Examined { runtime, root, entry, config, reach, mut limits, permissions, needs } = examined;
         let timeout = limits.load_timeout.map_or(self.policy.load_timeout, |Span(timeout)| timeout);
         let deadline = started + timeout;
-        let entry = entry(&root, &manifest)?;
-        let layers = [(Origin::RunTime, options.config.clone())];
-        let config = Configuration::resolve(&manifest, layers)?.to_bytes()?;
         let trusted = Bytes::from(self.policy.trusted_certificates.clone());
         let bridge = Bridge::new(id.clone(), self.weak(), Arc::clone(&reach), config, trusted);
         // A runtime in another process bounds what it reads.
@@ -331,8 +317,35 @@ impl Core {
         checked
     }
 
+    /// Finds out what of a manifest holds here, without running any of the extension's code.
+    pub(crate) fn examine(
+        self: &Arc<Self>,
+        root: PathBuf,
+        manifest: &Manifest,
+        options: &LoadOptions,
+        ward: &Arc<Ward>,
+        grant: Option<Grant>,
+        routes: &Routes,
+    ) -> Result<Examined, Error> {
+        let levels = self.levels(manifest)?;
+        let limits = manifest.limits.overlaid(&ward.limits()).at_most(&self.policy.limits);
+        let reach = self.reach(ward, Some(root.clone()), manifest.permissions.clone(), grant);
+        reach.limit_output(&limits);
+        let permissions = Permissions::clone(&reach.permissions());
+        fits_host(manifest)?;
+        let runtime = self.choose(levels, manifest, options.isolation, &limits, &permissions)?;
+        let runtime = Arc::clone(runtime);
+        check_recycling(options, &runtime.support())?;
+        let needs = Needs::read(&root, manifest)?;
+        needs.check(routes)?;
+        let entry = entry(&root, manifest)?;
+        let layers = [(Origin::RunTime, options.config.clone())];
+        let config = Configuration::resolve(manifest, layers)?.to_bytes()?;
+        Ok(Examined { runtime, root, entry, config, reach, limits, permissions, needs })
+    }
+
     #[expect(clippy::too_many_arguments, reason = "it only fills a struct")]
-    fn slot(
+    pub(crate) fn slot(
         &self,
         reach: Arc<Reach>,
         kind: quadriga_abi::RuntimeKind,
@@ -390,10 +403,12 @@ impl Core {
             watcher: Watcher::default(),
             checked: Mutex::default(),
             checker: Watcher::default(),
+            clock: Watcher::default(),
+            sleep: None,
         }))
     }
 
-    fn reach(
+    pub(crate) fn reach(
         &self,
         ward: &Arc<Ward>,
         root: Option<PathBuf>,
@@ -423,64 +438,7 @@ pub(crate) async fn retire(slot: Arc<Slot>, patience: Duration) {
     slot.shut_down().await;
 }
 
-fn taken(id: &ExtensionId) -> Error {
+pub(crate) fn taken(id: &ExtensionId) -> Error {
     let error = Error::new(ErrorCode::AlreadyLoaded, format!("{id} is loaded already"));
     error.with_hint("reload it, or unload it first")
-}
-
-pub(crate) fn read_manifest(folder: &Path) -> Result<(PathBuf, Arc<Manifest>), Error> {
-    let invalid = |path: &Path, error| {
-        let message = format!("{} cannot be read: {error}", path.display());
-        Error::new(ErrorCode::InvalidManifest, message)
-            .with_hint(format!("an extension is a folder with a {FILE_NAME}"))
-    };
-    let root = fs::canonicalize(folder).map_err(|error| invalid(folder, error))?;
-    let path = root.join(FILE_NAME);
-    let text = fs::read_to_string(&path).map_err(|error| invalid(&path, error))?;
-    let manifest = Manifest::parse(&text, path.display().to_string())
-        .map_err(|error| Error::new(ErrorCode::InvalidManifest, error.to_string()))?;
-    Ok((root, Arc::new(manifest)))
-}
-
-fn entry(root: &Path, manifest: &Manifest) -> Result<PathBuf, Error> {
-    let (id, name) = (&manifest.extension.id, &manifest.runtime.entry);
-    let wrong = |why: String| Error::new(ErrorCode::EntryInvalid, why).in_extension(id.as_str());
-    let path = fs::canonicalize(root.join(name.as_path())).map_err(|error| {
-        wrong(format!("the entry {name} of {id} cannot be read: {error}")).with_hint("has it been built?")
-    })?;
-    if !path.starts_with(root) {
-        return Err(wrong(format!("the entry {name} of {id} is a link that leaves the package")));
-    }
-    if !path.is_file() {
-        return Err(wrong(format!("the entry {name} of {id} is not a file")));
-    }
-    Ok(path)
-}
-
-fn check_description(manifest: &Manifest, description: &Description) -> Result<(), Error> {
-    let id = &manifest.extension.id;
-    let theirs = description.protocol;
-    if !PROTOCOL.serves(theirs) {
-        let message = format!("{id} was built for contract {theirs}; this host speaks {PROTOCOL}");
-        let hint = format!("build it with an SDK for contract {PROTOCOL}, or take a host for {theirs}");
-        return Err(Error::new(ErrorCode::IncompatibleVersion, message).with_hint(hint));
-    }
-    let hooks = manifest.hooks.iter().map(|(name, hook)| (format!("[hooks.{name}]"), &hook.method));
-    let functions = manifest.api.iter().flat_map(|(api, functions)| {
-        functions.iter().map(move |(name, function)| (format!("[api.{api}.{name}]"), &function.method))
-    });
-    let promises = manifest.contract.methods.keys().map(|name| (format!("[contract.methods.{name}]"), name));
-    let events = manifest.events.iter().map(|(topic, it)| (format!("[events.{topic:?}]"), &it.method));
-    let config = manifest.config.method.iter().map(|method| ("[config]".to_owned(), method));
-    let health = manifest.health.iter().filter_map(|health| health.method.as_ref());
-    let config = config.chain(health.map(|method| ("[health]".to_owned(), method)));
-    for (section, method) in hooks.chain(functions).chain(promises).chain(events).chain(config) {
-        if !description.methods.iter().any(|there| there.name == *method) {
-            let names: Vec<&str> = description.methods.iter().map(|method| method.name.as_str()).collect();
-            let message = format!("{id}: {section} names the method {method:?}, which it does not export");
-            let error = Error::new(ErrorCode::InvalidManifest, message);
-            return Err(error.with_hint(suggest(method, &names, "it exports")));
-        }
-    }
-    Ok(())
 }

@@ -1,12 +1,20 @@
 use std::sync::Arc;
+use std::time::Instant;
 
+use quadriga_abi::limits::Limits;
+use quadriga_abi::permission::Permissions;
+use quadriga_abi::{
+    Bytes, Description, Error, ErrorCode, ExtensionId, Isolation, Method, NameError, RuntimeKind, codec,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use quadriga_abi::{Bytes, Description, Error, ErrorCode, ExtensionId, Method, NameError, codec};
-
+use crate::dispatcher::Core;
 use crate::hook::within;
-use crate::{BoxFuture, Call, CallContext, Instance, Outcome, Usage};
+use crate::load::taken;
+use crate::service::not_a_service;
+use crate::ward::Ward;
+use crate::{BoxFuture, Call, CallContext, Grant, Instance, Outcome, Support, Usage};
 
 type Function = Box<dyn Fn(&CallContext, Bytes) -> Result<Bytes, Error> + Send + Sync>;
 
@@ -84,6 +92,30 @@ impl Provided {
 
     pub(crate) fn id(&self) -> &ExtensionId {
         &self.id
+    }
+}
+
+impl Core {
+    pub(crate) fn provide(self: &Arc<Self>, functions: Provided) -> Result<(), Error> {
+        let id = functions.id().clone();
+        not_a_service(&id, ErrorCode::InvalidArguments)?;
+        let reserved = self.reserve(&id)?;
+        if self.routes.load().contains_key(&reserved.id) {
+            return Err(taken(&id));
+        }
+        let (kind, api) = (RuntimeKind::new("host"), functions.api.clone());
+        let instance: Arc<dyn Instance> = Arc::new(functions);
+        let support = Support { isolation: Isolation::None, limits: &[], permissions: &[] };
+        let version = semver::Version::new(0, 0, 0);
+        let reach = self.reach(&Ward::new(id, Grant::Nothing, false), None, Permissions::default(), None);
+        let limits = Limits::default();
+        let mut slot = self.slot(reach, kind, version, support, instance, limits, None, Instant::now())?;
+        if let (Some(api), Some(slot)) = (api, Arc::get_mut(&mut slot)) {
+            self.apis.open(&api, slot)?;
+            slot.api = Some(api);
+        }
+        self.insert(&slot);
+        Ok(())
     }
 }
 

@@ -20,6 +20,7 @@ use crate::detached::GivenUp;
 use crate::dispatcher::lock;
 use crate::limits::Caps;
 use crate::metrics::{Counters, Tick};
+use crate::sleep::Sleep;
 use crate::ward::{Counter, Failure, Reach, Sample};
 use crate::{Checked, Instance, Layer, LoadOptions, Metrics, Pause, Support, Usage};
 
@@ -66,6 +67,10 @@ pub(crate) struct Slot {
     /// What the last of its own checks came to.
     pub(crate) checked: Mutex<Option<Checked>>,
     pub(crate) checker: Watcher,
+    /// Calls it by the clock.
+    pub(crate) clock: Watcher,
+    /// For one that is loaded when it is first called.
+    pub(crate) sleep: Option<Box<Sleep>>,
 }
 
 /// A task about a generation, which it must not outlive.
@@ -97,12 +102,16 @@ pub(crate) const HELD: u8 = 2;
 pub(crate) const THROTTLED: u8 = 4;
 /// The state is being handed to the next generation: calls of the host wait for that.
 pub(crate) const SWITCHING: u8 = 8;
+/// There is no instance yet.
+pub(crate) const ASLEEP: u8 = 16;
 
 /// Why a call did not pass.
 pub(crate) enum Barred {
     Refused(Error),
     /// It has to wait until this generation has handed over its state, or goes on after all.
     Switching(Arc<Slot>),
+    /// It has to be loaded first.
+    Asleep(Arc<Slot>),
 }
 
 /// How far an extension is in its life.
@@ -112,6 +121,8 @@ pub(crate) enum Barred {
 pub enum State {
     /// It takes calls.
     Running,
+    /// It takes calls, and is loaded for the first one.
+    Asleep,
     /// It finishes its calls and takes no more.
     Draining,
     /// It takes some calls per second, and refuses the others.
@@ -132,6 +143,7 @@ impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Running => "running",
+            Self::Asleep => "asleep",
             Self::Draining => "draining",
             Self::Throttled => "throttled",
             Self::Paused => "paused",
@@ -254,6 +266,7 @@ impl Slot {
                 _ if bars & CLOSED != 0 => return Err(Barred::Refused(self.refusal(State::Draining, None))),
                 _ if bars & HELD != 0 => return Err(Barred::Refused(self.held())),
                 _ if bars & SWITCHING != 0 => return Err(Barred::Switching(Arc::clone(self))),
+                _ if bars & ASLEEP != 0 => return Err(Barred::Asleep(Arc::clone(self))),
                 _ if standing.pass() => THROTTLED,
                 _ => return Err(Barred::Refused(self.held())),
             };
@@ -298,7 +311,16 @@ impl Slot {
 
     /// How far it is in its life.
     pub(crate) fn state(&self) -> State {
-        if self.gate.is_closed() { State::Draining } else { self.reach.ward.standing.state() }
+        self.seen(self.reach.ward.standing.state())
+    }
+
+    /// The state of this generation, where its extension stands like that.
+    fn seen(&self, standing: State) -> State {
+        match standing {
+            _ if self.gate.is_closed() => State::Draining,
+            State::Running if self.is_asleep() => State::Asleep,
+            standing => standing,
+        }
     }
 
     pub(crate) fn status(&self) -> Status {
@@ -312,7 +334,7 @@ impl Slot {
             runtime: self.kind.clone(),
             isolation: self.isolation,
             contract: self.instance.describe().protocol,
-            state: if self.gate.is_closed() { State::Draining } else { state },
+            state: self.seen(state),
             since,
             reason,
             pause: *lock(&self.pause),

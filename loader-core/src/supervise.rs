@@ -13,7 +13,7 @@ use crate::ward::{Effect, Failure, Next, Reason, Stand};
 use crate::{Dispatcher, Pause, State};
 
 /// How long to wait before looking again at an extension that somebody else is loading.
-const AGAIN: Duration = Duration::from_millis(20);
+pub(crate) const AGAIN: Duration = Duration::from_millis(20);
 
 /// What is done about an instance that ended without having been asked to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -261,6 +261,11 @@ impl Slot {
             State::Disabled => {
                 (ErrorCode::ExtensionStopped, format!("{id} is disabled: {reason}"), "resume or reload it")
             }
+            State::Asleep => (
+                ErrorCode::ExtensionStopped,
+                format!("{id} has not been loaded: that is done when it is first called"),
+                "call it, or reload it",
+            ),
             State::Running | State::Draining => {
                 (ErrorCode::ExtensionStopped, format!("{id} is being unloaded"), "load it again")
             }
@@ -289,6 +294,12 @@ impl Core {
         slot.watcher.set(task.abort_handle());
     }
 
+    /// What is done about an extension whose instance ends.
+    pub(crate) fn supervision<'a>(&'a self, slot: &'a Slot) -> &'a Supervision {
+        let own = slot.source.as_ref().and_then(|source| source.options.supervision.as_ref());
+        own.unwrap_or(&self.policy.supervision)
+    }
+
     /// Decides what to do about an instance that ended, or of which a part did.
     pub(crate) fn ended(self: &Arc<Self>, slot: &Arc<Slot>, error: Error, whole: bool) {
         if whole && slot.ended.swap(true, SeqCst) {
@@ -302,8 +313,10 @@ impl Core {
             // It was being replaced anyway.
             return;
         }
-        let Some(source) = &slot.source else { return };
-        let supervision = source.options.supervision.as_ref().unwrap_or(&self.policy.supervision);
+        if slot.source.is_none() {
+            return;
+        }
+        let supervision = self.supervision(slot);
         let error = error.in_extension(slot.id.as_str());
         let what = error.message.clone();
         tracing::warn!(extension = slot.id.as_str(), %error, "the instance ended");

@@ -3,26 +3,23 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures_util::future::join_all;
 use quadriga_abi::permission::Permissions;
 use quadriga_abi::{Bytes, Error, ErrorCode, ExtensionId};
 
 use crate::dispatcher::{Core, lock};
-use crate::load::{Reservation, read_manifest, retire};
+use crate::health::PATIENCE;
+use crate::load::{Reservation, retire};
+use crate::manifest::read_manifest;
 use crate::policy::unmediated;
 use crate::route::{CLOSED, Routes, Slot};
 use crate::service::not_a_service;
 use crate::state::Hold;
+use crate::supervise::AGAIN;
 use crate::ward::{Effect, Reason, Ward};
 use crate::{Grant, LoadOptions};
-
-/// How long an instance may take to show that it is alive.
-const PATIENCE: Duration = Duration::from_secs(2);
-
-/// How long to wait before looking again at an extension that somebody else is loading.
-const AGAIN: Duration = Duration::from_millis(20);
 
 /// What becomes of one extension.
 #[derive(Debug)]
@@ -127,7 +124,12 @@ impl Switch {
                 (Change::Configure { id, options }, Some(old)) => {
                     core.asks(&old, &options.config).await?;
                     let Some(root) = core.folder_of(&id) else { continue };
-                    self.beside(&id, &root, options, Some(old), &routes).await?
+                    let (config, was_asleep) = (options.config.clone(), old.is_asleep());
+                    let new = self.beside(&id, &root, options, Some(old), &routes).await?;
+                    if was_asleep {
+                        core.asks(&new, &config).await?;
+                    }
+                    new
                 }
                 (Change::Load { id, folder, options }, old) => {
                     self.beside(&id, &folder, options, old, &routes).await?
@@ -261,7 +263,7 @@ impl Drop for Switch {
 /// Makes sure that a generation lives, and is well by the method that its manifest names for that.
 async fn alive(core: &Arc<Core>, slot: &Arc<Slot>) -> Result<(), Error> {
     let (id, version) = (&slot.id, &slot.version);
-    let pinged = tokio::time::timeout(PATIENCE, slot.instance.ping()).await.unwrap_or_else(|_| {
+    let pinged = slot.sign_of_life(PATIENCE).await.unwrap_or_else(|| {
         let message = format!("{id} {version} gives no sign of life");
         Err(Error::new(ErrorCode::DeadlineExceeded, message))
     });

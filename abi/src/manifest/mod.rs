@@ -8,6 +8,7 @@ mod error;
 mod fields;
 mod health;
 mod hook;
+mod schedule;
 
 use std::collections::BTreeMap;
 
@@ -16,6 +17,7 @@ pub use error::ManifestError;
 pub use fields::{EntryPath, Hint, License, UniqueList, Version, VersionReq};
 pub use health::HealthCheck;
 pub use hook::{Hook, HookMode, OnFailure};
+pub use schedule::{CronText, Job, Missed, Overlap, Timing};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 pub use toml::{Table, Value as TomlValue};
@@ -72,6 +74,9 @@ pub struct Manifest {
     /// How its host looks on a schedule whether it does well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthCheck>,
+    /// What it does by the clock, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub schedule: BTreeMap<String, Job>,
 }
 
 /// `[extension]`: who and what the extension is.
@@ -289,6 +294,9 @@ impl Manifest {
         }
         if let Some(health) = &self.health {
             health.check().map_err(|(key, message)| (vec!["health", key], message))?;
+        }
+        for (name, job) in &self.schedule {
+            job.check().map_err(|(key, message)| (vec!["schedule", name, key], message))?;
         }
         if let Some(share) = self.limits.cpu_share
             && !(share > 0.0 && share.is_finite())

@@ -66,6 +66,11 @@ description = "Looks at a plan"
 check = "both"
 methods.analyse = { idempotent = true }
 
+[schedule.tidy]
+method = "tidy"
+cron = "30 3 * * *"
+jitter = "10min"
+
 [config]
 schema = { type = "object" }
 defaults = { greeting = "hello" }
@@ -130,6 +135,8 @@ fn errors_name_place_and_expectation() {
         (r#"contracts = { tokenizer ="#, r#"contracts = { stemmer ="#, 25, "not among the capabilities"),
         (r#"{ idempotent = true }"#, r#"{ idempotent = "yes" }"#, 34, "expected a boolean"),
         (r#"{ idempotent = true }"#, r#"{ idempotnt = true }"#, 21, "unknown field `idempotnt`"),
+        (r#"cron = "30 3 * * *""#, r#"cron = "30 3""#, 8, "is no time for cron"),
+        (r#"cron = "30 3 * * *""#, r#"every = "10ms""#, 9, "expected \"1s\" or more"),
         (r#"check = "both""#, r#"check = "all""#, 9, "unknown variant `all`, expected one of `none`"),
         (r#"provides = ["greeter@1.0.0"]"#, r#"provides = ["greeter"]"#, 12, "expected name@version"),
         (r#"requires = ["tokenizer@^1"]"#, r#"requires = ["tokenizer@one"]"#, 12, "expected name@version"),

@@ -110,6 +110,10 @@ impl Needs {
     /// Whether a provider has the methods, with shapes that fit. A shape that either side does not
     /// tell is not compared.
     fn compare(&self, need: &Need, slot: &Slot) -> Result<(), Error> {
+        if slot.is_asleep() {
+            // Its methods are not known yet. It is not loaded unless they fit.
+            return Ok(());
+        }
         let (id, provider, version) = (&self.extension, &slot.id, &slot.version);
         let there = &slot.instance.describe().methods;
         let misfit =

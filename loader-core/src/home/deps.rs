@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use super::graph::{Graph, Need, What};
 use super::{Installed, InstalledState};
-use crate::Dispatcher;
 use crate::fit::host_needs;
+use crate::{Dispatcher, LoadOptions};
 
 /// Who needs whom among what is installed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -179,11 +179,25 @@ pub fn with_needs(list: &[Installed], id: &ExtensionId) -> Vec<Installed> {
 /// Loads what is enabled, each with what it is granted and once what it needs runs, and those that do not
 /// need each other at the same time. Gives what did not start and why; the rest runs.
 pub async fn start(dispatcher: &Dispatcher, list: &[Installed]) -> Vec<(ExtensionId, Error)> {
+    start_all(dispatcher, list, false).await
+}
+
+/// The same, but the code of each is loaded only when it is first called, unless it has to be there
+/// ([`LoadOptions::lazy`](crate::LoadOptions::lazy)): a host with a thousand extensions is there at once, and
+/// uses memory for those that are in use. What is wrong with the code of one shows when it is called.
+pub async fn start_lazily(dispatcher: &Dispatcher, list: &[Installed]) -> Vec<(ExtensionId, Error)> {
+    start_all(dispatcher, list, true).await
+}
+
+async fn start_all(dispatcher: &Dispatcher, list: &[Installed], lazy: bool) -> Vec<(ExtensionId, Error)> {
     let levels = order(list);
     let mut failed = Vec::new();
     for level in &levels {
         let load = async |it: &Installed| {
-            let loaded = async { dispatcher.load(&it.current.folder, it.load_options()?).await };
+            let loaded = async {
+                let options = LoadOptions { lazy, ..it.load_options()? };
+                dispatcher.load(&it.current.folder, options).await
+            };
             loaded.await.map_err(|error| (it.id.clone(), error))
         };
         failed.extend(join_all(level.iter().map(|it| load(it))).await.into_iter().filter_map(Result::err));

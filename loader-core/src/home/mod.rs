@@ -39,7 +39,7 @@ use std::time::SystemTime;
 pub use audit::{Audited, Entry};
 pub use backup::{BackedUp, Backup};
 pub use change::{Came, Changes, Dependents, Needs};
-pub use deps::{Dependencies, Dependent, Needed, NeededKind, order, start, stop, with_needs};
+pub use deps::{Dependencies, Dependent, Needed, NeededKind, order, start, start_lazily, stop, with_needs};
 pub use differ::Differences;
 pub use lockfile::Lock;
 pub use packages::{InstallOptions, Offer};

@@ -31,7 +31,7 @@ const COUNTERS: [PerExtension; 6] = [
 
 const GAUGES: [PerExtension; 6] = [
     ("quadriga_extension_ready", "Whether it takes calls.", |it| {
-        Some(f64::from(matches!(it.state, State::Running | State::Throttled)))
+        Some(f64::from(matches!(it.state, State::Running | State::Throttled | State::Asleep)))
     }),
     ("quadriga_extension_memory_bytes", "Memory, where the engine can tell.", |it| {
         it.usage.memory.map(|bytes| bytes as f64)

@@ -37,6 +37,7 @@ use crate::dispatcher::lock;
 use crate::net::Connections;
 use crate::program::may_start;
 use crate::route::Slot;
+use crate::schedule::Jobs;
 use crate::service::{Runs, Space, beside_calls};
 use crate::{Grant, Instance, Unit};
 
@@ -53,6 +54,8 @@ pub(crate) struct Ward {
     pub(crate) loose: bool,
     /// What it keeps in the key-value store in memory.
     pub(crate) space: Space,
+    /// What it does by the clock.
+    pub(crate) jobs: Jobs,
     held: Mutex<Held>,
 }
 
@@ -121,7 +124,16 @@ impl Ward {
         let (revoked, limits, reaches) = (VecDeque::new(), Limits::default(), Vec::new());
         let held = Mutex::new(Held { grant, revoked, limits, reaches, links: HashMap::default() });
         let (log, standing, history) = (DecisionLog::default(), Standing::default(), History::default());
-        Arc::new(Self { id, log, standing, history, loose, space: Space::default(), held })
+        Arc::new(Self {
+            id,
+            log,
+            standing,
+            history,
+            loose,
+            space: Space::default(),
+            jobs: Jobs::default(),
+            held,
+        })
     }
 
     /// What the next generation may do.

@@ -160,7 +160,7 @@ impl Inner {
         self.set(State::Throttled, Some(reason));
     }
 
-    fn fail(&mut self, error: Error, fatal: bool, method: Option<String>) {
+    pub(crate) fn fail(&mut self, error: Error, fatal: bool, method: Option<String>) {
         if self.errors.len() == ERRORS {
             self.errors.pop_front();
         }
