@@ -103,6 +103,8 @@ pub enum Error {
     Manifest(ManifestError),
     #[error("package.json is of no use: {0}")]
     PackageJson(String),
+    #[error("the package's SBOM is of no use: {0}")]
+    Sbom(String),
 
     // Who vouches for it.
     #[error("the package is not signed")]
@@ -158,6 +160,7 @@ impl Error {
             Self::WrongFileSize { .. } => "wrong_file_size",
             Self::Manifest(_) => "invalid_manifest",
             Self::PackageJson(_) => "package_json",
+            Self::Sbom(_) => "sbom",
             Self::NotSigned => "not_signed",
             Self::Signature(error) => error.code(),
         }

@@ -27,6 +27,7 @@ pub use error::{Error, Result};
 pub use format::Format;
 pub use pack::{Built, PackOptions, pack};
 pub use package::{Package, Unpacked};
+pub use sbom::{ThirdParty, third_party};
 pub use sign::{PublicKey, SecretKey, Signature, SignatureError};
 
 /// What a hearer of progress returns so that the work goes on.

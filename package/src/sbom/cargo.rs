@@ -1,4 +1,4 @@
-//! Crates that a `Cargo.lock` names.
+//! Crates: those that a `Cargo.lock` names, and those that were brought along.
 
 use serde::Deserialize;
 
@@ -17,6 +17,31 @@ struct Locked {
     /// The extension's own crates have none.
     source: Option<String>,
     checksum: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Manifest {
+    package: Package,
+}
+
+#[derive(Deserialize)]
+struct Package {
+    name: String,
+    version: String,
+    license: Option<String>,
+    #[serde(rename = "license-file")]
+    license_file: Option<String>,
+}
+
+/// Reads the manifest of a crate in `vendor`, as `cargo vendor` places it.
+pub(super) fn manifest(path: &str, text: &str, found: &mut Components) {
+    if !matches!(path.rsplit('/').collect::<Vec<_>>()[..], [_, _, "vendor", ..]) {
+        return;
+    }
+    let Ok(Manifest { package }) = toml::from_str(text) else { return };
+    let Package { name, version, license, license_file } = package;
+    let license = license.or_else(|| license_file.map(|file| format!("see {file}")));
+    add(found, purl("cargo", "", &name, &version), Component { name, version, license, hash: None });
 }
 
 /// Reads the extension's own `Cargo.lock`.

@@ -6,6 +6,7 @@
 mod cargo;
 mod npm;
 mod python;
+mod read;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,6 +14,7 @@ use std::io::Read as _;
 use std::path::Path;
 
 use quadriga_abi::manifest::{License, Manifest};
+pub use read::{ThirdParty, third_party};
 use serde_json::{Value as Json, json};
 
 use crate::digest::Digest;
@@ -37,6 +39,14 @@ type Components = BTreeMap<String, Component>;
 
 /// Writes the SBOM of an extension whose files are `files`, by path. `digest` is of all of them.
 pub(crate) fn write(manifest: &Manifest, files: &[(&str, &Path)], digest: Digest) -> Result<Vec<u8>> {
+    let found = find(files)?;
+    let mut bom = serde_json::to_vec_pretty(&document(manifest, &found, digest)).unwrap_or_default();
+    bom.push(b'\n');
+    Ok(bom)
+}
+
+/// What the files say that was brought along.
+fn find(files: &[(&str, &Path)]) -> Result<Components> {
     let mut found = Components::new();
     for (path, file) in files {
         let Some(read) = reader(path) else { continue };
@@ -50,9 +60,7 @@ pub(crate) fn write(manifest: &Manifest, files: &[(&str, &Path)], digest: Digest
     for (path, _) in files {
         python::wheel(path, &mut found);
     }
-    let mut bom = serde_json::to_vec_pretty(&document(manifest, &found, digest)).unwrap_or_default();
-    bom.push(b'\n');
-    Ok(bom)
+    Ok(found)
 }
 
 type Reader = fn(&str, &str, &mut Components);
@@ -64,6 +72,7 @@ fn reader(path: &str) -> Option<Reader> {
         "package-lock.json" => Some(npm::lock),
         "METADATA" => Some(python::metadata),
         "Cargo.lock" => Some(cargo::lock),
+        "Cargo.toml" => Some(cargo::manifest),
         _ => None,
     }
 }

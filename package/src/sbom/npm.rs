@@ -12,6 +12,8 @@ struct Package {
     name: String,
     version: String,
     license: Option<Json>,
+    /// As it was written long ago.
+    licenses: Option<Json>,
 }
 
 #[derive(Deserialize)]
@@ -35,8 +37,8 @@ pub(super) fn package(path: &str, text: &str, found: &mut Components) {
     if !is_package(path) {
         return;
     }
-    if let Ok(Package { name, version, license }) = serde_json::from_str(text) {
-        put(found, name, version, license, None);
+    if let Ok(Package { name, version, license, licenses }) = serde_json::from_str(text) {
+        put(found, name, version, license.or(licenses), None);
     }
 }
 
@@ -77,13 +79,20 @@ fn put(
 ) {
     let (scope, short) = name.split_once('/').unwrap_or(("", &name));
     let url = purl("npm", scope, short, &version);
-    let license = license.and_then(|license| match license {
-        Json::String(text) => Some(text),
-        // As it was written long ago.
+    add(found, url, Component { license: license.as_ref().and_then(licensed), name, version, hash });
+}
+
+/// A text, an object with its `type`, or a list of these, of which one may be chosen.
+fn licensed(license: &Json) -> Option<String> {
+    match license {
+        Json::String(text) => Some(text.clone()),
         Json::Object(fields) => fields.get("type")?.as_str().map(str::to_owned),
+        Json::Array(list) => {
+            let all: Option<Vec<String>> = list.iter().map(licensed).collect();
+            all.filter(|all| !all.is_empty()).map(|all| all.join(" OR "))
+        }
         _ => None,
-    });
-    add(found, url, Component { name, version, license, hash });
+    }
 }
 
 /// The digest in a subresource integrity text.

@@ -87,6 +87,13 @@ fn what_is_brought_along_is_found() {
         ("wheels/numpy-2.1.0-cp311-cp311-linux_x86_64.whl", "", &["pkg:pypi/numpy@2.1.0"]),
         ("Cargo.lock", cargo, &["pkg:cargo/serde@1.0.0"]),
         ("vendor/x/Cargo.lock", cargo, &[]),
+        (
+            "vendor/serde/Cargo.toml",
+            "[package]\nname = 'serde'\nversion = '1.0.0'\nedition = '2021'",
+            &["pkg:cargo/serde@1.0.0"],
+        ),
+        ("vendor/serde/x/Cargo.toml", "[package]\nname = 'x'\nversion = '1.0.0'", &[]),
+        ("Cargo.toml", "[package]\nname = 'mine'\nversion = '1.0.0'", &[]),
     ];
     for (path, text, expected) in cases {
         let bom = sbom(&[(path, text)]);
@@ -114,4 +121,68 @@ fn what_is_known_twice_is_one() {
             "hashes": [{ "alg": "SHA-256", "content": "aaaa" }],
         }])
     );
+}
+
+#[test]
+fn licences_are_found_where_each_tool_writes_them() {
+    let npm = |license: &str| format!(r#"{{ "name": "a", "version": "1", {license} }}"#);
+    let python = |lines: &str| format!("Name: a\nVersion: 1\n{lines}\n\nLicense: no\n");
+    let cargo = |line: &str| format!("[package]\nname = 'a'\nversion = '1'\n{line}");
+    let osi = "Classifier: License :: OSI Approved";
+    let cases = [
+        (npm(r#""license": "MIT""#), "node_modules/a/package.json", json!({ "expression": "MIT" })),
+        (
+            npm(r#""license": { "type": "ISC" }"#),
+            "node_modules/a/package.json",
+            json!({ "expression": "ISC" }),
+        ),
+        (
+            npm(r#""licenses": [{ "type": "MIT" }, { "type": "Apache-2.0" }]"#),
+            "node_modules/a/package.json",
+            json!({ "expression": "MIT OR Apache-2.0" }),
+        ),
+        (
+            npm(r#""license": "SEE LICENSE IN x""#),
+            "node_modules/a/package.json",
+            json!({ "license": { "name": "SEE LICENSE IN x" } }),
+        ),
+        (npm(r#""private": true"#), "node_modules/a/package.json", Json::Null),
+        (
+            python("License: no\nLicense-Expression: MIT OR ISC"),
+            "vendor/a-1.dist-info/METADATA",
+            json!({ "expression": "MIT OR ISC" }),
+        ),
+        (
+            python(&format!("License: BSD-3-Clause\n{osi} :: MIT License")),
+            "vendor/a-1.dist-info/METADATA",
+            json!({ "expression": "BSD-3-Clause" }),
+        ),
+        (
+            python(&format!("License: the MIT one\n{osi}\n{osi} :: MIT License")),
+            "vendor/a-1.dist-info/METADATA",
+            json!({ "expression": "MIT" }),
+        ),
+        (
+            python(&format!("{osi} :: MIT License\n{osi} :: ISC License (ISCL)")),
+            "vendor/a-1.dist-info/METADATA",
+            json!({ "expression": "MIT AND ISC" }),
+        ),
+        (
+            python(&format!("{osi} :: BSD License")),
+            "vendor/a-1.dist-info/METADATA",
+            json!({ "license": { "name": "BSD License" } }),
+        ),
+        (python("License: Mine"), "vendor/a-1.dist-info/METADATA", json!({ "license": { "name": "Mine" } })),
+        (python("Summary: a"), "vendor/a-1.dist-info/METADATA", Json::Null),
+        (cargo("license = 'MIT'"), "vendor/a/Cargo.toml", json!({ "expression": "MIT" })),
+        (cargo("license-file = 'L'"), "vendor/a/Cargo.toml", json!({ "license": { "name": "see L" } })),
+    ];
+    for (text, path, expected) in &cases {
+        let bom = sbom(&[(path, text)]);
+        assert_eq!(bom["components"][0]["name"], "a", "{text}");
+        assert_eq!(bom["components"][0]["licenses"][0], *expected, "{text}");
+    }
+    for (_, license) in super::python::CLASSIFIERS {
+        assert!(quadriga_abi::manifest::License::try_from(license.to_owned()).is_ok(), "{license}");
+    }
 }
