@@ -69,6 +69,10 @@ pub use quadriga_core::{Ended, KvQuota, KvStore, Launch, Launcher, SecretString,
 #[cfg(feature = "home")]
 pub use quadriga_core::home;
 
+/// Metrics that are pushed to a collector, by OTLP.
+#[cfg(feature = "otlp")]
+pub use quadriga_core::{OtlpConfig, OtlpExporter};
+
 /// Packages of extensions: to build, read, sign and verify them.
 #[cfg(feature = "package")]
 pub use quadriga_package as package;

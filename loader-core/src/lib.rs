@@ -31,6 +31,8 @@ mod metrics;
 mod mock;
 mod monitor;
 mod net;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod policy;
 mod program;
 mod provided;
@@ -72,6 +74,8 @@ pub use load::LoadOptions;
 pub use metrics::{Bucket, ExtensionMetrics, MethodMetrics, Metrics, PROMETHEUS_TYPE, prometheus};
 pub use mock::MockRuntime;
 pub use net::{Connection, Insecure};
+#[cfg(feature = "otlp")]
+pub use otlp::{OtlpConfig, OtlpExporter};
 pub use policy::{Grant, Policy};
 pub use program::{PROGRAM_FOLDERS, find_program, may_start, paths_of_program};
 pub use provided::Provided;

@@ -1,6 +1,7 @@
 //! What calls to an extension come to: how many, how they end, and how long they take.
 
 mod prometheus;
+mod series;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -11,6 +12,9 @@ use histogram::{AtomicHistogram, Histogram};
 pub use prometheus::{PROMETHEUS_TYPE, prometheus};
 use quadriga_abi::{Error, ErrorCode, ExtensionId, Isolation, RuntimeKind};
 use serde::Serialize;
+#[cfg(feature = "otlp")]
+pub(crate) use series::Series;
+pub(crate) use series::{COUNTERS, GAUGES};
 
 use crate::route::Slot;
 use crate::{Counter, Dispatcher, State, Usage};

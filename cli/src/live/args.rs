@@ -19,11 +19,17 @@ use crate::home::args::HomeArgs;
 Examples:
   quadriga run
   quadriga run --home ./home --metrics 9464        http://127.0.0.1:9464/metrics
+  OTEL_METRIC_EXPORT_INTERVAL=5000 quadriga run --otlp http://127.0.0.1:4318
   quadriga run --secret token=file:/run/secrets/token --json")]
 pub(crate) struct RunArgs {
     /// Serve /metrics, /healthz and /readyz over HTTP at this port of 127.0.0.1, or at another address
     #[arg(long, value_name = "[ADDRESS:]PORT", value_parser = address)]
     pub(crate) metrics: Option<SocketAddr>,
+
+    /// Push all metrics to an OpenTelemetry collector by OTLP over HTTP; to the one that
+    /// $OTEL_EXPORTER_OTLP_ENDPOINT names, if left out and that is set
+    #[arg(long, value_name = "URL")]
+    pub(crate) otlp: Option<String>,
 
     /// The weakest isolation to accept: none, in-process, process, container or vm
     #[arg(long, value_name = "LEVEL", default_value = "in-process")]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use quadriga::abi::{Error, ErrorCode, ExtensionId};
 use quadriga::home::{self, Installed};
-use quadriga::{Dispatcher, Health, Policy, prometheus};
+use quadriga::{Dispatcher, Health, OtlpConfig, Policy, prometheus};
 use serde::Serialize;
 use serde_json::{Value as Json, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -29,6 +29,9 @@ const CALL: u64 = 60_000;
 
 /// How much longer than its calls an instance may take to end.
 const PARTING: Duration = Duration::from_secs(5);
+
+/// How long a collector may take to accept the last metrics.
+const LAST_METRICS: Duration = Duration::from_secs(3);
 
 /// What clients ask.
 pub(super) struct Host {
@@ -60,6 +63,7 @@ pub(crate) fn run(args: RunArgs, output: Output) -> Result<ExitCode> {
         drain_timeout: args.drain,
         ..Policy::default()
     };
+    let otlp = OtlpConfig::from_environment(args.otlp.as_deref(), |name| std::env::var(name).ok())?;
     // On the main thread, as V8 demands.
     let dispatcher = host::build(policy, secrets::read(&args.secrets)?)?;
     host::run_to_its_own_end(async move {
@@ -88,6 +92,11 @@ pub(crate) fn run(args: RunArgs, output: Output) -> Result<ExitCode> {
             let url = format!("http://{address}/metrics");
             said.event(json!({ "event": "metrics", "url": url }), &format!("metrics are at {url}"));
         }
+        let exporter = otlp.map(|config| {
+            let url = config.endpoint();
+            said.event(json!({ "event": "otlp", "url": url }), &format!("metrics go to {url}"));
+            host.dispatcher.export(config)
+        });
         tasks.spawn(said.alerts(host.dispatcher.alerts()));
         let list = home.list().await?;
         let started = async {
@@ -102,8 +111,16 @@ pub(crate) fn run(args: RunArgs, output: Output) -> Result<ExitCode> {
         }
         said.event(json!({ "event": "stopping" }), "it ends; once more ends it at once");
         let patience = args.drain.saturating_add(PARTING);
+        // The numbers of now: what has ended has none.
+        let last = exporter.map(|exporter| exporter.end(LAST_METRICS));
+        let last = async {
+            if let Some(last) = last {
+                last.await;
+            }
+        };
+        let ending = async { tokio::join!(host.stop(&list), last) };
         let in_time = tokio::select! {
-            done = timeout(patience, host.stop(&list)) => done.is_ok(),
+            done = timeout(patience, ending) => done.is_ok(),
             () = signals.next() => false,
         };
         tasks.shutdown().await;

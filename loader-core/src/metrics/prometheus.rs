@@ -11,43 +11,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use super::{ExtensionMetrics, MethodMetrics};
-use crate::State;
-
-/// Name, help and value, by extension.
-type PerExtension = (&'static str, &'static str, fn(&ExtensionMetrics) -> Option<f64>);
-
-/// The names get `_total`.
-const COUNTERS: [PerExtension; 6] = [
-    ("quadriga_extension_restarts", "Starts after the instance had ended.", |it| Some(it.restarts.into())),
-    ("quadriga_extension_cpu_seconds", "Processor time of the worker processes.", |it| {
-        it.usage.cpu_time.map(|time| time.as_secs_f64())
-    }),
-    ("quadriga_extension_denials", "Accesses that were denied.", |it| Some(it.denied as f64)),
-    ("quadriga_extension_sent_bytes", "Bytes sent over the network.", |it| Some(it.egress as f64)),
-    ("quadriga_extension_received_bytes", "Bytes got over the network.", |it| Some(it.ingress as f64)),
-    ("quadriga_extension_spawns", "Attempts to start programs.", |it| Some(it.spawns as f64)),
-];
-
-const GAUGES: [PerExtension; 6] = [
-    ("quadriga_extension_ready", "Whether it takes calls.", |it| {
-        Some(f64::from(matches!(it.state, State::Running | State::Throttled | State::Asleep)))
-    }),
-    ("quadriga_extension_memory_bytes", "Memory, where the engine can tell.", |it| {
-        it.usage.memory.map(|bytes| bytes as f64)
-    }),
-    ("quadriga_extension_instances", "Engine instances or workers.", |it| Some(it.usage.instances.into())),
-    ("quadriga_extension_uptime_seconds", "How long the instance has been there.", |it| {
-        Some(it.uptime.as_secs_f64())
-    }),
-    ("quadriga_extension_queue_depth", "Calls that may be in flight and wait together.", |it| {
-        Some(it.queue_depth.into())
-    }),
-    ("quadriga_extension_last_call_timestamp_seconds", "When a call finished last.", |it| {
-        let since = it.last?.duration_since(std::time::UNIX_EPOCH).ok()?;
-        Some(since.as_secs_f64())
-    }),
-];
+use super::{COUNTERS, ExtensionMetrics, GAUGES, MethodMetrics};
 
 /// Writes metrics for Prometheus, to be sent as [`PROMETHEUS_TYPE`]. There is one series for each method
 /// that an extension exports and that was called.
@@ -121,16 +85,16 @@ impl Collector for All {
             ];
             ConstGauge::new(1_i64).encode(family.encode_family(&labels)?)?;
         }
-        let counters = COUNTERS.map(|it| (it, MetricType::Counter)).into_iter();
-        for ((name, help, value), kind) in counters.chain(GAUGES.map(|it| (it, MetricType::Gauge))) {
-            let mut family = out.encode_descriptor(name, help, None, kind)?;
+        let counters = COUNTERS.iter().map(|it| (it, MetricType::Counter));
+        for (series, kind) in counters.chain(GAUGES.iter().map(|it| (it, MetricType::Gauge))) {
+            let mut family = out.encode_descriptor(series.prometheus, series.help, None, kind)?;
             for it in &self.0 {
-                let Some(value) = value(it) else { continue };
+                let Some(value) = (series.value)(it) else { continue };
                 let labels = [("extension", it.id.as_str()), ("runtime", it.runtime.as_str())];
-                let series = family.encode_family(&labels)?;
+                let encoded = family.encode_family(&labels)?;
                 match kind {
-                    MetricType::Counter => ConstCounter::new(value).encode(series)?,
-                    _ => ConstGauge::new(value).encode(series)?,
+                    MetricType::Counter => ConstCounter::new(value).encode(encoded)?,
+                    _ => ConstGauge::new(value).encode(encoded)?,
                 }
             }
         }
