@@ -74,6 +74,8 @@ pub enum ErrorCode {
     InvalidValue,
     /// The level of isolation asked for cannot be reached.
     IsolationUnavailable,
+    /// A home does not accept the licence of an extension, or of what it brings along.
+    LicenseDenied,
     /// The extension failed while it was being loaded.
     LoadFailed,
     /// What is installed, or is to be, is not what a lock file says.
@@ -155,6 +157,7 @@ impl ErrorCode {
         Self::InvalidPackage,
         Self::InvalidValue,
         Self::IsolationUnavailable,
+        Self::LicenseDenied,
         Self::LoadFailed,
         Self::LockMismatch,
         Self::MemoryLimit,
@@ -214,6 +217,7 @@ impl ErrorCode {
             Self::InvalidPackage => "invalid_package",
             Self::InvalidValue => "invalid_value",
             Self::IsolationUnavailable => "isolation_unavailable",
+            Self::LicenseDenied => "license_denied",
             Self::LoadFailed => "load_failed",
             Self::LockMismatch => "lock_mismatch",
             Self::MemoryLimit => "memory_limit",

@@ -184,7 +184,7 @@ impl Contents {
 
     /// The bytes of all files together.
     pub fn unpacked_size(&self) -> u64 {
-        self.files.iter().map(|file| file.size).sum()
+        self.files.iter().fold(0, |sum, file| sum.saturating_add(file.size))
     }
 
     /// The file at a path.

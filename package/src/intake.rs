@@ -58,6 +58,8 @@ pub(crate) struct Intake<'a> {
     /// What the package says of itself, by path.
     kept: BTreeMap<&'static str, Vec<u8>>,
     progress: &'a mut dyn FnMut(u64) -> ControlFlow<()>,
+    /// Whether only the list of contents is wanted.
+    list_only: bool,
 }
 
 impl<'a> Intake<'a> {
@@ -80,7 +82,19 @@ impl<'a> Intake<'a> {
             found: BTreeMap::new(),
             kept: BTreeMap::new(),
             progress,
+            list_only: false,
         }
+    }
+
+    /// Ends the reading once it has come past the place where a list of contents stands: it is the first
+    /// entry.
+    pub(crate) fn stop_at_list(&mut self) {
+        self.list_only = true;
+    }
+
+    /// What the list of contents says, if there is one that can be read.
+    pub(crate) fn listed(&self) -> Option<Contents> {
+        Contents::parse(self.kept.get(CONTENTS_FILE)?).ok()
     }
 
     pub(crate) fn bounds(&self) -> &'a Bounds {
@@ -94,6 +108,9 @@ impl<'a> Intake<'a> {
 
     /// Takes one entry.
     pub(crate) fn entry(&mut self, head: &Head<'_>, body: &mut dyn Read) -> Result<()> {
+        if self.list_only && self.entries > 0 {
+            return Err(Error::Cancelled);
+        }
         self.entries += 1;
         if self.entries > self.bounds.entries {
             return Err(Error::TooManyEntries { limit: self.bounds.entries });

@@ -115,6 +115,18 @@ impl Package {
         self.size
     }
 
+    /// How many bytes its files come to, as its list of contents says; `None` if there is no list that can be
+    /// read. Nothing else is read, and nothing is compared.
+    pub fn unpacked_size(&self) -> Option<u64> {
+        (&self.file).rewind().ok()?;
+        let go_on = &mut |_| crate::GO_ON;
+        let mut intake = Intake::new(self.format, self.size, &self.bounds, None, go_on);
+        intake.stop_at_list();
+        // It ends with an error if anything follows.
+        let _ = format::read(self.format, &self.file, &mut intake);
+        intake.listed().map(|contents| contents.unpacked_size())
+    }
+
     /// The signature that came with it, as only an OCI layout has one inside.
     pub fn signature(&self) -> Option<&Signature> {
         self.signature.as_ref()

@@ -9,6 +9,7 @@ use quadriga::home::Backup;
 use super::args::{BackupArgs, RestoreArgs};
 use crate::host;
 use crate::output::{Output, harmless, table};
+use crate::package::progress::Progress;
 
 /// Makes a backup, or lists those that were made.
 pub(crate) fn backup(args: BackupArgs, output: Output) -> Result<ExitCode> {
@@ -16,7 +17,7 @@ pub(crate) fn backup(args: BackupArgs, output: Output) -> Result<ExitCode> {
         return list(&Backup::list(&args.into)?, output);
     }
     host::run(async move {
-        let made = Backup::make(&args.home.path()?, &args.into).await?;
+        let made = Backup::make(&args.home.path()?, &args.into, &Progress::of_home(output)).await?;
         let gone = args.keep.map(|count| Backup::retain(&args.into, count.get())).transpose()?;
         if output.json {
             return output.value(&made).map(|()| ExitCode::SUCCESS);
@@ -47,7 +48,7 @@ fn list(backups: &[Backup], output: Output) -> Result<ExitCode> {
 pub(crate) fn restore(args: RestoreArgs, output: Output) -> Result<ExitCode> {
     host::run(async move {
         let (backup, home) = (Backup::read(&args.backup)?, args.home.path()?);
-        backup.restore(&home).await?;
+        backup.restore(&home, &Progress::of_home(output)).await?;
         if output.json {
             return output.value(&backup).map(|()| ExitCode::SUCCESS);
         }

@@ -3,6 +3,8 @@
 pub(crate) mod args;
 mod backup;
 mod deps;
+pub(crate) mod grants;
+pub(crate) mod licences;
 mod show;
 mod trust;
 pub(crate) mod trust_args;
@@ -23,6 +25,7 @@ use crate::failure::Advice;
 use crate::host;
 use crate::output::{Output, harmless};
 use crate::package::args::PackageArgs;
+use crate::package::progress::Progress;
 use crate::package::signed_package;
 use args::{
     AuditArgs, DependentsArgs, EnableArgs, GoingArgs, HomeArgs, InstallArgs, NeedsArgs, OffersArgs,
@@ -30,6 +33,8 @@ use args::{
 };
 pub(crate) use backup::{backup, restore};
 pub(crate) use deps::deps;
+pub(crate) use grants::grants;
+pub(crate) use licences::licences;
 use show::changed;
 pub(crate) use show::{list, show};
 pub(crate) use trust::{pin, trust, unpin};
@@ -132,7 +137,14 @@ pub(crate) fn install(args: InstallArgs, output: Output) -> Result<ExitCode> {
         let offers = offers(args.offers, args.grant)?;
         let home = args.rehearsal.of(args.home.open().await?);
         let (enable, needs) = (args.enable, args.needs.choice());
-        let options = InstallOptions { actor: actor(), enable, needs, lock, ..InstallOptions::default() };
+        let options = InstallOptions {
+            actor: actor(),
+            enable,
+            needs,
+            lock,
+            progress: Progress::of_home(output),
+            ..InstallOptions::default()
+        };
         changed(output, &args.rehearsal, &home.install(offers, options).await?)
     })
 }
@@ -177,6 +189,7 @@ pub(crate) fn update(args: UpdateArgs, output: Output) -> Result<ExitCode> {
             dependents,
             needs,
             lock,
+            progress: Progress::of_home(output),
             ..InstallOptions::default()
         };
         let done = home.update(offers, options).await;

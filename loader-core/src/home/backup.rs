@@ -18,7 +18,8 @@ use quadriga_abi::{Error, ErrorCode, ExtensionId};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::{Home, Installed, audit, entries, failed, fault, remove, store};
+use super::packages::sync_one;
+use super::{Home, Installed, Progress, audit, entries, failed, remove, store};
 
 /// What a folder with a backup in it says of itself.
 const ABOUT: &str = "backup.json";
@@ -63,10 +64,11 @@ impl Backup {
 
     /// Copies a home, as it is at one moment, into a new folder below `into`. Whoever works with the home
     /// is not disturbed. What a killed process left half done there is no backup, and in nobody's way.
+    /// `progress` is told how far that is.
     ///
     /// # Errors
     /// `not_installed`, if there is no home; `store_failed`.
-    pub async fn make(home: &Path, into: &Path) -> Result<Self, Error> {
+    pub async fn make(home: &Path, into: &Path, progress: &Progress) -> Result<Self, Error> {
         if !home.join("store.sqlite").is_file() {
             let message = format!("{} is no home: nothing is installed there", home.display());
             return Err(Error::new(ErrorCode::NotInstalled, message));
@@ -77,11 +79,11 @@ impl Backup {
         for _ in 0..TRIES {
             let unfinished = Unfinished(into.join(format!(".unfinished-{}", fastrand::u64(..))));
             fs::create_dir(&unfinished.0).map_err(failed(&unfinished.0))?;
-            if let Some(mut backup) = snapshot(&home, &unfinished.0).await? {
+            if let Some(mut backup) = snapshot(&home, &unfinished.0, progress).await? {
                 let name = humantime::format_rfc3339_millis(store::time(backup.at)).to_string();
                 backup.path = into.join(name.replace(':', "-"));
                 fs::rename(&unfinished.0, &backup.path).map_err(failed(&backup.path))?;
-                sync(&into)?;
+                sync_one(&into)?;
                 return Ok(backup);
             }
         }
@@ -128,11 +130,12 @@ impl Backup {
         Ok(list)
     }
 
-    /// Compares all files with their digests.
+    /// Compares all files with their digests. `progress` is told how far that is.
     ///
     /// # Errors
     /// `invalid_backup`, with the first file that is missing, was changed, or does not belong there.
-    pub fn verify(&self) -> Result<(), Error> {
+    pub fn verify(&self, progress: &Progress) -> Result<(), Error> {
+        let mut count = Count::new(progress, "verifying", self.size());
         let mut there = files(&self.path)?;
         there.retain(|path| path != ABOUT);
         if let Some(other) = there.iter().find(|path| !self.files.contains_key(*path)) {
@@ -142,19 +145,20 @@ impl Backup {
             if !there.contains(path) {
                 return Err(broken(&self.path, format!("{path} is missing")));
             }
-            if digest(&self.path.join(path), &mut io::sink())? != *file {
+            if digest(&self.path.join(path), &mut io::sink(), &mut count)? != *file {
                 return Err(broken(&self.path, format!("{path} is not what was backed up")));
             }
         }
         Ok(())
     }
 
-    /// Makes a home of it, where there is none: all of it, verified, or nothing.
+    /// Makes a home of it, where there is none: all of it, verified, or nothing. `progress` is told how far
+    /// that is.
     ///
     /// # Errors
     /// `invalid_backup`; `invalid_arguments`, if something is there already; `store_failed`.
-    pub async fn restore(&self, home: &Path) -> Result<(), Error> {
-        self.verify()?;
+    pub async fn restore(&self, home: &Path, progress: &Progress) -> Result<(), Error> {
+        self.verify(progress)?;
         if home.exists() && !entries(home)?.is_empty() {
             let message = format!("{} is not empty", home.display());
             let hint = "restore to a folder of its own, and then put that in its place";
@@ -164,9 +168,10 @@ impl Backup {
         let beside = home.with_file_name(format!(".{name}-{}", fastrand::u64(..)));
         fs::create_dir_all(&beside).map_err(failed(&beside))?;
         let unfinished = Unfinished(beside);
+        let mut count = Count::new(progress, "restoring", self.size());
         for (path, file) in &self.files {
             // It may have been changed since it was verified.
-            if copied(&self.path.join(path), &unfinished.0.join(path))? != *file {
+            if copied(&self.path.join(path), &unfinished.0.join(path), &mut count)? != *file {
                 return Err(broken(&self.path, format!("{path} is not what was backed up")));
             }
         }
@@ -175,7 +180,7 @@ impl Backup {
         restored.close().await;
         checked?;
         fs::rename(&unfinished.0, home).map_err(failed(home))?;
-        sync(home)
+        sync_one(home)
     }
 
     /// The home that was made is what the backup says.
@@ -198,6 +203,25 @@ impl Backup {
     }
 }
 
+/// Tells how many bytes of all are done.
+struct Count<'a> {
+    progress: &'a Progress,
+    what: &'static str,
+    done: u64,
+    all: u64,
+}
+
+impl<'a> Count<'a> {
+    fn new(progress: &'a Progress, what: &'static str, all: u64) -> Self {
+        Self { progress, what, done: 0, all }
+    }
+
+    fn add(&mut self, bytes: u64) {
+        self.done += bytes;
+        self.progress.tell(self.what, self.done, Some(self.all));
+    }
+}
+
 /// Removes what was not finished.
 struct Unfinished(PathBuf);
 
@@ -209,7 +233,7 @@ impl Drop for Unfinished {
 }
 
 /// Copies database and versions; `None` if one of these has gone meanwhile.
-async fn snapshot(home: &Path, to: &Path) -> Result<Option<Backup>, Error> {
+async fn snapshot(home: &Path, to: &Path, progress: &Progress) -> Result<Option<Backup>, Error> {
     let at = store::millis(SystemTime::now());
     let database = to.join("store.sqlite");
     let source = store::open(&home.join("store.sqlite")).await?;
@@ -228,18 +252,21 @@ async fn snapshot(home: &Path, to: &Path) -> Result<Option<Backup>, Error> {
     let read = read.await;
     // It leaves no log beside the database.
     copy.close().await;
-    let (list, folders, audit_head) = read?;
+    let ((list, folders, audit_head), packages) = (read?, home.join("packages"));
+    let mut count = Count::new(progress, "copying", folders.iter().map(|it| size(&packages.join(it))).sum());
     for folder in folders {
-        match copy_all(&home.join("packages").join(&folder), &to.join("packages").join(&folder)) {
+        let (from, into) = (packages.join(&folder), to.join("packages").join(&folder));
+        match copy_all(&from, &into, &mut count) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             copied => copied.map_err(failed(&folder))?,
         }
     }
-    let mut all = BTreeMap::new();
-    for path in files(to)? {
+    let (mut all, paths) = (BTreeMap::new(), files(to)?);
+    let mut count = Count::new(progress, "digesting", size(to));
+    for path in paths {
         let file = to.join(&path);
-        all.insert(path, digest(&file, &mut io::sink())?);
-        sync(&file)?;
+        all.insert(path, digest(&file, &mut io::sink(), &mut count)?);
+        sync_one(&file)?;
     }
     let extensions = installed(&list);
     let backup = Backup { path: PathBuf::new(), at, extensions, audit_head, files: all };
@@ -247,7 +274,7 @@ async fn snapshot(home: &Path, to: &Path) -> Result<Option<Backup>, Error> {
     let text = serde_json::to_vec_pretty(&backup)
         .map_err(|error| Error::new(ErrorCode::Internal, error.to_string()))?;
     fs::write(&about, text).map_err(failed(&about))?;
-    sync(&about)?;
+    sync_one(&about)?;
     Ok(Some(backup))
 }
 
@@ -256,14 +283,14 @@ fn installed(list: &[Installed]) -> BTreeMap<ExtensionId, semver::Version> {
 }
 
 /// Copies a folder with all in it. Links are in no package.
-fn copy_all(from: &Path, to: &Path) -> io::Result<()> {
+fn copy_all(from: &Path, to: &Path, count: &mut Count<'_>) -> io::Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
         let entry = entry?;
         let to = to.join(entry.file_name());
         match entry.file_type()?.is_dir() {
-            true => copy_all(&entry.path(), &to)?,
-            false => drop(fs::copy(entry.path(), to)?),
+            true => copy_all(&entry.path(), &to, count)?,
+            false => count.add(fs::copy(entry.path(), to)?),
         }
     }
     Ok(())
@@ -287,32 +314,39 @@ fn files(folder: &Path) -> Result<Vec<String>, Error> {
     Ok(list)
 }
 
+/// Bytes of all files below a folder. What cannot be looked at counts as none: it is for people to see.
+fn size(folder: &Path) -> u64 {
+    let sizes = files(folder).unwrap_or_default().into_iter().map(|path| fs::metadata(folder.join(path)));
+    sizes.flatten().map(|it| it.len()).sum()
+}
+
 /// Copies a file, with who may run it, and gives what was in it.
-fn copied(from: &Path, to: &Path) -> Result<BackedUp, Error> {
+fn copied(from: &Path, to: &Path, count: &mut Count<'_>) -> Result<BackedUp, Error> {
     if let Some(parent) = to.parent() {
         fs::create_dir_all(parent).map_err(failed(parent))?;
     }
     let mut file = File::create(to).map_err(failed(to))?;
-    let copied = digest(from, &mut file)?;
+    let copied = digest(from, &mut file, count)?;
     let permissions = fs::metadata(from).and_then(|it| file.set_permissions(it.permissions()));
     permissions.map_err(failed(to))?;
-    sync(to)?;
+    sync_one(to)?;
     Ok(copied)
 }
 
 /// Reads a file, and writes what it reads.
-fn digest(path: &Path, to: &mut impl io::Write) -> Result<BackedUp, Error> {
+fn digest(path: &Path, to: &mut impl io::Write, count: &mut Count<'_>) -> Result<BackedUp, Error> {
     let mut hash = Sha256::new();
     let mut read = || {
         let (mut file, mut chunk, mut size) = (File::open(path)?, vec![0; CHUNK], 0);
         loop {
-            let count = file.read(&mut chunk)?;
-            if count == 0 {
+            let read = file.read(&mut chunk)?;
+            if read == 0 {
                 return Ok(size);
             }
-            hash.update(&chunk[..count]);
-            to.write_all(&chunk[..count])?;
-            size += count as u64;
+            hash.update(&chunk[..read]);
+            to.write_all(&chunk[..read])?;
+            size += read as u64;
+            count.add(read as u64);
         }
     };
     let size = read().map_err(failed(path))?;
@@ -323,14 +357,8 @@ fn is_hidden(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 
-fn sync(path: &Path) -> Result<(), Error> {
-    if !fault::SYNC {
-        return Ok(());
-    }
-    File::open(path).and_then(|file| file.sync_all()).map_err(failed(path))
-}
-
 fn broken(path: &Path, why: String) -> Error {
     let error = Error::new(ErrorCode::InvalidBackup, format!("{}: {why}", path.display()));
-    error.with_hint("take another one: `quadriga backup --list` shows them")
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    error.with_hint(format!("take another one: `quadriga backup {} --list` shows them", folder.display()))
 }

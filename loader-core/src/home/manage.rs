@@ -8,6 +8,7 @@ use sqlx::{Sqlite, Transaction};
 
 use super::audit::{self, Act};
 use super::change::{Came, Changes, Dependents, Needs, because, choose_among, ids, in_order, settle, write};
+use super::licenses::accepted;
 use super::packages::requested;
 use super::{Differences, Home, Installed, InstalledState, fault, find, store};
 use crate::config::{Configuration, Origin, Settings, settings_from_environment};
@@ -56,7 +57,8 @@ impl Home {
     ///
     /// # Errors
     /// `not_installed`; `incompatible_version`, if it is not for this host; `missing_dependency` or
-    /// `dependency_cycle`, if it could not start among those that are enabled, with the reason.
+    /// `dependency_cycle`, if it could not start among those that are enabled, with the reason;
+    /// `license_denied`, if the policy on licences denies a part of it or of what is enabled with it.
     pub async fn enable(&self, id: &str, needs: Needs, actor: &str) -> Result<Changes, Error> {
         let (mut transaction, all) = self.begin().await?;
         let one = find(&all, id)?;
@@ -70,6 +72,7 @@ impl Home {
         let on: Vec<Installed> =
             on.into_iter().map(|it| Installed { state: InstalledState::Enabled, ..it.clone() }).collect();
         settle(&all, &on, Dependents::Refuse)?;
+        accepted(&mut transaction, on.clone()).await?;
         let on = in_order(&all, &on, on.clone());
         write(&mut transaction, &on, actor, "enable", |it| because(it, id)).await?;
         self.commit(transaction, &all).await?;
@@ -94,7 +97,8 @@ impl Home {
     /// # Errors
     /// `not_installed`, also if there is none before; `pinned`, if it is pinned to another one; if it is
     /// enabled, `missing_dependency` or `dependency_cycle`, if that version could not start, and `needed`, if
-    /// others that are enabled need the present one.
+    /// others that are enabled need the present one; `license_denied`, if the policy on licences denies a part
+    /// of that version.
     pub async fn rollback(&self, id: &str, dependents: Dependents, actor: &str) -> Result<Changes, Error> {
         let (mut transaction, all) = self.begin().await?;
         let before = find(&all, id)?;
@@ -110,6 +114,7 @@ impl Home {
         let grant = previous.terms.cut(&before.grant.intersect(&previous.manifest.permissions));
         let installed = Installed { grant, current: previous, previous: Some(before.current), ..before };
         let disabled = settle(&all, std::slice::from_ref(&installed), dependents)?;
+        accepted(&mut transaction, vec![installed.clone()]).await?;
         write(&mut transaction, &disabled, actor, "disable", |it| because(it, id)).await?;
         let detail = |it: &Installed| json!({ "version": it.current.version, "grant": it.grant });
         write(&mut transaction, std::slice::from_ref(&installed), actor, "rollback", detail).await?;

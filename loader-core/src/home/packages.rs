@@ -15,11 +15,12 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::audit::{self, Act};
 use super::change::{Came, Changes, Dependents, Needs, choose, ids, in_order, settle, write};
+use super::licenses::accepted;
 use super::manage::takes;
 use super::trust::Trust;
 use super::{
-    Differences, Home, Installed, InstalledState, InstalledVersion, Lock, TrustLevel, failed, fault, find,
-    remove, store,
+    Differences, Home, Installed, InstalledState, InstalledVersion, Lock, Progress, TrustLevel, failed,
+    fault, find, remove, store,
 };
 use crate::config::Settings;
 
@@ -55,6 +56,8 @@ pub struct InstallOptions {
     pub needs: Needs,
     /// A lock file, if nothing that it does not name may come in.
     pub lock: Option<Lock>,
+    /// Is told how far the unpacking of each package is.
+    pub progress: Progress,
 }
 
 /// A version whose files are in place, and that no row names yet. Dropped, it removes them.
@@ -83,23 +86,21 @@ impl Home {
     /// # Errors
     /// `already_installed`; `invalid_package`, if one is damaged or unsafe, or not signed as it should
     /// be; `not_trusted`, if the policy of the home wants another signature, or the key is that of another
-    /// publisher; `release_too_new`, if it wants an older one; `lock_mismatch`, if one is not in the lock
-    /// file; `permission_denied`, if more is granted than it asks for, or than its level of trust lets it
-    /// have; as for [`Home::enable`], if they are to be enabled; `store_failed`. Nothing of them is left then.
+    /// publisher; `release_too_new`, if it wants an older one; `license_denied`, if its policy on licences
+    /// denies a part of one; `lock_mismatch`, if one is not in the lock file; `permission_denied`, if more is
+    /// granted than it asks for, or than its level of trust lets it have; as for [`Home::enable`], if they are
+    /// to be enabled; `store_failed`. Nothing of them is left then.
     pub async fn install(
         &self,
         offers: impl IntoIterator<Item = Offer>,
         options: InstallOptions,
     ) -> Result<Changes, Error> {
-        let mut placed = self.place(offers, options.lock.clone()).await?;
-        let (mut transaction, all) = self.begin().await?;
-        judge(&mut placed, &store::trust(&mut transaction).await?)?;
-        if let Some(there) = all.iter().find(|it| placed.iter().any(|new| new.id == it.id)) {
-            let message = format!("{} {} is installed already", there.id, there.current.version);
-            return Err(Error::new(ErrorCode::AlreadyInstalled, message).with_hint("update it instead"));
-        }
         let state = if options.enable { InstalledState::Enabled } else { InstalledState::Disabled };
-        let new = |placed: &Placed| {
+        let new = |placed: &Placed, all: &[Installed]| {
+            if let Some(there) = all.iter().find(|it| it.id == placed.id) {
+                let message = format!("{} {} is installed already", there.id, there.current.version);
+                return Err(Error::new(ErrorCode::AlreadyInstalled, message).with_hint("update it instead"));
+            }
             let grant = placed.grant.clone().unwrap_or_default();
             requested(&placed.id, &grant, &placed.version.manifest)?;
             placed.version.grantable(&placed.id, &grant)?;
@@ -119,8 +120,7 @@ impl Home {
                 },
             })
         };
-        let came = placed.iter().map(new).collect::<Result<_, Error>>()?;
-        self.bring(transaction, &all, placed, came, &options).await
+        self.take(offers, options, new).await
     }
 
     /// Puts other versions of extensions in the place of the present ones, which are kept for a roll-back:
@@ -138,11 +138,8 @@ impl Home {
         offers: impl IntoIterator<Item = Offer>,
         options: InstallOptions,
     ) -> Result<Changes, Error> {
-        let mut placed = self.place(offers, options.lock.clone()).await?;
-        let (mut transaction, all) = self.begin().await?;
-        judge(&mut placed, &store::trust(&mut transaction).await?)?;
-        let new = |placed: &Placed| {
-            let before = find(&all, placed.id.as_str())?;
+        let new = |placed: &Placed, all: &[Installed]| {
+            let before = find(all, placed.id.as_str())?;
             let (old, new) = (&before.current, &placed.version);
             if let Some(grant) = &placed.grant {
                 requested(&placed.id, grant, &new.manifest)?;
@@ -157,7 +154,20 @@ impl Home {
             let installed = Installed { grant, current, previous: Some(before.current), ..before };
             Ok(Came { from, wider, differs, installed })
         };
-        let came = placed.iter().map(new).collect::<Result<_, Error>>()?;
+        self.take(offers, options, new).await
+    }
+
+    /// Puts files in place, and has the rows that `new` makes of them take effect.
+    async fn take(
+        &self,
+        offers: impl IntoIterator<Item = Offer>,
+        options: InstallOptions,
+        new: impl Fn(&Placed, &[Installed]) -> Result<Came, Error>,
+    ) -> Result<Changes, Error> {
+        let mut placed = self.place(offers, &options).await?;
+        let (mut transaction, all) = self.begin().await?;
+        judge(&mut placed, &store::trust(&mut transaction).await?)?;
+        let came = placed.iter().map(|it| new(it, &all)).collect::<Result<_, Error>>()?;
         self.bring(transaction, &all, placed, came, &options).await
     }
 
@@ -193,6 +203,7 @@ impl Home {
         let changed: Vec<Installed> =
             came.iter().map(|it| it.installed.clone()).chain(more.iter().cloned()).collect();
         let disabled = settle(all, &changed, options.dependents)?;
+        accepted(&mut transaction, changed.clone()).await?;
         write(&mut transaction, &disabled, actor, "disable", with).await?;
         fault::point("in place");
         for (placed, it) in placed.iter().zip(&came) {
@@ -222,8 +233,9 @@ impl Home {
     async fn place(
         &self,
         offers: impl IntoIterator<Item = Offer>,
-        lock: Option<Lock>,
+        options: &InstallOptions,
     ) -> Result<Vec<Placed>, Error> {
+        let options = options.clone();
         let offers: Vec<Offer> = offers.into_iter().collect();
         let files = Arc::new(Arc::clone(&self.files).lock_owned().await);
         let (home, there) = (self.path.clone(), self.list().await?);
@@ -231,7 +243,7 @@ impl Home {
         let placing = tokio::task::spawn_blocking(move || {
             let mut placed: Vec<Placed> = Vec::new();
             for offer in offers {
-                let next = place(&home, offer, &trust, lock.as_ref(), &there, &placed, &files)?;
+                let next = place(&home, offer, &trust, &options, &there, &placed, &files)?;
                 placed.push(next);
             }
             Ok(placed)
@@ -298,7 +310,7 @@ fn place(
     home: &Path,
     offer: Offer,
     trust: &Trust,
-    lock: Option<&Lock>,
+    options: &InstallOptions,
     there: &[Installed],
     placed: &[Placed],
     files: &Arc<OwnedMutexGuard<()>>,
@@ -306,13 +318,18 @@ fn place(
     let Offer { package, signature, key, grant } = offer;
     let signed = trust.verify(&package, signature.as_ref(), key.as_ref())?;
     let staging = home.join("staging");
-    let unpacked = package.unpack(&staging, &mut |_| quadriga_package::GO_ON).map_err(invalid)?;
+    let size = package.unpacked_size();
+    let mut tell = |done| {
+        options.progress.tell("unpacking", done, size);
+        quadriga_package::GO_ON
+    };
+    let unpacked = package.unpack(&staging, &mut tell).map_err(invalid)?;
     fault::point("unpacked");
     sync(unpacked.dir())?;
     let manifest = unpacked.manifest.clone();
     let (id, version) = (manifest.extension.id.clone(), manifest.extension.version.0.clone());
     let digest = package.digest().to_string();
-    if let Some(lock) = lock {
+    if let Some(lock) = &options.lock {
         lock.admits(&id, &version, &digest)?;
     }
     if let Some(there) = there.iter().find(|it| it.id == id) {
@@ -420,7 +437,7 @@ fn sync(folder: &Path) -> Result<(), Error> {
     sync_one(folder)
 }
 
-fn sync_one(path: &Path) -> Result<(), Error> {
+pub(super) fn sync_one(path: &Path) -> Result<(), Error> {
     if !fault::SYNC {
         return Ok(());
     }

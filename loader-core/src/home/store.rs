@@ -12,7 +12,8 @@ use sqlx::{Row as _, SqliteConnection, SqlitePool};
 
 use super::trust::Trust;
 use super::{
-    Installed, InstalledState, InstalledVersion, Signed, Terms, TrustLevel, TrustPolicy, TrustedKey, fault,
+    Installed, InstalledState, InstalledVersion, LicensePolicy, Signed, Terms, TrustLevel, TrustPolicy,
+    TrustedKey, fault,
 };
 
 /// What the database is brought to, step by step. A step that was released never changes.
@@ -64,6 +65,12 @@ CREATE TABLE trusted (
 CREATE TABLE terms (
     level TEXT PRIMARY KEY,
     terms TEXT NOT NULL
+) STRICT;
+",
+    "
+CREATE TABLE license_policy (
+    number INTEGER PRIMARY KEY CHECK (number = 1),
+    policy TEXT NOT NULL
 ) STRICT;
 ",
 ];
@@ -245,6 +252,27 @@ pub(super) async fn put_terms(
         ON CONFLICT (level) DO UPDATE SET terms = excluded.terms";
     let query = sqlx::query(query).bind(level.as_str()).bind(terms);
     query.execute(connection).await.map_err(failed).map(drop)
+}
+
+/// Which licences may come in.
+pub(super) async fn license_policy(connection: &mut SqliteConnection) -> Result<LicensePolicy, Error> {
+    let query = sqlx::query_scalar::<_, String>("SELECT policy FROM license_policy");
+    match query.fetch_optional(connection).await.map_err(failed)? {
+        Some(text) => serde_json::from_str(&text).map_err(|error| broken("a policy on licences", error)),
+        None => Ok(LicensePolicy::default()),
+    }
+}
+
+/// Keeps it.
+pub(super) async fn put_license_policy(
+    connection: &mut SqliteConnection,
+    policy: &LicensePolicy,
+) -> Result<(), Error> {
+    let policy =
+        serde_json::to_string(policy).map_err(|error| Error::new(ErrorCode::Internal, error.to_string()))?;
+    let query = "INSERT INTO license_policy (number, policy) VALUES (1, ?)
+        ON CONFLICT (number) DO UPDATE SET policy = excluded.policy";
+    sqlx::query(query).bind(policy).execute(connection).await.map_err(failed).map(drop)
 }
 
 /// The folders that versions are in, under `packages`.

@@ -1,6 +1,7 @@
 //! Homes are copied, and made again.
 
 use super::*;
+use crate::home::{Backup, Progress};
 
 /// A home with three extensions, of which one was updated and one can be run.
 async fn busy(folder: &Path) -> Home {
@@ -22,7 +23,7 @@ async fn a_backup_is_the_home_as_it_was() {
     let home = busy(folder.path()).await;
     let before = state(&home).await;
     let trail = home.verify_audit(None).await.unwrap();
-    let backup = Backup::make(home.path(), &backups).await.unwrap();
+    let backup = Backup::make(home.path(), &backups, &Progress::default()).await.unwrap();
     let versions: Vec<String> = backup.extensions.iter().map(|(id, it)| format!("{id} {it}")).collect();
     assert_eq!(versions, ["a.a 2.0.0", "a.b 1.0.0", "a.c 1.0.0"]);
     assert_eq!(backup.audit_head, trail.head);
@@ -31,7 +32,7 @@ async fn a_backup_is_the_home_as_it_was() {
     home.uninstall("a.a", Dependents::Refuse, ME).await.unwrap();
     assert_eq!(Backup::list(&backups).unwrap(), std::slice::from_ref(&backup));
     fs::create_dir(&again).unwrap();
-    backup.restore(&again).await.unwrap();
+    backup.restore(&again, &Progress::default()).await.unwrap();
     let restored = Home::open(&again).await.unwrap();
     let place = |text: String| text.replace(again.to_str().unwrap(), home.path().to_str().unwrap());
     let after: Vec<String> = state(&restored).await.into_iter().map(place).collect();
@@ -40,9 +41,9 @@ async fn a_backup_is_the_home_as_it_was() {
     assert_eq!(restored.verify_audit(Some(&trail.head)).await.unwrap(), trail);
     restored.rollback("a.a", Dependents::Refuse, ME).await.unwrap();
     // Nothing is put over what is there.
-    let error = backup.restore(&again).await.unwrap_err();
+    let error = backup.restore(&again, &Progress::default()).await.unwrap_err();
     assert_eq!(error.code, ErrorCode::InvalidArguments, "{error}");
-    let nowhere = Backup::make(&backups, &backups).await.unwrap_err();
+    let nowhere = Backup::make(&backups, &backups, &Progress::default()).await.unwrap_err();
     assert_eq!(nowhere.code, ErrorCode::NotInstalled, "{nowhere}");
 }
 
@@ -50,7 +51,7 @@ async fn a_backup_is_the_home_as_it_was() {
 async fn what_was_changed_is_not_restored() {
     let folder = TempDir::new().unwrap();
     let home = busy(folder.path()).await;
-    let backup = Backup::make(home.path(), folder.path()).await.unwrap();
+    let backup = Backup::make(home.path(), folder.path(), &Progress::default()).await.unwrap();
     let file = backup.files.keys().find(|path| path.ends_with("/main")).unwrap().clone();
     let edit = |about: &str, from: &str, to: &str| about.replacen(from, to, 1);
     let size = format!("\"size\": {}", backup.files[&file].size);
@@ -89,7 +90,7 @@ async fn what_was_changed_is_not_restored() {
         copy(&backup.path, &path);
         change(&path);
         let restored = match Backup::read(&path) {
-            Ok(backup) => backup.restore(&to).await,
+            Ok(backup) => backup.restore(&to, &Progress::default()).await,
             Err(error) => Err(error),
         };
         let error = restored.unwrap_err();
@@ -112,7 +113,7 @@ async fn the_newest_are_kept() {
     let home = Home::open(folder.path().join("home")).await.unwrap();
     let mut made = Vec::new();
     for _ in 0..4 {
-        made.push(Backup::make(home.path(), &backups).await.unwrap());
+        made.push(Backup::make(home.path(), &backups, &Progress::default()).await.unwrap());
         tokio::time::sleep(std::time::Duration::from_millis(2)).await;
     }
     // These are none, and stay.
@@ -141,7 +142,7 @@ async fn backups_are_made_while_the_home_changes() {
     });
     let mut made = 0;
     while !changing.is_finished() {
-        let backup = match Backup::make(&path, &folder.path().join("backups")).await {
+        let backup = match Backup::make(&path, &folder.path().join("backups"), &Progress::default()).await {
             Ok(backup) => backup,
             // It may be unlucky ten times in a row.
             Err(error) => {
@@ -150,7 +151,7 @@ async fn backups_are_made_while_the_home_changes() {
             }
         };
         let to = folder.path().join(format!("to-{made}"));
-        backup.restore(&to).await.unwrap();
+        backup.restore(&to, &Progress::default()).await.unwrap();
         let restored = Home::open(to).await.unwrap();
         nothing_else(&restored).await;
         restored.close().await;
@@ -158,4 +159,44 @@ async fn backups_are_made_while_the_home_changes() {
     }
     changing.await.unwrap();
     assert!(made > 0);
+}
+
+/// What a progress was told: what of, how much at last, and of how much; it only grows.
+fn heard() -> (Progress, Arc<std::sync::Mutex<Vec<(&'static str, u64, Option<u64>)>>>) {
+    let heard: Arc<std::sync::Mutex<Vec<(&'static str, u64, Option<u64>)>>> = Arc::default();
+    let told = Arc::clone(&heard);
+    let progress = Progress::new(move |what, done, of| {
+        let mut heard = told.lock().unwrap();
+        match heard.last_mut().filter(|last| last.0 == what && last.2 == of && last.1 <= done) {
+            Some(last) => last.1 = done,
+            None => heard.push((what, done, of)),
+        }
+    });
+    (progress, heard)
+}
+
+#[tokio::test]
+async fn long_operations_tell_how_far_they_are() {
+    let folder = TempDir::new().unwrap();
+    let [one, two] = ["1.0.0", "2.0.0"].map(|version| package(folder.path(), "a.b", version, ""));
+    let home = Home::open(folder.path().join("home")).await.unwrap();
+    let size = |path: &Path| open(path).unpacked_size().unwrap();
+    let (progress, told) = heard();
+    let options = InstallOptions { progress, ..options() };
+    home.install(offer(&one), options.clone()).await.unwrap();
+    home.update(offer(&two), options).await.unwrap();
+    let told = std::mem::take(&mut *told.lock().unwrap());
+    assert_eq!(
+        told.iter().map(|it| (it.0, it.2)).collect::<Vec<_>>(),
+        [("unpacking", Some(size(&one))), ("unpacking", Some(size(&two))),]
+    );
+    assert!(told.iter().all(|(_, done, of)| *done >= of.unwrap()), "{told:?}");
+    let (progress, told) = heard();
+    let backup = Backup::make(home.path(), &folder.path().join("backups"), &progress).await.unwrap();
+    backup.restore(&folder.path().join("again"), &progress).await.unwrap();
+    let told = std::mem::take(&mut *told.lock().unwrap());
+    let whats: Vec<&str> = told.iter().map(|it| it.0).collect();
+    assert_eq!(whats, ["copying", "digesting", "verifying", "restoring"]);
+    assert!(told.iter().all(|(_, done, of)| Some(*done) == *of), "{told:?}");
+    assert_eq!(told[3].1, backup.size());
 }

@@ -11,7 +11,9 @@ use tempfile::TempDir;
 use super::{
     ME, copy, enable, install, nothing_else, offer, options, package, permissions, settings, state, update,
 };
-use crate::home::{Dependents, Home, InstallOptions, Needs, Offer, Terms, TrustLevel, fault, start};
+use crate::home::{
+    Dependents, Home, InstallOptions, LicensePolicy, Needs, Offer, Terms, TrustLevel, fault, start,
+};
 use crate::{Dispatcher, MockRuntime};
 
 /// What the process that is killed does, and with which home and packages.
@@ -19,7 +21,7 @@ const CHILD: &str = "QUADRIGA_HOME_TEST";
 
 /// What is done to a home in which `a.b` 1.0.0 is installed and enabled, and was before 0.9.0, `a.c` needs
 /// it, and the disabled `a.g` needs the disabled `a.e`. With the last entry of the audit trail.
-const OPERATIONS: [(&str, &str); 18] = [
+const OPERATIONS: [(&str, &str); 19] = [
     ("install", "install"),
     ("install several", "enable"),
     ("update", "update"),
@@ -35,6 +37,7 @@ const OPERATIONS: [(&str, &str); 18] = [
     ("pin", "pin"),
     ("trust", "trust"),
     ("terms", "trust policy"),
+    ("licences", "licence policy"),
     ("live update", "update"),
     ("live rollback", "rollback"),
     ("live disable", "disable"),
@@ -70,6 +73,10 @@ async fn operate(home: &Home, packages: &Path, operation: &str) -> Result<(), Er
         }
         "terms" => {
             home.set_terms(TrustLevel::Low, Terms { signature: true, ..Terms::of(TrustLevel::Low) }, ME).await
+        }
+        "licences" => {
+            let policy = LicensePolicy { unknown: false, ..LicensePolicy::default() };
+            home.set_license_policy(policy, ME).await.map(drop)
         }
         _ => home.configure("a.b", settings(serde_json::json!({ "a": 1 })), &[], ME).await.map(drop),
     }

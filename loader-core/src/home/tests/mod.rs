@@ -14,6 +14,7 @@ mod backup;
 mod config;
 mod deps;
 mod kill;
+mod licenses;
 mod live;
 mod needs;
 mod trust;
@@ -22,14 +23,30 @@ const ME: &str = "the test";
 
 /// Packs an extension with some lines more in its manifest.
 fn package(folder: &Path, id: &str, version: &str, more: &str) -> PathBuf {
+    package_of(folder, id, version, ["", more], &[])
+}
+
+/// The same with lines in the first table of its manifest too, and with further files.
+fn package_of(
+    folder: &Path,
+    id: &str,
+    version: &str,
+    [about, more]: [&str; 2],
+    files: &[(&str, &str)],
+) -> PathBuf {
     let (source, packed) = (TempDir::new().unwrap(), folder.join(format!("{id}-{version}.qx")));
     let manifest = format!(
-        "[extension]\nid = '{id}'\nversion = '{version}'\n[runtime]\nkind = 'mock'\nentry = 'main'\n{more}\n"
+        "[extension]\nid = '{id}'\nversion = '{version}'\n{about}\n[runtime]\nkind = 'mock'\nentry = 'main'\n{more}\n"
     );
     fs::write(source.path().join("quadriga.toml"), manifest).unwrap();
     fs::write(source.path().join("main"), version).unwrap();
     fs::create_dir(source.path().join("data")).unwrap();
     fs::write(source.path().join("data/large"), vec![b'x'; 100_000]).unwrap();
+    for (path, text) in files {
+        let path = source.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
     pack(source.path(), |_| packed.clone(), &PackOptions::default(), &mut |_, _| quadriga_package::GO_ON)
         .unwrap();
     packed
@@ -113,8 +130,9 @@ async fn state(home: &Home) -> Vec<String> {
     };
     let keys = home.trusted().await.unwrap();
     let keys = keys.iter().map(|it| format!("{} {} {}", it.key, it.publisher, it.level));
-    let policy = std::iter::once(format!("{:?}", home.trust_policy().await.unwrap()));
-    list.iter().map(line).chain(keys).chain(policy).collect()
+    let (trust, licenses) = (home.trust_policy().await.unwrap(), home.license_policy().await.unwrap());
+    let policies = [format!("{trust:?}"), format!("{licenses:?}")];
+    list.iter().map(line).chain(keys).chain(policies).collect()
 }
 
 /// The folders of versions are those that are named, and nothing else is there.

@@ -350,3 +350,33 @@ async fn what_is_pinned_stays_at_its_version() {
     let done: Vec<String> = home.audit().await.unwrap().into_iter().map(|entry| entry.action).collect();
     assert_eq!(done.join(" "), "install pin pin update update pin unpin rollback");
 }
+
+#[tokio::test]
+async fn grants_say_what_is_granted_and_why_the_rest_is_not() {
+    let place = Place::new().await;
+    let (home, acme) = (&place.home, &place.acme);
+    let asks = "[permissions]\nkv = true\nenv = ['A', 'B']\nsecrets = ['s']\nnet = ['*.x.org:443']";
+    let path = place.pack("acme.a", "1.0.0", asks);
+    place.trust(acme, TrustLevel::Medium).await;
+    let granted = serde_json::json!({ "env": ["A"], "secrets": ["s"], "net": ["a.x.org:443"] });
+    let offer = Offer { grant: Some(permissions(granted)), ..offered(&path, Way::Signed(acme)) };
+    home.install([offer], options()).await.unwrap();
+    let joined = |it: &Installed| {
+        let it = it.grants();
+        [it.asks, it.granted, it.not_granted, it.withheld].map(|list| list.join(", "))
+    };
+    let asks = "net \"*.x.org:443\", env \"A\", env \"B\", secrets \"s\", kv";
+    let now = home.show("acme.a").await.unwrap();
+    assert_eq!(
+        joined(&now),
+        [asks, "net \"a.x.org:443\", env \"A\", secrets \"s\"", "net \"*.x.org:443\", env \"B\", kv", "",]
+    );
+    // What a level no longer lets it have it does not have, whatever it was granted.
+    home.distrust(&acme.public().to_string(), ME).await.unwrap();
+    let now = home.show("acme.a").await.unwrap();
+    assert_eq!(
+        joined(&now),
+        [asks, "net \"a.x.org:443\", env \"A\"", "net \"*.x.org:443\", env \"B\", kv", "secrets \"s\"",]
+    );
+    assert_eq!((now.grants().trust, now.grants().state), (TrustLevel::Untrusted, InstalledState::Disabled));
+}
