@@ -15,9 +15,12 @@ use crate::home::args::{
     AuditArgs, BackupArgs, DepsArgs, EnableArgs, GoingArgs, HomeArgs, InstallArgs, ListArgs, OneArgs,
     PermissionArgs, RestoreArgs, UpdateArgs,
 };
+use crate::home::grants::GrantsArgs;
+use crate::home::licences::LicencesArgs;
 use crate::home::trust_args::{PinArgs, TrustArgs};
 #[cfg(unix)]
 use crate::live::args::{HealthArgs, MetricsArgs, ReloadArgs, RunArgs, StatusArgs, TopArgs};
+use crate::man::ManArgs;
 use crate::package::args::{KeygenArgs, PackArgs, SignArgs, UnpackArgs, VerifyArgs};
 use crate::report::{LimitArg, limit};
 
@@ -55,25 +58,55 @@ pub(crate) enum Command {
     Install(InstallArgs),
     Update(UpdateArgs),
     /// Go back to the version of an extension before the last update; once more goes forth again
+    #[command(after_help = "\
+Examples:
+  quadriga rollback acme.hello
+  quadriga rollback acme.hello --dry-run")]
     Rollback(GoingArgs),
     /// Have hosts load an installed extension
     Enable(EnableArgs),
     /// Have hosts leave an installed extension alone
+    #[command(after_help = "\
+Examples:
+  quadriga disable acme.hello
+  quadriga disable acme.words --with-dependents")]
     Disable(GoingArgs),
     /// Take an installed extension away, with all its versions
+    #[command(after_help = "\
+Examples:
+  quadriga uninstall acme.hello
+  quadriga uninstall acme.words --with-dependents --dry-run")]
     Uninstall(GoingArgs),
     Deps(DepsArgs),
     List(ListArgs),
     /// Show one that is installed: its versions, what it asks for and is granted
+    #[command(after_help = "\
+Examples:
+  quadriga show acme.hello
+  quadriga show acme.hello --json | jq .grant")]
     Show(OneArgs),
     Config(ConfigArgs),
     /// Grant an installed extension more of what it asks for
+    #[command(after_help = "\
+Examples:
+  quadriga grant acme.hello kv=true
+  quadriga grant acme.hello 'net=[\"api.example.org:443\"]'")]
     Grant(PermissionArgs),
     /// Take back what an installed extension was granted
+    #[command(after_help = "\
+Examples:
+  quadriga revoke acme.hello kv=true
+  quadriga revoke acme.hello 'env=[\"LANG\"]'")]
     Revoke(PermissionArgs),
+    Grants(GrantsArgs),
+    #[command(visible_alias = "licenses")]
+    Licences(LicencesArgs),
     Trust(TrustArgs),
     Pin(PinArgs),
     /// Have an extension that was pinned updated again
+    #[command(after_help = "\
+Examples:
+  quadriga unpin acme.hello")]
     Unpin(OneArgs),
     Audit(AuditArgs),
     Backup(BackupArgs),
@@ -93,8 +126,12 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     Doctor(DoctorArgs),
     /// Print the JSON Schema of quadriga.toml, for editors
+    #[command(after_help = "\
+Examples:
+  quadriga schema > quadriga.schema.json")]
     Schema,
     Completions(CompletionsArgs),
+    Man(ManArgs),
     /// Run one extension for the host that starts this
     #[cfg(target_os = "linux")]
     #[command(hide = true)]

@@ -17,6 +17,7 @@ mod inspect;
 #[cfg(unix)]
 mod live;
 mod log;
+mod man;
 mod output;
 mod package;
 mod report;
@@ -57,6 +58,8 @@ fn main() -> ExitCode {
         Command::Config(args) => config::run(args, output),
         Command::Grant(args) => home::grant(args, output),
         Command::Revoke(args) => home::revoke(args, output),
+        Command::Grants(args) => home::grants(args, output),
+        Command::Licences(args) => home::licences(args, output),
         Command::Trust(args) => home::trust(args, output),
         Command::Pin(args) => home::pin(args, output),
         Command::Unpin(args) => home::unpin(args, output),
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(args, output),
         Command::Doctor(args) => doctor::run(&args, output),
         Command::Schema => schema::run(output),
+        Command::Man(args) => man::run(&args, output),
         Command::Completions(args) => completions::run(&args, output),
         #[cfg(target_os = "linux")]
         Command::Worker => Ok(quadriga::worker_main()),

@@ -2,7 +2,7 @@
 
 pub(crate) mod args;
 mod keys;
-mod progress;
+pub(crate) mod progress;
 mod signature;
 
 use std::collections::BTreeMap;
@@ -42,10 +42,10 @@ fn pack_with(
 ) -> Result<ExitCode> {
     let options =
         PackOptions { format: args.format, allow_secrets: args.allow_secrets, ..PackOptions::default() };
-    let progress = Progress::new().until(stop);
+    let progress = Progress::new(output).until(stop);
     let name = |manifest: &Manifest| out_path(args.out.as_deref(), manifest, args.format);
     let built =
-        package::pack(&args.dir, name, &options, &mut |done, all| progress.show("packing", done, all))?;
+        package::pack(&args.dir, name, &options, &mut |done, all| progress.show("packing", done, Some(all)))?;
     let mut signed = None;
     if let Some(key) = key {
         let package = Package::open(&built.path, &options.bounds)?;
@@ -101,8 +101,8 @@ fn unpack_with(args: UnpackArgs, stop: Arc<AtomicBool>, output: Output) -> Resul
         }
     };
     let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let progress = Progress::new().until(stop);
-    let unpacked = package.unpack(parent, &mut |done| progress.count("unpacking", done))?;
+    let (progress, size) = (Progress::new(output).until(stop), package.unpacked_size());
+    let unpacked = package.unpack(parent, &mut |done| progress.show("unpacking", done, size))?;
     let (manifest, contents) = (unpacked.manifest.clone(), unpacked.contents.clone());
     let folder = unpacked.keep(&out)?;
     progress.finish();
@@ -121,8 +121,8 @@ fn unpack_with(args: UnpackArgs, stop: Arc<AtomicBool>, output: Output) -> Resul
 /// Verifies a package.
 pub(crate) fn verify(args: &VerifyArgs, output: Output) -> Result<ExitCode> {
     let (package, signer) = open(&args.package)?;
-    let progress = Progress::new();
-    let (manifest, contents) = package.inspect(&mut |done| progress.count("reading", done))?;
+    let (progress, size) = (Progress::new(output), package.unpacked_size());
+    let (manifest, contents) = package.inspect(&mut |done| progress.show("reading", done, size))?;
     progress.finish();
     if output.json {
         let facts = checked(&package, &manifest, &contents, signer.as_ref());

@@ -17,6 +17,9 @@ use self::spdx::{Rules, names};
 use super::audit::{self, Act};
 use super::{Home, Installed, InstalledState, InstalledVersion, failed, fault, store};
 
+/// How many licences are suggested at most.
+const SUGGESTED: usize = 6;
+
 /// Which licences may come into a home. The one that nobody has changed allows all.
 ///
 /// An entry is a licence of the SPDX list or a `LicenseRef-…`, with an exception or without: `MIT`,
@@ -152,7 +155,8 @@ impl Licenses {
         let mut message = format!("{what} {license}: {why}");
         match denied.count() {
             0 => {}
-            more => message += &format!("; so are {more} more of its parts"),
+            1 => message += "; another part of it is denied too",
+            more => message += &format!("; {more} other parts of it are denied too"),
         }
         let hint = format!(
             "take another version, or change the policy: quadriga licences policy, with --exception {id} for it alone"
@@ -238,8 +242,11 @@ async fn look(policy: LicensePolicy, rows: Vec<Installed>) -> Result<Vec<License
 
 fn unknown(entry: &str) -> Error {
     let known = names();
+    let begun = known.iter().filter(|it| !entry.is_empty() && it.starts_with(&format!("{entry}-")));
+    let begun: Vec<&str> = begun.copied().take(SUGGESTED).collect();
     // All of them are too many to list.
     let hint = match crate::route::suggest(entry, &known, "") {
+        _ if !begun.is_empty() => format!("there are {}", begun.join(", ")),
         near if near.starts_with("did you mean") => near,
         _ => "licences are named as in the SPDX list: https://spdx.org/licenses/".to_owned(),
     };

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use spdx::flags::IS_DEPRECATED;
 use spdx::identifiers::LICENSES;
 use spdx::{Expression, LicenseItem, LicenseReq, ParseMode};
 
@@ -96,9 +97,9 @@ fn entry(text: &str) -> Option<BTreeSet<Choice>> {
     Some(choices(&one.req))
 }
 
-/// The names of the list that an entry can have, to suggest one.
+/// The names of the list that an entry should have, to suggest one.
 pub(super) fn names() -> Vec<&'static str> {
-    LICENSES.iter().map(|it| it.name).collect()
+    LICENSES.iter().filter(|it| it.flags & IS_DEPRECATED == 0).map(|it| it.name).collect()
 }
 
 /// The licences that a requirement leaves to choose from. `+` and `-or-later` leave later versions.

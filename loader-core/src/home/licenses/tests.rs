@@ -112,6 +112,7 @@ fn entries_are_licences() {
         assert_eq!(Rules::of(&of(None, &[entry], true)).unwrap_err(), entry);
     }
     assert_eq!(unknown("Apache-2.").hint.as_deref(), Some("did you mean \"Apache-2.0\"?"));
+    assert_eq!(unknown("AGPL-3.0").hint.as_deref(), Some("there are AGPL-3.0-only, AGPL-3.0-or-later"));
     assert!(unknown("proprietary stuff").hint.as_ref().unwrap().contains("https://spdx.org/licenses/"));
 }
 

@@ -58,7 +58,7 @@ async fn what_is_denied_is_not_installed_and_the_part_is_named() {
             policy(&["MIT"], &[], false),
             None,
             Some(""),
-            "has no known licence: it says nothing of a licence, and what is unknown is denied; so are 1 more of its parts".to_owned(),
+            "has no known licence: it says nothing of a licence, and what is unknown is denied; another part of it is denied too".to_owned(),
         ),
         (
             policy(&[], &[], false),
