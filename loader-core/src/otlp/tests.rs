@@ -313,9 +313,15 @@ async fn an_attempt_takes_no_longer_than_it_may() {
     let (url, mut got) = collector(&[Answer::Silent, TAKES]).await;
     let limited = OtlpConfig { timeout: Duration::from_millis(50), ..config(&url, NEVER) };
     host.export(limited).end(NEVER).await;
-    let times = [time(&got.recv().await.unwrap().message), time(&got.recv().await.unwrap().message)];
-    assert_eq!(times[0], times[1]);
-    // Who drops it wants no last message.
+    // The second, or a later one if this machine was busy, was taken in time.
+    let times: Vec<u64> = std::iter::from_fn(|| got.try_recv().ok()).map(|it| time(&it.message)).collect();
+    assert!(times.len() >= 2 && times.iter().all(|it| *it == times[0]), "{times:?}");
+}
+
+#[tokio::test]
+async fn who_drops_an_exporter_wants_no_last_message() {
+    let (host, _dir) = host().await;
+    let (url, mut got) = collector(&[TAKES]).await;
     drop(host.export(config(&url, NEVER)));
     host.export(config(&url, NEVER)).end(NEVER).await;
     assert!(got.recv().await.is_some() && got.try_recv().is_err());
