@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
-use clap_complete::Shell;
 use quadriga::Grant;
 use quadriga::abi::Isolation;
 use quadriga::abi::limits::Span;
 use serde_json::Value as Json;
 
+use crate::completions::CompletionsArgs;
+use crate::doctor::DoctorArgs;
 use crate::home::args::{
     AuditArgs, BackupArgs, DepsArgs, EnableArgs, GoingArgs, HomeArgs, InstallArgs, ListArgs, OneArgs,
     PermissionArgs, RestoreArgs, UpdateArgs,
@@ -435,30 +436,6 @@ pub(crate) struct DemoArgs {
     /// Where the site goes
     #[arg(long, value_name = "DIR", default_value = "target/demo-site", value_hint = ValueHint::DirPath)]
     pub(crate) out: PathBuf,
-}
-
-/// Show which runtimes this build has, and what each can keep to
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  quadriga doctor
-  quadriga doctor --spec                        how much of the specification is done
-  quadriga doctor --spec --verbose              each method")]
-pub(crate) struct DoctorArgs {
-    /// Show how much of the specification is implemented, by service
-    #[arg(long)]
-    pub(crate) spec: bool,
-}
-
-/// Print a completion script for a shell
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  quadriga completions bash > ~/.local/share/bash-completion/completions/quadriga
-  quadriga completions fish > ~/.config/fish/completions/quadriga.fish")]
-pub(crate) struct CompletionsArgs {
-    /// The shell
-    pub(crate) shell: Shell,
 }
 
 /// What extensions are granted.

@@ -2,13 +2,13 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
+use clap::Args;
 use quadriga::Layer;
 use quadriga::abi::limits::Limit;
 use quadriga::abi::{Isolation, PROTOCOL};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::args::DoctorArgs;
 use crate::host;
 use crate::output::{Output, table};
 
@@ -16,6 +16,19 @@ use crate::output::{Output, table};
 const KINDS: [&str; 4] = ["javascript", "native", "python", "webassembly"];
 
 const SPEC_MAP: &str = include_str!("../../docs/spec-map.toml");
+
+/// Show which runtimes this build has, and what each can keep to
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  quadriga doctor
+  quadriga doctor --spec                        how much of the specification is done
+  quadriga doctor --spec --verbose              each method")]
+pub(crate) struct DoctorArgs {
+    /// Show how much of the specification is implemented, by service
+    #[arg(long)]
+    spec: bool,
+}
 
 /// One runtime, or the lack of it.
 #[derive(Serialize)]
