@@ -333,11 +333,14 @@ fn from(collector: Option<&str>, set: &[(&str, &str)]) -> Result<Option<OtlpConf
     })
 }
 
+/// A collector that is named, variables, and where metrics go or the code of an error.
+type Case<'a> = (Option<&'a str>, &'a [(&'a str, &'a str)], &'a str);
+
 #[test]
 fn the_environment_says_where_metrics_go() {
     const GENERAL: (&str, &str) = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318/");
     const SPECIAL: (&str, &str) = ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "https://d/x?y=1");
-    let cases: &[(Option<&str>, &[(&str, &str)], &str)] = &[
+    let cases: &[Case<'_>] = &[
         (None, &[], "none"),
         (None, &[("OTEL_EXPORTER_OTLP_ENDPOINT", " ")], "none"),
         (None, &[GENERAL], "http://c:4318/v1/metrics"),

@@ -7,12 +7,15 @@ fn of(allow: Option<&[&str]>, deny: &[&str], unknown: bool) -> LicensePolicy {
     LicensePolicy { allow: allow.map(set), deny: set(deny), unknown, exceptions: BTreeSet::new() }
 }
 
+/// What is allowed and denied, a licence, and why it is refused.
+type Case<'a> = (Option<&'a [&'a str]>, &'a [&'a str], &'a str, &'a str);
+
 #[test]
 fn some_choice_has_to_be_permitted() {
     const OK: &str = "";
     let all = None;
     let (mit, two): (Option<&[&str]>, Option<&[&str]>) = (Some(&["MIT"]), Some(&["MIT", "Apache-2.0"]));
-    let cases: &[(Option<&[&str]>, &[&str], &str, &str)] = &[
+    let cases: &[Case<'_>] = &[
         (all, &[], "AGPL-3.0-only", OK),
         (mit, &[], "MIT", OK),
         (mit, &[], "ISC", "ISC is not among the licences that are allowed"),

@@ -162,8 +162,10 @@ async fn backups_are_made_while_the_home_changes() {
 }
 
 /// What a progress was told: what of, how much at last, and of how much; it only grows.
-fn heard() -> (Progress, Arc<std::sync::Mutex<Vec<(&'static str, u64, Option<u64>)>>>) {
-    let heard: Arc<std::sync::Mutex<Vec<(&'static str, u64, Option<u64>)>>> = Arc::default();
+type Heard = Arc<std::sync::Mutex<Vec<(&'static str, u64, Option<u64>)>>>;
+
+fn heard() -> (Progress, Heard) {
+    let heard = Heard::default();
     let told = Arc::clone(&heard);
     let progress = Progress::new(move |what, done, of| {
         let mut heard = told.lock().unwrap();
