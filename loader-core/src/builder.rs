@@ -139,6 +139,7 @@ impl Builder {
             call_ids: AtomicU64::new(1),
             given_up: Arc::default(),
             rules: Arc::default(),
+            trail: Arc::default(),
             alerts: broadcast::Sender::new(ALERTS),
             detached: Arc::new(Semaphore::new(DETACHED_CALLS)),
             executor: Some(executor),

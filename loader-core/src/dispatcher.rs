@@ -29,7 +29,7 @@ use crate::route::{Barred, Routes, SWITCHING, Slot, suggest};
 use crate::service::Services;
 use crate::state;
 use crate::stream::{Input, Output, Streams};
-use crate::ward::{Alert, Rules};
+use crate::ward::{Alert, Rules, Trail};
 use crate::{Builder, Call, KvStore, LoadOptions, Policy, Provided, Runtime, SpanRef, Status};
 
 /// Loads extensions and routes calls to them. Cheap to clone; the last clone ends what is loaded.
@@ -60,6 +60,7 @@ pub(crate) struct Core {
     pub(crate) call_ids: AtomicU64,
     pub(crate) given_up: Arc<GivenUp>,
     pub(crate) rules: Arc<Rules>,
+    pub(crate) trail: Arc<Trail>,
     pub(crate) alerts: broadcast::Sender<Alert>,
     pub(crate) detached: Arc<Semaphore>,
     /// Our own, so that no wait depends on the host's executor. `None` only while it is dropped.

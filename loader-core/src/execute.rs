@@ -154,7 +154,7 @@ impl Core {
             isolation: Some(snippet.isolation),
             ..LoadOptions::default()
         };
-        let ward = Ward::new(manifest.extension.id.clone(), options.grant.clone(), true);
+        let ward = Ward::new(manifest.extension.id.clone(), options.grant.clone(), true, &self.trail);
         let mut loose = Loose { core: Arc::clone(self), slot: None };
         let slot = self.instantiate(root, Arc::new(manifest), options, Arc::clone(&ward)).await?;
         loose.slot = Some(Arc::clone(&slot));

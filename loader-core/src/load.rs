@@ -79,7 +79,7 @@ impl Core {
                 return Err(taken(&reserved.id));
             }
             not_a_service(&reserved.id, ErrorCode::InvalidManifest)?;
-            let ward = Ward::new(reserved.id.clone(), options.grant.clone(), false);
+            let ward = Ward::new(reserved.id.clone(), options.grant.clone(), false, &core.trail);
             let slot = match core.lay_down(&root, &manifest, &options, &ward)? {
                 Some(asleep) => asleep,
                 None => core.instantiate(root, manifest, options, ward).await?,

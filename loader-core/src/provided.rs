@@ -107,7 +107,8 @@ impl Core {
         let instance: Arc<dyn Instance> = Arc::new(functions);
         let support = Support { isolation: Isolation::None, limits: &[], permissions: &[] };
         let version = semver::Version::new(0, 0, 0);
-        let reach = self.reach(&Ward::new(id, Grant::Nothing, false), None, Permissions::default(), None);
+        let ward = Ward::new(id, Grant::Nothing, false, &self.trail);
+        let reach = self.reach(&ward, None, Permissions::default(), None);
         let limits = Limits::default();
         let mut slot = self.slot(reach, kind, version, support, instance, limits, None, Instant::now())?;
         if let (Some(api), Some(slot)) = (api, Arc::get_mut(&mut slot)) {

@@ -18,7 +18,7 @@ use crate::route::{CLOSED, Routes, Slot};
 use crate::service::not_a_service;
 use crate::state::Hold;
 use crate::supervise::AGAIN;
-use crate::ward::{Effect, Reason, Ward};
+use crate::ward::{Effect, Ward};
 use crate::{Grant, LoadOptions};
 
 /// What becomes of one extension.
@@ -157,7 +157,7 @@ impl Switch {
             return Err(Error::new(ErrorCode::InvalidManifest, message));
         }
         let (ward, options) = match old.as_ref().map(|old| (old, &old.source)) {
-            None => (Ward::new(id.clone(), options.grant.clone(), false), options),
+            None => (Ward::new(id.clone(), options.grant.clone(), false, &self.core.trail), options),
             Some((_, None)) => {
                 let message = format!("{id} is part of the host and cannot be replaced");
                 return Err(Error::new(ErrorCode::Unsupported, message));
@@ -227,12 +227,12 @@ impl Switch {
             core.published(slot);
             slot.reach.ward.standing.changed();
             let what = format!("go on as version {}", slot.version);
-            slot.reach.ward.log.managed(&slot.id, what, Reason::Operator);
+            slot.reach.ward.log.managed_by_home(&slot.id, what);
         }
         let mut late = Vec::new();
         for (slot, grant) in std::mem::take(&mut self.grants) {
             let effect = slot.reach.ward.regrant(Grant::Only(Box::new(grant)));
-            slot.reach.ward.log.managed(&slot.id, "hold another grant".to_owned(), Reason::Operator);
+            slot.reach.ward.log.managed_by_home(&slot.id, "hold another grant".to_owned());
             late.extend((effect != Effect::Now).then(|| (slot.id.clone(), effect)));
         }
         let gone = std::mem::take(&mut self.gone);

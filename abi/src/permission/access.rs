@@ -8,7 +8,7 @@ use crate::limits::Span;
 /// One thing that an extension tries, and that its permissions may cover.
 ///
 /// The Display says it as what follows "may not", such as `connect to api.example.org:443`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Access<'a> {
     /// Calls a method of another extension.

@@ -4,21 +4,25 @@
 use std::time::SystemTime;
 
 use quadriga_abi::{Error, ErrorCode};
-use serde::Serialize;
-use serde_json::Value as Json;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value as Json, json};
 use sha2::{Digest as _, Sha256};
-use sqlx::{Row as _, SqliteConnection};
+use sqlx::{Row as _, SqliteConnection, SqlitePool};
 
 use super::{Home, store};
+use crate::ward::{Record, Subject, Trail, Verdict};
 
-/// One thing that was done.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+/// Who decides what an extension may do.
+pub const HOST: &str = "host";
+
+/// One thing that was done, or decided about an extension.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
     /// Numbers the entries from 1, without gaps.
     pub number: i64,
     /// When, in milliseconds since 1970.
     pub at: i64,
-    /// Who did it, as the program that works with the home says.
+    /// Who did it, as the program that works with the home says; [`HOST`] for what the host decided.
     pub actor: String,
     /// What, such as `install`.
     pub action: String,
@@ -32,7 +36,7 @@ pub struct Entry {
 }
 
 /// What came of looking through all entries.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Audited {
     /// How many there are, and all fit.
     pub entries: usize,
@@ -50,11 +54,12 @@ pub(super) struct Act<'a> {
 }
 
 impl Home {
-    /// What was done, oldest first.
+    /// What was done, oldest first. What an attached host decided up to now is in it.
     ///
     /// # Errors
     /// `store_failed`.
     pub async fn audit(&self) -> Result<Vec<Entry>, Error> {
+        self.write_down().await?;
         let entries = read(&mut *self.connection().await?).await?;
         Ok(entries.into_iter().map(|(entry, _)| entry).collect())
     }
@@ -65,6 +70,7 @@ impl Home {
     /// # Errors
     /// `store_failed`, with the first entry that does not fit what is before it.
     pub async fn verify_audit(&self, kept: Option<&str>) -> Result<Audited, Error> {
+        self.write_down().await?;
         let entries = read(&mut *self.connection().await?).await?;
         let changed = |number: i64, why: &str| {
             let message = format!("entry {number} of the audit trail {why}");
@@ -126,6 +132,45 @@ pub(super) async fn write(connection: &mut SqliteConnection, act: Act<'_>) -> Re
         .await
         .map_err(store::failed)?;
     Ok(())
+}
+
+/// Writes down what was decided about extensions: what is due, or all of it.
+pub(super) async fn write_decisions(store: &SqlitePool, trail: &Trail, all: bool) -> Result<(), Error> {
+    let records = trail.take(all);
+    if records.is_empty() {
+        return Ok(());
+    }
+    let written = async {
+        let mut transaction = store.begin_with("BEGIN IMMEDIATE").await.map_err(store::failed)?;
+        for record in &records {
+            write(&mut transaction, decision(record)).await?;
+        }
+        transaction.commit().await.map_err(store::failed)
+    };
+    let written = written.await;
+    if written.is_err() {
+        Trail::put_back(records);
+    }
+    written
+}
+
+fn decision(record: &Record) -> Act<'_> {
+    let noted = &record.noted;
+    let action = match (noted.subject, noted.verdict) {
+        (Subject::Management, _) => "manage",
+        (_, Verdict::Allowed) => "allow",
+        (_, Verdict::Denied) => "deny",
+    };
+    let mut detail = json!({ "subject": noted.subject, "what": noted.what, "reason": noted.reason });
+    if noted.claimed {
+        detail["claimed"] = true.into();
+    }
+    if record.times > 1 {
+        detail["times"] = record.times.into();
+        detail["first"] = store::millis(record.first).into();
+        detail["last"] = store::millis(record.last).into();
+    }
+    Act { actor: HOST, action, extension: record.extension().as_str(), detail }
 }
 
 /// The hash of the last entry, or of none.

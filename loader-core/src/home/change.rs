@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use quadriga_abi::{Error, ErrorCode, ExtensionId};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 use sqlx::SqliteConnection;
 
@@ -14,7 +14,7 @@ use super::{Differences, Installed, InstalledState, fault, store};
 use crate::fit::fits_host;
 
 /// What an operation changed; of a rehearsal, what it would change.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Changes {
     /// What was installed, updated or rolled back, as it is now.
@@ -28,7 +28,7 @@ pub struct Changes {
 }
 
 /// A version that is in use now and was not before.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Came {
     /// The version that was in use.

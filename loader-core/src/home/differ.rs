@@ -2,12 +2,12 @@
 
 use quadriga_abi::Isolation;
 use quadriga_abi::manifest::Manifest;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{InstalledVersion, TrustLevel};
 
 /// What a version changes, beside its number and what it asks for in addition.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Differences {
     /// Permissions that it no longer asks for.

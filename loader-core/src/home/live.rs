@@ -1,13 +1,38 @@
 //! A home and a host together: what runs changes with what is installed.
 
-use quadriga_abi::{Error, ErrorCode, ExtensionId};
-use sqlx::{Sqlite, Transaction};
+use std::sync::Arc;
+use std::time::Duration;
 
+use quadriga_abi::{Error, ErrorCode, ExtensionId};
+use serde_json::json;
+use sqlx::{Sqlite, SqlitePool, Transaction};
+use tokio::sync::Mutex;
+use tokio::task::AbortHandle;
+
+use super::audit::{self, Act};
 use super::graph::Graph;
-use super::{Home, Installed, InstalledState, fault, store};
-use crate::Dispatcher;
+use super::{Home, Installed, InstalledState, fault, find, store};
 use crate::switch::Change;
-use crate::ward::Effect;
+use crate::ward::{Effect, Trail};
+use crate::{Dispatcher, Status};
+
+/// How long what was decided waits to be written down.
+const SOON: Duration = Duration::from_secs(1);
+
+/// A host that a home is attached to.
+pub(super) struct Attached {
+    pub(super) host: Dispatcher,
+    /// Held by who writes down what was decided.
+    turn: Arc<Mutex<()>>,
+    keeper: AbortHandle,
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        self.keeper.abort();
+        self.host.core.trail.leave();
+    }
+}
 
 impl Home {
     /// From now on what runs in a host changes together with the home, or neither does. What is enabled
@@ -32,8 +57,43 @@ impl Home {
     /// the home is as it was. The operation is not given up after that, even if its future is dropped; if the
     /// process is killed, the home says what the next one starts. Operations take place one after another:
     /// one that loads something holds up the others, and [`Dispatcher::revoke`] is there for what cannot wait.
+    ///
+    /// What the host decides about extensions goes into the audit trail, in the name of
+    /// [`HOST`](super::HOST): all that is denied, the first access of each sort that is allowed, each read of a
+    /// secret or a sensitive field, and what alerts and supervision do. It is written down within a second or
+    /// so; the same things are counted, and written down once a minute, and so is what goes beyond 64
+    /// different things of one extension. A process that is killed does not write down the last second.
     pub fn attach(self, host: &Dispatcher) -> Self {
-        Self { host: Some(host.clone()), ..self }
+        let (turn, store) = (Arc::<Mutex<()>>::default(), self.store.clone());
+        host.core.trail.keep();
+        let keeping = keep(store, Arc::clone(&host.core.trail), Arc::clone(&turn));
+        let keeper = host.core.executor().spawn(keeping).abort_handle();
+        Self { host: Some(Arc::new(Attached { host: host.clone(), turn, keeper })), ..self }
+    }
+
+    /// Has the attached host load an extension anew from its folder, as [`Dispatcher::reload`] does.
+    ///
+    /// # Errors
+    /// `not_installed`; `host_not_running`, if no host is attached; as for [`Dispatcher::reload`].
+    pub async fn reload(&self, id: &str, actor: &str) -> Result<Status, Error> {
+        let Some(Attached { host, .. }) = self.host.as_deref() else {
+            return Err(Error::new(ErrorCode::HostNotRunning, "the home is attached to no host"));
+        };
+        let (mut transaction, all) = self.begin().await?;
+        find(&all, id)?;
+        host.reload(id).await?;
+        let status = host.status(id)?;
+        let detail = json!({ "version": status.version });
+        audit::write(&mut transaction, Act { actor, action: "reload", extension: id, detail }).await?;
+        transaction.commit().await.map_err(store::failed)?;
+        Ok(status)
+    }
+
+    /// Writes down what an attached host decided up to now.
+    pub(super) async fn write_down(&self) -> Result<(), Error> {
+        let Some(Attached { host, turn, .. }) = self.host.as_deref() else { return Ok(()) };
+        let _turn = turn.lock().await;
+        audit::write_decisions(&self.store, &host.core.trail, true).await
     }
 
     /// Has a transaction take effect together with what runs.
@@ -111,6 +171,17 @@ impl Home {
             }
         }
         Ok(changes)
+    }
+}
+
+/// Writes down what is decided, until the home is closed.
+async fn keep(store: SqlitePool, trail: Arc<Trail>, turn: Arc<Mutex<()>>) {
+    while !store.is_closed() {
+        tokio::time::sleep(SOON).await;
+        let _turn = turn.lock().await;
+        if let Err(error) = audit::write_decisions(&store, &trail, false).await {
+            tracing::warn!(%error, "what was decided is not written down yet");
+        }
     }
 }
 

@@ -39,7 +39,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-pub use audit::{Audited, Entry};
+pub use audit::{Audited, Entry, HOST};
 pub use backup::{BackedUp, Backup};
 pub use change::{Came, Changes, Dependents, Needs};
 pub use deps::{Dependencies, Dependent, Needed, NeededKind, order, start, start_lazily, stop, with_needs};
@@ -52,18 +52,19 @@ pub use progress::Progress;
 use quadriga_abi::manifest::Manifest;
 use quadriga_abi::permission::Permissions;
 use quadriga_abi::{Error, ErrorCode, ExtensionId};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sqlx::{Sqlite, SqlitePool, Transaction};
 use tokio::sync::Mutex;
 pub use trust::{Signed, Terms, TrustLevel, TrustPolicy, TrustedKey};
 
-use crate::Dispatcher;
 use crate::config::Settings;
+use live::Attached;
 
 /// Installed extensions, on disk. One process at a time works with them: it holds the lock as long as
-/// this lives.
+/// this or a clone of it lives.
 ///
 /// Needs a tokio runtime.
+#[derive(Clone)]
 pub struct Home {
     path: PathBuf,
     store: SqlitePool,
@@ -72,8 +73,8 @@ pub struct Home {
     /// Whether everything is done as always, and then taken back.
     rehearsal: bool,
     /// What runs changes with the home.
-    host: Option<Dispatcher>,
-    _lock: Held,
+    host: Option<Arc<Attached>>,
+    _lock: Arc<Held>,
 }
 
 /// The lock of a home. It is given back rather than left to end with its file: a process that is started
@@ -88,7 +89,7 @@ impl Drop for Held {
 }
 
 /// An installed extension.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Installed {
     /// Its id.
@@ -108,7 +109,7 @@ pub struct Installed {
 }
 
 /// What hosts are to do with an installed extension.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum InstalledState {
@@ -119,7 +120,7 @@ pub enum InstalledState {
 }
 
 /// One version of an installed extension.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct InstalledVersion {
     /// The version.
@@ -155,7 +156,7 @@ impl Home {
             fs::create_dir_all(folder).map_err(failed(folder))?;
         }
         let path = path.canonicalize().map_err(failed(&path))?;
-        let lock = lock(&path)?;
+        let lock = Arc::new(lock(&path)?);
         let store = store::open(&path.join("store.sqlite")).await?;
         let home = Self { path, store, files: Arc::default(), rehearsal: false, host: None, _lock: lock };
         home.clear().await?;
@@ -187,10 +188,14 @@ impl Home {
         find(&Self::look(path).await?, id)
     }
 
-    /// Waits until what was given up has put its files away and the database is closed, and then lets others
-    /// work with the home. Dropped, it does the same a little later, and in the other order.
+    /// Waits until what was given up has put its files away, what was decided is written down and the database
+    /// is closed, and then lets others work with the home. Dropped, it does the same a little later and in the
+    /// other order, but writes nothing down.
     pub async fn close(self) {
         drop(self.files.lock().await);
+        if let Err(error) = self.write_down().await {
+            tracing::warn!(%error, "what was decided is not written down");
+        }
         self.store.close().await;
     }
 
@@ -243,8 +248,8 @@ impl Home {
         if self.rehearsal {
             return transaction.rollback().await.map_err(store::failed);
         }
-        if let Some(host) = &self.host {
-            return self.commit_live(host, transaction, before).await;
+        if let Some(attached) = &self.host {
+            return self.commit_live(&attached.host, transaction, before).await;
         }
         fault::point("before the commit");
         transaction.commit().await.map_err(store::failed)?;

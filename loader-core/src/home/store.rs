@@ -78,6 +78,9 @@ CREATE TABLE license_policy (
 /// How long a process that only reads may hold it up.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long an operation waits for its turn: one before it may have several slow extensions started.
+const TURN: Duration = Duration::from_secs(600);
+
 /// Opens the database, and brings it up to date.
 pub(super) async fn open(path: &Path) -> Result<SqlitePool, Error> {
     let options = SqliteConnectOptions::new()
@@ -88,7 +91,8 @@ pub(super) async fn open(path: &Path) -> Result<SqlitePool, Error> {
         .synchronous(if fault::SYNC { SqliteSynchronous::Full } else { SqliteSynchronous::Off })
         .foreign_keys(true)
         .busy_timeout(PATIENCE);
-    let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.map_err(failed)?;
+    let pool = SqlitePoolOptions::new().max_connections(1).acquire_timeout(TURN);
+    let pool = pool.connect_with(options).await.map_err(failed)?;
     let up_to_date = |done: &i64| usize::try_from(*done) == Ok(STEPS.len());
     if up_to_date(&steps(&mut *pool.acquire().await.map_err(failed)?).await?) {
         return Ok(pool);

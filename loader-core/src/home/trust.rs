@@ -48,12 +48,12 @@ pub struct Terms {
 }
 
 /// The terms of each level.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TrustPolicy(BTreeMap<TrustLevel, Terms>);
 
 /// A key that an operator trusts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct TrustedKey {
     /// The key: the second line of its file.
@@ -69,7 +69,7 @@ pub struct TrustedKey {
 }
 
 /// What is known about the signature of a version.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Signed {
     /// The key that it was signed with, if that was verified.

@@ -1,14 +1,15 @@
 //! What an extension was and was not let do, and what was done about it.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use quadriga_abi::ExtensionId;
 use quadriga_abi::permission::{Access, AccessKind};
 use serde::Serialize;
 
+use super::trail::{Notes, Trail};
 use crate::dispatcher::lock;
 
 /// How many records are kept of each subject and verdict: a flood of one kind pushes out no other.
@@ -64,7 +65,7 @@ pub enum Verdict {
 }
 
 /// Why an access was allowed or denied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Reason {
@@ -125,22 +126,35 @@ pub struct Tally {
 }
 
 /// What was said to something.
-struct Said {
-    subject: Subject,
-    verdict: Verdict,
-    reason: Reason,
-    claimed: bool,
+#[derive(Clone, Copy)]
+pub(super) struct Said {
+    pub(super) subject: Subject,
+    pub(super) verdict: Verdict,
+    pub(super) reason: Reason,
+    pub(super) claimed: bool,
 }
 
-/// Counts all decisions about one extension, and keeps the last of each sort.
-#[derive(Default)]
+impl Said {
+    fn done(reason: Reason) -> Self {
+        Self { subject: Subject::Management, verdict: Verdict::Allowed, reason, claimed: false }
+    }
+}
+
+/// Counts all decisions about one extension, keeps the last of each sort, and has them written down where a
+/// home does that.
 pub(crate) struct DecisionLog {
     counts: [[AtomicU64; 2]; AccessKind::ALL.len()],
     numbers: AtomicU64,
     records: Mutex<HashMap<(Subject, Verdict), VecDeque<Decision>>>,
+    notes: Arc<Notes>,
 }
 
 impl DecisionLog {
+    pub(super) fn new(extension: ExtensionId, trail: &Arc<Trail>) -> Self {
+        let (counts, numbers, records) = Default::default();
+        Self { counts, numbers, records, notes: Notes::new(extension, trail) }
+    }
+
     /// Counts an access that was allowed, and records it if it is one of the sample.
     pub(crate) fn allowed(
         &self,
@@ -152,9 +166,17 @@ impl DecisionLog {
     ) {
         let kind = access.kind();
         let before = self.counts[kind as usize][Verdict::Allowed as usize].fetch_add(1, Relaxed);
-        if before < FIRST || before.is_multiple_of(STEP) {
-            let said = Said { subject: Subject::Access(kind), verdict: Verdict::Allowed, reason, claimed };
-            self.record(extension, call, access.to_string(), said);
+        let (is_sample, is_new) = (before < FIRST || before.is_multiple_of(STEP), self.notes.wants(access));
+        if !is_sample && !is_new {
+            return;
+        }
+        let said = Said { subject: Subject::Access(kind), verdict: Verdict::Allowed, reason, claimed };
+        let what = access.to_string();
+        if is_new {
+            self.notes.note(&said, Some(&what), 1);
+        }
+        if is_sample {
+            self.record(extension, call, what, said);
         }
     }
 
@@ -182,6 +204,7 @@ impl DecisionLog {
     fn refuse(&self, extension: &ExtensionId, call: u64, what: String, said: Said) {
         let Said { reason, claimed, .. } = said;
         tracing::info!(target: "quadriga::audit", extension = extension.as_str(), call, what, ?reason, claimed, "denied");
+        self.notes.note(&said, Some(&what), 1);
         self.record(extension, call, what, said);
     }
 
@@ -190,20 +213,34 @@ impl DecisionLog {
         let [passed, refused] = &self.counts[kind as usize];
         passed.fetch_add(allowed, Relaxed);
         refused.fetch_add(denied, Relaxed);
+        let (subject, verdict) = (Subject::Access(kind), Verdict::Denied);
+        self.notes.note(&Said { subject, verdict, reason: Reason::Worker, claimed: true }, None, denied);
     }
 
     /// Records what was done to an extension.
     pub(crate) fn managed(&self, extension: &ExtensionId, what: String, reason: Reason) {
+        self.notes.note(&Said::done(reason), Some(&what), 1);
+        self.done(extension, what, reason);
+    }
+
+    /// The same for what a home writes down by itself.
+    #[cfg(feature = "home")]
+    pub(crate) fn managed_by_home(&self, extension: &ExtensionId, what: String) {
+        self.done(extension, what, Reason::Operator);
+    }
+
+    fn done(&self, extension: &ExtensionId, what: String, reason: Reason) {
         tracing::info!(target: "quadriga::audit", extension = extension.as_str(), what, ?reason, "managed");
-        let said = Said { subject: Subject::Management, verdict: Verdict::Allowed, reason, claimed: false };
-        self.record(extension, 0, what, said);
+        self.record(extension, 0, what, Said::done(reason));
     }
 
     /// Records a first call from one extension to another, which is counted with its pair.
     pub(crate) fn first(&self, extension: &ExtensionId, call: u64, access: &Access<'_>) {
         let (subject, verdict) = (Subject::Access(access.kind()), Verdict::Allowed);
         let said = Said { subject, verdict, reason: Reason::Granted, claimed: false };
-        self.record(extension, call, access.to_string(), said);
+        let what = access.to_string();
+        self.notes.note(&said, Some(&what), 1);
+        self.record(extension, call, what, said);
     }
 
     fn record(&self, extension: &ExtensionId, call: u64, what: String, said: Said) {

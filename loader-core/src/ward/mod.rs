@@ -8,6 +8,7 @@ mod grant;
 mod link;
 mod spout;
 mod standing;
+mod trail;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::PathBuf;
@@ -32,6 +33,9 @@ use serde::Serialize;
 pub(crate) use spout::{Passage, Spout};
 pub use standing::Failure;
 pub(crate) use standing::{Inner as Stand, Next, Standing};
+#[cfg(feature = "home")]
+pub(crate) use trail::Record;
+pub(crate) use trail::Trail;
 
 use crate::dispatcher::lock;
 use crate::net::Connections;
@@ -120,10 +124,11 @@ pub(crate) struct View {
 }
 
 impl Ward {
-    pub(crate) fn new(id: ExtensionId, grant: Grant, loose: bool) -> Arc<Self> {
+    pub(crate) fn new(id: ExtensionId, grant: Grant, loose: bool, trail: &Arc<Trail>) -> Arc<Self> {
         let (revoked, limits, reaches) = (VecDeque::new(), Limits::default(), Vec::new());
         let held = Mutex::new(Held { grant, revoked, limits, reaches, links: HashMap::default() });
-        let (log, standing, history) = (DecisionLog::default(), Standing::default(), History::default());
+        let log = DecisionLog::new(id.clone(), trail);
+        let (standing, history) = (Standing::default(), History::default());
         Arc::new(Self {
             id,
             log,

@@ -9,9 +9,11 @@ use quadriga_package::{Bounds, PackOptions, Package, SecretKey, pack};
 use tempfile::TempDir;
 
 use super::*;
+use crate::Dispatcher;
 
 mod backup;
 mod config;
+mod decisions;
 mod deps;
 mod kill;
 mod licenses;
