@@ -15,7 +15,13 @@ quadriga backup backups --keep 7
 quadriga restore backups/* --home copy
 quadriga list --home copy
 
-# What was done is on record, and the record shows if it was changed.
+# A host runs what is enabled, and the same commands change what runs.
+quadriga run &
+until quadriga health 2> health.log; do sleep 0.2; done
+quadriga call hello.js greet '"Ada"'
 quadriga disable hello.js
 quadriga uninstall hello.js
+
+# What was done is on record, and the record shows if it was changed.
 quadriga audit --verify
+kill $! && wait $!

@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use quadriga::Grant;
 use quadriga::abi::Isolation;
 use quadriga::abi::limits::Span;
+use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use crate::completions::CompletionsArgs;
@@ -241,6 +242,8 @@ pub(crate) enum Language {
 }
 
 /// Load an extension and call one of its methods
+///
+/// One that a host runs already is called there, unless an option says how it is to be loaded.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -439,11 +442,13 @@ pub(crate) struct DemoArgs {
 }
 
 /// What extensions are granted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum GrantArg {
     /// All that they ask for
     Requested,
     /// Nothing
+    #[default]
     None,
 }
 

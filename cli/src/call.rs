@@ -2,15 +2,21 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use quadriga::abi::{Bytes, Error, ErrorCode, Value, ValueError};
+#[cfg(unix)]
+use quadriga::abi::Isolation;
+use quadriga::abi::{Bytes, Error, ErrorCode, ExtensionId, Value, ValueError};
 use quadriga::{CallOptions, Configuration, Dispatcher, LoadOptions};
 use serde_json::{Value as Json, json};
 
 use crate::args::CallArgs;
+#[cfg(unix)]
+use crate::args::{HostArgs, SettingArgs};
 use crate::failure::Failure;
 use crate::home;
 use crate::host;
 use crate::inspect;
+#[cfg(unix)]
+use crate::live::Request;
 use crate::output::{Output, duration, millis};
 use crate::report::{self, Report};
 use crate::secrets;
@@ -18,8 +24,64 @@ use crate::secrets;
 /// How much longer than the timeout a guest may take that cannot be interrupted.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Loads an extension and calls one of its methods.
+/// Calls a method of an extension: of one that a host runs already there, and of any other one here, loaded
+/// for that.
 pub(crate) fn run(args: CallArgs, output: Output) -> Result<ExitCode> {
+    #[cfg(unix)]
+    if let Some(id) = home::id_of(&args.dir).filter(|_| args.leaves_it_as_it_runs())
+        && crate::live::runs(&args.home.path()?)
+    {
+        return there(id, args, output);
+    }
+    here(args, output)
+}
+
+impl CallArgs {
+    /// Whether nothing is said about how it is loaded.
+    #[cfg(unix)]
+    fn leaves_it_as_it_runs(&self) -> bool {
+        let HostArgs { with, isolation } = &self.host;
+        let SettingArgs { config, config_file } = &self.settings;
+        let nothing = with.is_empty() && config.is_empty() && config_file.is_empty();
+        nothing
+            && self.limits.is_empty()
+            && self.secrets.is_empty()
+            && !self.report
+            && *isolation == Isolation::None
+    }
+}
+
+/// Calls in the host that runs it.
+#[cfg(unix)]
+fn there(id: ExtensionId, args: CallArgs, output: Output) -> Result<ExitCode> {
+    host::run(async move {
+        home::enabled(&args.home, &id).await?;
+        let path = args.home.path()?;
+        let timeout = u64::try_from(args.timeout.as_millis()).ok();
+        let (name, method, arguments) = (id.to_string(), args.method, args.arguments);
+        let call = Request::Call { id: name.clone(), method: method.clone(), arguments, timeout };
+        let (result, elapsed, status) = tokio::task::spawn_blocking(move || {
+            let started = Instant::now();
+            let result = crate::live::ask(&path, &call);
+            let elapsed = started.elapsed();
+            // What is not loaded has no status.
+            (result, elapsed, crate::live::ask(&path, &Request::Status { id: Some(name) }))
+        })
+        .await?;
+        if output.verbose > 0 {
+            output.note(&format!("called {method} in {}", duration(elapsed)));
+        }
+        if !output.json || result.is_err() && status.is_err() {
+            return output.value(&result?).map(|()| ExitCode::SUCCESS);
+        }
+        let status = status.unwrap_or_default();
+        let [runtime, isolation] = ["runtime", "isolation"].map(|key| status[key].clone());
+        said(&result, About { id, runtime, isolation }, elapsed, None, output)
+    })
+}
+
+/// Loads an extension and calls it.
+fn here(args: CallArgs, output: Output) -> Result<ExitCode> {
     let limits = report::limits(&args.limits)?;
     let dispatcher =
         host::start_with(args.host.isolation, host::LOAD_TIMEOUT, limits, secrets::read(&args.secrets)?)?;
@@ -49,23 +111,10 @@ pub(crate) fn run(args: CallArgs, output: Output) -> Result<ExitCode> {
             output.note(&format!("called {} in {}", args.method, duration(elapsed)));
         }
         let report = args.report.then(|| Report::of(&dispatcher, id.as_str())).transpose()?;
+        let result = result.map_err(anyhow::Error::from);
         if output.json {
-            let (key, value) = match &result {
-                Ok(result) => ("result", result.clone()),
-                Err(error) => ("error", serde_json::to_value(Failure::from(error))?),
-            };
-            let mut object = json!({
-                key: value,
-                "extension": id,
-                "runtime": status.runtime,
-                "isolation": status.isolation,
-                "ms": millis(elapsed),
-            });
-            if let Some(report) = &report {
-                object["report"] = serde_json::to_value(report)?;
-            }
-            output.value(&object)?;
-            if result.is_err() {
+            let about = About { id, runtime: json!(status.runtime), isolation: json!(status.isolation) };
+            if said(&result, about, elapsed, report.as_ref(), output)? != ExitCode::SUCCESS {
                 return Ok(ExitCode::FAILURE);
             }
         } else {
@@ -77,6 +126,35 @@ pub(crate) fn run(args: CallArgs, output: Output) -> Result<ExitCode> {
         dispatcher.shutdown().await;
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// What was called.
+struct About {
+    id: ExtensionId,
+    runtime: Json,
+    isolation: Json,
+}
+
+/// Says as JSON what came of a call.
+fn said(
+    result: &Result<Json>,
+    About { id, runtime, isolation }: About,
+    elapsed: Duration,
+    report: Option<&Report>,
+    output: Output,
+) -> Result<ExitCode> {
+    let (key, value) = match result {
+        Ok(result) => ("result", result.clone()),
+        Err(error) => ("error", serde_json::to_value(Failure::from(error))?),
+    };
+    let ms = millis(elapsed);
+    let mut object =
+        json!({ key: value, "extension": id, "runtime": runtime, "isolation": isolation, "ms": ms });
+    if let Some(report) = report {
+        object["report"] = serde_json::to_value(report)?;
+    }
+    output.value(&object)?;
+    Ok(if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// A JSON array is the list of arguments, any other value the only one.

@@ -4,7 +4,6 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use quadriga::abi::ExtensionId;
 use quadriga::abi::manifest::Manifest;
 use quadriga::home::Home;
 use quadriga::{Configuration, Origin, Settings, settings_from_environment, settings_from_file};
@@ -12,7 +11,7 @@ use serde_json::Value as Json;
 
 use crate::args::{ConfigArgs, SettingArgs};
 use crate::failure::Advice;
-use crate::home::actor;
+use crate::home::operation::Operation;
 use crate::inspect;
 use crate::output::{Output, harmless, table};
 use crate::{home, host};
@@ -36,34 +35,27 @@ impl SettingArgs {
 
 /// Shows the settings of an extension with where each comes from, or has its home keep others.
 pub(crate) fn run(args: ConfigArgs, output: Output) -> Result<ExitCode> {
-    host::run(async move {
-        let id = home::id_of(&args.ext);
-        if args.set.is_empty() && args.unset.is_empty() {
-            let (manifest, kept) = match &id {
-                Some(id) => {
-                    let installed = Home::look_at(args.home.path()?, id.as_str()).await?;
-                    (installed.current.manifest, Some(installed.config))
-                }
-                None => (inspect::read(&args.ext)?, None),
-            };
-            return shown(&manifest, &args.settings.layers(&manifest, kept.as_ref())?, output);
-        }
+    let id = home::id_of(&args.ext);
+    if !args.set.is_empty() || !args.unset.is_empty() {
         let Some(id) = id else { return Err(only_installed(&args.ext)) };
-        keep(&id, args, output).await
-    })
-}
-
-/// Has the home of an extension keep settings.
-async fn keep(id: &ExtensionId, args: ConfigArgs, output: Output) -> Result<ExitCode> {
-    let home = args.home.open().await?;
-    let set = args.set.into_iter().collect();
-    let installed = home.configure(id.as_str(), set, &args.unset, &actor()).await?;
-    if output.json {
-        return output.value(&installed.config).map(|()| ExitCode::SUCCESS);
+        let (set, unset) = (args.set.into_iter().collect(), args.unset);
+        let configure = Operation::Configure { id: id.clone(), set, unset };
+        return home::told(args.home, configure, output, move |kept: Settings| {
+            let names: Vec<&str> = kept.keys().map(String::as_str).collect();
+            let names = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
+            format!("{id}: set in its home: {names}")
+        });
     }
-    let names: Vec<&str> = installed.config.keys().map(String::as_str).collect();
-    let kept = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
-    output.text(&harmless(&format!("{id}: set in its home: {kept}"))).map(|()| ExitCode::SUCCESS)
+    host::run(async move {
+        let (manifest, kept) = match &id {
+            Some(id) => {
+                let installed = Home::look_at(args.home.path()?, id.as_str()).await?;
+                (installed.current.manifest, Some(installed.config))
+            }
+            None => (inspect::read(&args.ext)?, None),
+        };
+        shown(&manifest, &args.settings.layers(&manifest, kept.as_ref())?, output)
+    })
 }
 
 fn only_installed(path: &Path) -> anyhow::Error {

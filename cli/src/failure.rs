@@ -4,7 +4,7 @@ use std::fmt;
 
 use anstyle::{AnsiColor, Style};
 use quadriga::{abi, package};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::output::harmless;
 
@@ -19,21 +19,33 @@ pub(crate) struct Advice {
     pub(crate) hint: String,
 }
 
-/// Any error, ready to be shown as text or JSON.
-#[derive(Debug, PartialEq, Serialize)]
+/// Any error, ready to be shown as text or JSON. A host tells it to its clients as it is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Failure {
     /// The code of the extension platform or of packages, or `failed` for what is outside of them.
-    code: String,
-    message: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) code: String,
+    pub(crate) message: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     hint: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     extension: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     stack: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     cause: Option<Box<Self>>,
 }
+
+/// What a host told.
+#[derive(Debug)]
+pub(crate) struct Told(pub(crate) Failure);
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)
+    }
+}
+
+impl std::error::Error for Told {}
 
 impl Advice {
     pub(crate) fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
@@ -70,6 +82,10 @@ impl From<&anyhow::Error> for Failure {
         for link in links.into_iter().rev() {
             if let Some(error) = link.downcast_ref::<abi::Error>() {
                 failure = Some(error.into());
+                continue;
+            }
+            if let Some(Told(told)) = link.downcast_ref::<Told>() {
+                failure = Some(told.clone());
                 continue;
             }
             if let Some(error) = link.downcast_ref::<package::Error>() {

@@ -7,10 +7,11 @@ use anyhow::Result;
 use clap::{Args, Subcommand, ValueEnum};
 use quadriga::abi::ExtensionId;
 use quadriga::home::{Home, InstalledState, LicensePolicy, Licensed, Licenses};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::actor;
 use super::args::HomeArgs;
+use super::operation::Operation;
 use crate::host;
 use crate::output::{Output, harmless, table};
 
@@ -81,8 +82,9 @@ struct PolicyArgs {
 }
 
 /// What becomes of what has no known licence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Unknown {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Unknown {
     /// It is accepted
     Allow,
     /// It is refused
@@ -162,20 +164,40 @@ fn advice(of: &Licenses) -> String {
     format!("{id} {} is denied: {what}; or say `quadriga licences policy --exception {id}`", of.version)
 }
 
+/// What is to be changed about the policy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct PolicyChange {
+    /// Names with commas between them, `all` or `none`.
+    #[serde(default)]
+    allow: Option<String>,
+    /// Names with commas between them, or `none`.
+    #[serde(default)]
+    deny: Option<String>,
+    #[serde(default)]
+    unknown: Option<Unknown>,
+    #[serde(default)]
+    exceptions: Option<BTreeSet<ExtensionId>>,
+}
+
+/// What came of it.
+#[derive(Deserialize)]
+struct Changed {
+    policy: LicensePolicy,
+    refused: Vec<Licenses>,
+}
+
 fn policy(args: PolicyArgs, output: Output) -> Result<ExitCode> {
+    let PolicyArgs { allow, deny, unknown, exceptions, home } = args;
+    let named = !exceptions.is_empty();
+    let exceptions = named.then(|| exceptions.into_iter().filter_map(|Exception(id)| id).collect());
+    let change = PolicyChange { allow, deny, unknown, exceptions };
     host::run(async move {
-        let home = args.home.open().await?;
-        let before = home.license_policy().await?;
-        let policy = changed(before.clone(), &args);
-        let refused = match policy == before {
-            true => Vec::new(),
-            false => home.set_license_policy(policy.clone(), &actor()).await?,
-        };
+        let answer = home.carry_out(Operation::LicensePolicy(change), output).await?;
         if output.json {
-            return output
-                .value(&json!({ "policy": policy, "refused": refused }))
-                .map(|()| ExitCode::SUCCESS);
+            return output.value(&answer).map(|()| ExitCode::SUCCESS);
         }
+        let Changed { policy, refused } = serde_json::from_value(answer)?;
         let list = |names: Vec<&str>, empty: &str| match names.is_empty() {
             true => empty.to_owned(),
             false => names.join(", "),
@@ -196,25 +218,24 @@ fn policy(args: PolicyArgs, output: Output) -> Result<ExitCode> {
     })
 }
 
-/// A policy with what was typed in the place of what there was.
-fn changed(policy: LicensePolicy, args: &PolicyArgs) -> LicensePolicy {
-    let set = |names: &str| names.split(',').map(|name| name.trim().to_owned()).collect();
-    LicensePolicy {
-        allow: match args.allow.as_deref() {
-            None => policy.allow,
-            Some("all") => None,
-            Some("none") => Some(BTreeSet::new()),
-            Some(names) => Some(set(names)),
-        },
-        deny: match args.deny.as_deref() {
-            None => policy.deny,
-            Some("none") => BTreeSet::new(),
-            Some(names) => set(names),
-        },
-        unknown: args.unknown.map_or(policy.unknown, |it| it == Unknown::Allow),
-        exceptions: match args.exceptions.is_empty() {
-            true => policy.exceptions,
-            false => args.exceptions.iter().filter_map(|Exception(id)| id.clone()).collect(),
-        },
+impl PolicyChange {
+    /// A policy with this in the place of what there was.
+    pub(super) fn of(self, policy: LicensePolicy) -> LicensePolicy {
+        let set = |names: &str| names.split(',').map(|name| name.trim().to_owned()).collect();
+        LicensePolicy {
+            allow: match self.allow.as_deref() {
+                None => policy.allow,
+                Some("all") => None,
+                Some("none") => Some(BTreeSet::new()),
+                Some(names) => Some(set(names)),
+            },
+            deny: match self.deny.as_deref() {
+                None => policy.deny,
+                Some("none") => BTreeSet::new(),
+                Some(names) => set(names),
+            },
+            unknown: self.unknown.map_or(policy.unknown, |it| it == Unknown::Allow),
+            exceptions: self.exceptions.unwrap_or(policy.exceptions),
+        }
     }
 }

@@ -1,10 +1,12 @@
 //! The commands for what is installed.
 
+pub(crate) mod actor;
 pub(crate) mod args;
 mod backup;
 mod deps;
 pub(crate) mod grants;
 pub(crate) mod licences;
+pub(crate) mod operation;
 mod show;
 mod trust;
 pub(crate) mod trust_args;
@@ -14,28 +16,28 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use quadriga::Dispatcher;
+#[cfg(unix)]
+use quadriga::abi::ErrorCode;
+use quadriga::abi::ExtensionId;
 use quadriga::abi::permission::Permissions;
-use quadriga::abi::{Error, ErrorCode, ExtensionId};
-use quadriga::home::{self, Dependents, Home, InstallOptions, Installed, InstalledState, Needs, Offer};
-use quadriga::package::Package;
+use quadriga::home::{self, Audited, Entry, Home, Installed, InstalledState};
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json};
 
-use crate::args::GrantArg;
 use crate::failure::Advice;
 use crate::host;
 use crate::output::{Output, harmless};
 use crate::package::args::PackageArgs;
 use crate::package::progress::Progress;
-use crate::package::signed_package;
+use crate::package::public;
 use args::{
-    AuditArgs, DependentsArgs, EnableArgs, GoingArgs, HomeArgs, InstallArgs, NeedsArgs, OffersArgs,
-    PermissionArgs, RehearsalArgs, UpdateArgs,
+    AuditArgs, EnableArgs, GoingArgs, HomeArgs, InstallArgs, OffersArgs, OneArgs, PermissionArgs, UpdateArgs,
 };
 pub(crate) use backup::{backup, restore};
 pub(crate) use deps::deps;
 pub(crate) use grants::grants;
 pub(crate) use licences::licences;
-use show::changed;
+use operation::Operation;
 pub(crate) use show::{list, show};
 pub(crate) use trust::{pin, trust, unpin};
 
@@ -51,47 +53,21 @@ impl HomeArgs {
         })
     }
 
-    pub(crate) async fn open(&self) -> Result<Home> {
+    /// Carries out an operation, or has the host that runs the home do it.
+    pub(crate) async fn carry_out(&self, operation: Operation, output: Output) -> Result<Json> {
         let path = self.path()?;
-        Home::open(&path).await.map_err(|error| match error.code {
+        let home = match Home::open(&path).await {
             #[cfg(unix)]
-            ErrorCode::HomeInUse if crate::live::runs(&path) => {
-                error.with_hint("a host runs it: end that first (Ctrl-C, or SIGTERM)").into()
+            Err(error) if error.code == ErrorCode::HomeInUse => {
+                let asked = tokio::task::spawn_blocking(move || crate::live::ask(&path, &operation)).await?;
+                // Whoever has it is no host, or has just ended.
+                return asked.map_err(|why| if crate::live::is_absent(&why) { error.into() } else { why });
             }
-            _ => error.into(),
-        })
-    }
-}
-
-impl RehearsalArgs {
-    fn of(&self, home: Home) -> Home {
-        if self.dry_run { home.rehearse() } else { home }
-    }
-}
-
-impl GoingArgs {
-    async fn home(&self) -> Result<Home> {
-        Ok(self.rehearsal.of(self.one.home.open().await?))
-    }
-}
-
-impl NeedsArgs {
-    fn choice(&self) -> Needs {
-        if self.with_dependencies { Needs::Enable } else { Needs::Refuse }
-    }
-}
-
-impl DependentsArgs {
-    fn choice(&self) -> Dependents {
-        if self.with_dependents { Dependents::Disable } else { Dependents::Refuse }
-    }
-
-    /// Says of an error what this choice would change.
-    fn advise(error: Error) -> Error {
-        match error.code {
-            ErrorCode::Needed => error.with_hint("--with-dependents disables them too"),
-            _ => error,
-        }
+            home => home?,
+        };
+        let done = operation.carry_out(&home, &actor::actor(), Progress::of_home(output)).await;
+        home.close().await;
+        done
     }
 }
 
@@ -104,11 +80,7 @@ pub(crate) async fn installed(
 ) -> Result<Option<Installed>> {
     let Some(id) = id_of(typed) else { return Ok(None) };
     let all = Home::look(home.path()?).await?;
-    let wanted = Home::look_at(home.path()?, id.as_str()).await?;
-    if wanted.state != InstalledState::Enabled {
-        let hint = format!("enable it first: quadriga enable {id}");
-        return Err(Advice::new(format!("{id} is disabled"), hint).into());
-    }
+    let wanted = enabled(home, &id).await?;
     let mut others = home::with_needs(&all, &id);
     others.retain(|it| it.id != id);
     // What is missing the load will say.
@@ -118,140 +90,113 @@ pub(crate) async fn installed(
     }
 }
 
+/// An installed extension that may be called.
+pub(crate) async fn enabled(home: &HomeArgs, id: &ExtensionId) -> Result<Installed> {
+    let wanted = Home::look_at(home.path()?, id.as_str()).await?;
+    if wanted.state == InstalledState::Enabled {
+        return Ok(wanted);
+    }
+    let hint = format!("enable it first: quadriga enable {id}");
+    Err(Advice::new(format!("{id} is disabled"), hint).into())
+}
+
 /// The id that was typed instead of a folder.
 pub(crate) fn id_of(typed: &Path) -> Option<ExtensionId> {
     let id = typed.to_str().and_then(|text| ExtensionId::new(text).ok());
     id.filter(|_| !typed.exists())
 }
 
-/// Who does it, for the audit trail.
-pub(crate) fn actor() -> String {
-    let user = |name| std::env::var(name).ok().filter(|user| !user.is_empty());
-    user("USER").or_else(|| user("LOGNAME")).unwrap_or_else(|| "unknown".to_owned())
-}
-
 /// Installs packages.
 pub(crate) fn install(args: InstallArgs, output: Output) -> Result<ExitCode> {
-    host::run(async move {
-        let lock = args.offers.locked.as_deref().map(deps::lock).transpose()?;
-        let offers = offers(args.offers, args.grant)?;
-        let home = args.rehearsal.of(args.home.open().await?);
-        let (enable, needs) = (args.enable, args.needs.choice());
-        let options = InstallOptions {
-            actor: actor(),
-            enable,
-            needs,
-            lock,
-            progress: Progress::of_home(output),
-            ..InstallOptions::default()
-        };
-        changed(output, &args.rehearsal, &home.install(offers, options).await?)
-    })
-}
-
-/// Opens packages. Who signed them is verified as they come in.
-fn offers(args: OffersArgs, grant: GrantArg) -> Result<Vec<Offer>> {
-    let OffersArgs { package: first, more, .. } = args;
-    let key = first.key.clone();
-    let other = |path| PackageArgs { path, key: key.clone(), signature: None, digest: None };
-    let all = std::iter::once(first).chain(more.into_iter().map(other));
-    all.map(|args| {
-        let (package, signature, key) = signed_package(&args)?;
-        let grant = requested(&package, grant)?;
-        Ok(Offer { package, signature, key, grant })
-    })
-    .collect()
-}
-
-/// What the package itself asks for, if that is to be granted.
-fn requested(package: &Package, grant: GrantArg) -> Result<Option<Permissions>> {
-    Ok(match grant {
-        GrantArg::None => None,
-        GrantArg::Requested => {
-            let (manifest, _) = package.inspect(&mut |_| quadriga::package::GO_ON)?;
-            Some(manifest.permissions)
-        }
-    })
+    let InstallArgs { offers, grant, enable, needs, rehearsal, home } = args;
+    let locked = locked(&offers)?;
+    let packages = offers.packages()?;
+    let (with_dependencies, dry_run) = (needs.with_dependencies, rehearsal.dry_run);
+    let install = Operation::Install { packages, grant, enable, with_dependencies, locked, dry_run };
+    told(home, install, output, show::changed)
 }
 
 /// Updates installed extensions.
 pub(crate) fn update(args: UpdateArgs, output: Output) -> Result<ExitCode> {
-    host::run(async move {
-        let lock = args.offers.locked.as_deref().map(deps::lock).transpose()?;
-        let offers = offers(args.offers, GrantArg::None)?;
-        let home = args.rehearsal.of(args.home.open().await?);
-        let (dependents, needs) = (args.dependents.choice(), args.needs.choice());
-        let (consent, unpin) = (args.consent, args.unpin);
-        let options = InstallOptions {
-            actor: actor(),
-            consent,
-            unpin,
-            dependents,
-            needs,
-            lock,
-            progress: Progress::of_home(output),
-            ..InstallOptions::default()
+    let UpdateArgs { offers, consent, unpin, dependents, needs, rehearsal, home } = args;
+    let locked = locked(&offers)?;
+    let packages = offers.packages()?;
+    let (with_dependencies, with_dependents) = (needs.with_dependencies, dependents.with_dependents);
+    let dry_run = rehearsal.dry_run;
+    let update =
+        Operation::Update { packages, consent, unpin, with_dependencies, with_dependents, locked, dry_run };
+    told(home, update, output, show::changed)
+}
+
+/// The text of the lock file that was named.
+fn locked(offers: &OffersArgs) -> Result<Option<String>> {
+    let lock = offers.locked.as_deref().map(deps::lock).transpose()?;
+    Ok(lock.map(|lock| lock.to_text()).transpose()?)
+}
+
+impl OffersArgs {
+    /// The packages for whoever opens them, in whichever folder that is. All are signed by the one key that was
+    /// named.
+    fn packages(self) -> Result<Vec<PackageArgs>> {
+        let Self { package: mut first, more, .. } = self;
+        first.key = first.key.map(|key| public(&key)).transpose()?.map(|key| key.to_string());
+        let key = first.key.clone();
+        let other = |path| PackageArgs { path, key: key.clone(), signature: None, digest: None };
+        let all = std::iter::once(first).chain(more.into_iter().map(other));
+        let absolute = |PackageArgs { path, key, signature, digest }| {
+            let path = std::path::absolute(path)?;
+            let signature = signature.map(std::path::absolute).transpose()?;
+            Ok(PackageArgs { path, key, signature, digest })
         };
-        let done = home.update(offers, options).await;
-        changed(output, &args.rehearsal, &done.map_err(DependentsArgs::advise)?)
-    })
+        all.map(absolute).collect()
+    }
 }
 
 /// Goes back to the version before.
 pub(crate) fn rollback(args: GoingArgs, output: Output) -> Result<ExitCode> {
-    host::run(async move {
-        let (home, dependents) = (args.home().await?, args.dependents.choice());
-        let done = home.rollback(&args.one.id, dependents, &actor()).await;
-        changed(output, &args.rehearsal, &done.map_err(DependentsArgs::advise)?)
-    })
+    going(args, output, |id, with_dependents, dry_run| Operation::Rollback { id, with_dependents, dry_run })
 }
 
 /// Enables an extension.
 pub(crate) fn enable(args: EnableArgs, output: Output) -> Result<ExitCode> {
-    host::run(async move {
-        let home = args.rehearsal.of(args.one.home.open().await?);
-        let done = home.enable(&args.one.id, args.needs.choice(), &actor()).await?;
-        changed(output, &args.rehearsal, &done)
-    })
+    let OneArgs { id, home } = args.one;
+    let (with_dependencies, dry_run) = (args.needs.with_dependencies, args.rehearsal.dry_run);
+    told(home, Operation::Enable { id, with_dependencies, dry_run }, output, show::changed)
 }
 
 /// Disables an extension.
 pub(crate) fn disable(args: GoingArgs, output: Output) -> Result<ExitCode> {
-    host::run(async move {
-        let (home, dependents) = (args.home().await?, args.dependents.choice());
-        let done = home.disable(&args.one.id, dependents, &actor()).await;
-        changed(output, &args.rehearsal, &done.map_err(DependentsArgs::advise)?)
-    })
+    going(args, output, |id, with_dependents, dry_run| Operation::Disable { id, with_dependents, dry_run })
 }
 
 /// Takes an extension away.
 pub(crate) fn uninstall(args: GoingArgs, output: Output) -> Result<ExitCode> {
-    host::run(async move {
-        let (home, dependents) = (args.home().await?, args.dependents.choice());
-        let done = home.uninstall(&args.one.id, dependents, &actor()).await;
-        changed(output, &args.rehearsal, &done.map_err(DependentsArgs::advise)?)
-    })
+    going(args, output, |id, with_dependents, dry_run| Operation::Uninstall { id, with_dependents, dry_run })
+}
+
+fn going(
+    args: GoingArgs,
+    output: Output,
+    operation: impl FnOnce(String, bool, bool) -> Operation,
+) -> Result<ExitCode> {
+    let OneArgs { id, home } = args.one;
+    let operation = operation(id, args.dependents.with_dependents, args.rehearsal.dry_run);
+    told(home, operation, output, show::changed)
 }
 
 /// Grants permissions.
 pub(crate) fn grant(args: PermissionArgs, output: Output) -> Result<ExitCode> {
-    host::run(async move {
-        let more = permissions(args.permissions)?;
-        let installed = args.home.open().await?.grant(args.id.as_str(), &more, &actor()).await?;
-        said(output, &installed, &held(&installed))
-    })
+    let PermissionArgs { id, permissions: more, home } = args;
+    told(home, Operation::Grant { id, permissions: permissions(more)? }, output, held)
 }
 
 /// Takes permissions back.
 pub(crate) fn revoke(args: PermissionArgs, output: Output) -> Result<ExitCode> {
-    host::run(async move {
-        let gone = permissions(args.permissions)?;
-        let installed = args.home.open().await?.revoke(args.id.as_str(), &gone, &actor()).await?;
-        said(output, &installed, &held(&installed))
-    })
+    let PermissionArgs { id, permissions: gone, home } = args;
+    told(home, Operation::Revoke { id, permissions: permissions(gone)? }, output, held)
 }
 
-fn held(installed: &Installed) -> String {
+fn held(installed: Installed) -> String {
     let held = installed.grant.beyond(&Permissions::default());
     let held = if held.is_empty() { "nothing".to_owned() } else { held.join(", ") };
     format!("{} is granted {held}", installed.id)
@@ -267,28 +212,28 @@ fn permissions(given: Vec<(String, Json)>) -> Result<Permissions> {
 
 /// Shows or verifies the audit trail.
 pub(crate) fn audit(args: AuditArgs, output: Output) -> Result<ExitCode> {
-    host::run(async move {
-        let home = args.home.open().await?;
-        if args.verify {
-            let audited = home.verify_audit(args.head.as_deref()).await?;
-            if output.json {
-                return output.value(&audited).map(|()| ExitCode::SUCCESS);
-            }
-            let text = format!("{} entries, all as they were written\n{}", audited.entries, audited.head);
-            return output.text(&text).map(|()| ExitCode::SUCCESS);
-        }
-        let entries = home.audit().await?;
-        if output.json {
-            return output.value(&entries).map(|()| ExitCode::SUCCESS);
-        }
-        output.text(&show::trail(&entries)).map(|()| ExitCode::SUCCESS)
+    let AuditArgs { verify, head, home } = args;
+    if !verify {
+        return told(home, Operation::Audit {}, output, |entries: Vec<Entry>| show::trail(&entries));
+    }
+    told(home, Operation::VerifyAudit { head }, output, |audited: Audited| {
+        format!("{} entries, all as they were written\n{}", audited.entries, audited.head)
     })
 }
 
-fn said(output: Output, installed: &Installed, text: &str) -> Result<ExitCode> {
-    match output.json {
-        true => output.value(installed)?,
-        false => output.text(&harmless(text))?,
-    }
-    Ok(ExitCode::SUCCESS)
+/// Has an operation carried out, and tells what came of it: as JSON as it is, or in words.
+pub(crate) fn told<T: DeserializeOwned>(
+    home: HomeArgs,
+    operation: Operation,
+    output: Output,
+    words: impl FnOnce(T) -> String + Send + 'static,
+) -> Result<ExitCode> {
+    host::run(async move {
+        let answer = home.carry_out(operation, output).await?;
+        match output.json {
+            true => output.value(&answer)?,
+            false => output.text(&harmless(&words(serde_json::from_value(answer)?)))?,
+        }
+        Ok(ExitCode::SUCCESS)
+    })
 }

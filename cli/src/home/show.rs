@@ -7,7 +7,9 @@ use quadriga::abi::ExtensionId;
 use quadriga::abi::permission::Permissions;
 use quadriga::home::{Came, Changes, Entry, Home, Installed, InstalledState, InstalledVersion};
 
-use super::args::{ListArgs, OneArgs, RehearsalArgs};
+use serde::Deserialize;
+
+use super::args::{ListArgs, OneArgs};
 use crate::host;
 use crate::output::{Output, harmless, table};
 
@@ -107,15 +109,19 @@ fn version(what: &str, version: &InstalledVersion) -> Vec<String> {
     ]
 }
 
-/// Shows what was changed, or would be.
-pub(super) fn changed(output: Output, rehearsal: &RehearsalArgs, changes: &Changes) -> Result<ExitCode> {
-    if output.json {
-        let mut json = serde_json::to_value(changes)?;
-        json["dry-run"] = rehearsal.dry_run.into();
-        return output.value(&json).map(|()| ExitCode::SUCCESS);
-    }
+/// What came of an operation that changes what is installed.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct Changed {
+    #[serde(flatten)]
+    changes: Changes,
+    dry_run: bool,
+}
+
+/// What was changed or would be, in words.
+pub(super) fn changed(Changed { changes, dry_run }: Changed) -> String {
     let mut lines = Vec::new();
-    if rehearsal.dry_run {
+    if dry_run {
         lines.push("nothing is changed; without --dry-run:".to_owned());
     }
     let fresh = |id: &ExtensionId| changes.came.iter().any(|it| it.from.is_none() && it.installed.id == *id);
@@ -137,7 +143,7 @@ pub(super) fn changed(output: Output, rehearsal: &RehearsalArgs, changes: &Chang
     }
     lines.extend(changes.enabled.iter().filter(|id| !fresh(id)).map(|id| format!("{id} is enabled")));
     lines.extend(changes.uninstalled.iter().map(|id| format!("{id} is uninstalled")));
-    output.text(&harmless(&lines.join("\n"))).map(|()| ExitCode::SUCCESS)
+    lines.join("\n")
 }
 
 /// The audit trail as lines.

@@ -5,14 +5,13 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use quadriga::abi::ExtensionId;
-use quadriga::home::{Home, InstalledState, Terms, TrustLevel, TrustedKey};
-use serde_json::json;
+use quadriga::home::{Home, Installed, InstalledState, Terms, TrustLevel, TrustPolicy, TrustedKey};
+use serde::Deserialize;
 
 use super::args::OneArgs;
-use super::trust_args::{
-    AddArgs, Age, ListKeysArgs, PinArgs, PolicyArgs, RemoveArgs, TrustArgs, TrustCommand,
-};
-use super::{actor, said};
+use super::operation::Operation;
+use super::told;
+use super::trust_args::{AddArgs, ListKeysArgs, PinArgs, PolicyArgs, RemoveArgs, TrustArgs, TrustCommand};
 use crate::host;
 use crate::output::{Output, harmless, table};
 use crate::package::public;
@@ -28,25 +27,20 @@ pub(crate) fn trust(args: TrustArgs, output: Output) -> Result<ExitCode> {
 }
 
 fn add(args: AddArgs, output: Output) -> Result<ExitCode> {
-    host::run(async move {
-        let key = public(&args.key)?;
-        let home = args.home.open().await?;
-        let trusted = home.trust(&key, &args.publisher, args.level, &actor()).await?;
-        if output.json {
-            return output.value(&trusted).map(|()| ExitCode::SUCCESS);
-        }
-        let TrustedKey { id, publisher, level, .. } = &trusted;
-        let text = format!("{id} signs the extensions of {publisher}, and is trusted: {level}");
-        output.text(&harmless(&text)).map(|()| ExitCode::SUCCESS)
+    let AddArgs { key, publisher, level, home } = args;
+    let add = Operation::TrustAdd { key: public(&key)?.to_string(), publisher, level };
+    told(home, add, output, |TrustedKey { id, publisher, level, .. }: TrustedKey| {
+        format!("{id} signs the extensions of {publisher}, and is trusted: {level}")
     })
 }
 
 fn list(args: ListKeysArgs, output: Output) -> Result<ExitCode> {
     host::run(async move {
-        let keys = args.home.open().await?.trusted().await?;
+        let answer = args.home.carry_out(Operation::TrustList {}, output).await?;
         if output.json {
-            return output.value(&keys).map(|()| ExitCode::SUCCESS);
+            return output.value(&answer).map(|()| ExitCode::SUCCESS);
         }
+        let keys: Vec<TrustedKey> = serde_json::from_value(answer)?;
         if keys.is_empty() {
             output.note("no key is trusted");
             return Ok(ExitCode::SUCCESS);
@@ -59,48 +53,43 @@ fn list(args: ListKeysArgs, output: Output) -> Result<ExitCode> {
     })
 }
 
+/// What came of it for what a key signed.
+#[derive(Deserialize)]
+struct Removed {
+    removed: TrustedKey,
+    signed: Vec<ExtensionId>,
+}
+
 fn remove(args: RemoveArgs, output: Output) -> Result<ExitCode> {
     host::run(async move {
         let key = match Path::new(&args.key).exists() {
             true => public(&args.key)?.to_string(),
             false => args.key,
         };
-        let home = args.home.open().await?;
-        let (gone, signed) = home.distrust(&key, &actor()).await?;
+        let answer = args.home.carry_out(Operation::TrustRemove { key }, output).await?;
         if output.json {
-            return output.value(&json!({ "removed": gone, "signed": signed })).map(|()| ExitCode::SUCCESS);
+            return output.value(&answer).map(|()| ExitCode::SUCCESS);
         }
-        let mut lines = vec![format!("{} is trusted no more", gone.id)];
-        for id in &signed {
-            lines.push(affected(&home, id).await?);
-        }
+        let Removed { removed, signed } = serde_json::from_value(answer)?;
+        let mut lines = vec![format!("{} is trusted no more", removed.id)];
+        let all = Home::look(args.home.path()?).await?;
+        lines.extend(all.iter().filter(|it| signed.contains(&it.id)).map(affected));
         output.text(&harmless(&lines.join("\n"))).map(|()| ExitCode::SUCCESS)
     })
 }
 
 /// What comes of it for one that the key signed.
-async fn affected(home: &Home, id: &ExtensionId) -> Result<String> {
-    let it = home.show(id.as_str()).await?;
-    Ok(match (it.state, it.permitted()) {
-        (InstalledState::Enabled, Err(error)) => format!("{id} will not start: {error}"),
-        _ => format!("{id} is {} now", it.current.trust),
-    })
+fn affected(it: &Installed) -> String {
+    match (it.state, it.permitted()) {
+        (InstalledState::Enabled, Err(error)) => format!("{} will not start: {error}", it.id),
+        _ => format!("{} is {} now", it.id, it.current.trust),
+    }
 }
 
 fn policy(args: PolicyArgs, output: Output) -> Result<ExitCode> {
-    host::run(async move {
-        let home = args.home.open().await?;
-        let mut policy = home.trust_policy().await?;
-        if let Some(level) = args.level {
-            let terms = changed(policy.terms(level), &args);
-            if terms != policy.terms(level) {
-                home.set_terms(level, terms, &actor()).await?;
-                policy = home.trust_policy().await?;
-            }
-        }
-        if output.json {
-            return output.value(&policy).map(|()| ExitCode::SUCCESS);
-        }
+    let PolicyArgs { level, isolation, permissions, signature, minimum_release_age, home } = args;
+    let policy = Operation::TrustPolicy { level, isolation, permissions, signature, minimum_release_age };
+    told(home, policy, output, |policy: TrustPolicy| {
         let row = |level: TrustLevel| {
             let Terms { isolation, permissions, signature, minimum_release_age } = policy.terms(level);
             let permissions = match permissions {
@@ -112,40 +101,21 @@ fn policy(args: PolicyArgs, output: Output) -> Result<ExitCode> {
             vec![level.to_string(), isolation.to_string(), signature.to_string(), age, permissions]
         };
         let header = ["level", "isolation", "signature", "age", "permissions"];
-        let rows = TrustLevel::ALL.into_iter().map(row).collect();
-        output.text(&table(&header, &[], rows)).map(|()| ExitCode::SUCCESS)
+        table(&header, &[], TrustLevel::ALL.into_iter().map(row).collect())
     })
-}
-
-/// Terms with what was typed in the place of what there was.
-fn changed(terms: Terms, args: &PolicyArgs) -> Terms {
-    let permissions = match args.permissions.as_deref() {
-        None => terms.permissions,
-        Some("all") => None,
-        Some("none") => Some(Default::default()),
-        Some(names) => Some(names.split(',').map(|name| name.trim().to_owned()).collect()),
-    };
-    Terms {
-        isolation: args.isolation.unwrap_or(terms.isolation),
-        permissions,
-        signature: args.signature.unwrap_or(terms.signature),
-        minimum_release_age: args.minimum_release_age.map_or(terms.minimum_release_age, |Age(age)| age),
-    }
 }
 
 /// Keeps an extension at a version.
 pub(crate) fn pin(args: PinArgs, output: Output) -> Result<ExitCode> {
-    host::run(async move {
-        let installed = args.home.open().await?.pin(&args.id, args.at, &actor()).await?;
+    let PinArgs { id, at: version, home } = args;
+    told(home, Operation::Pin { id, version }, output, |installed: Installed| {
         let version = installed.pinned.as_ref().map(ToString::to_string).unwrap_or_default();
-        said(output, &installed, &format!("{} is pinned to {version}", installed.id))
+        format!("{} is pinned to {version}", installed.id)
     })
 }
 
 /// Has it updated again.
 pub(crate) fn unpin(args: OneArgs, output: Output) -> Result<ExitCode> {
-    host::run(async move {
-        let installed = args.home.open().await?.unpin(&args.id, &actor()).await?;
-        said(output, &installed, &format!("{} is not pinned", installed.id))
-    })
+    let OneArgs { id, home } = args;
+    told(home, Operation::Unpin { id }, output, |it: Installed| format!("{} is not pinned", it.id))
 }

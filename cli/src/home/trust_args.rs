@@ -1,9 +1,12 @@
 //! What can be typed about trust.
 
+use std::str::FromStr;
+
 use clap::{Args, Subcommand, ValueHint};
 use quadriga::abi::Isolation;
 use quadriga::abi::limits::Span;
 use quadriga::home::TrustLevel;
+use serde::{Deserialize, Serialize};
 
 use super::args::HomeArgs;
 
@@ -111,7 +114,7 @@ pub(crate) struct PolicyArgs {
     pub(crate) signature: Option<bool>,
 
     /// How long ago a version has to have been signed to be installed, such as 72h; `none` for no matter
-    #[arg(long, value_name = "TIME", requires = "level", value_parser = age)]
+    #[arg(long, value_name = "TIME", requires = "level")]
     pub(crate) minimum_release_age: Option<Age>,
 
     #[command(flatten)]
@@ -119,13 +122,32 @@ pub(crate) struct PolicyArgs {
 }
 
 /// A time, or none.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub(crate) struct Age(pub(crate) Option<Span>);
 
-fn age(text: &str) -> Result<Age, String> {
-    match text {
-        "none" => Ok(Age(None)),
-        text => Span::try_from(text.to_owned()).map(|span| Age(Some(span))),
+impl FromStr for Age {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "none" => Ok(Self(None)),
+            text => Span::try_from(text.to_owned()).map(|span| Self(Some(span))),
+        }
+    }
+}
+
+impl TryFrom<String> for Age {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Age> for String {
+    fn from(Age(age): Age) -> Self {
+        age.map_or_else(|| "none".to_owned(), |age| age.to_string())
     }
 }
 

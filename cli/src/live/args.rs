@@ -13,7 +13,8 @@ use crate::home::args::HomeArgs;
 /// Run what is installed and enabled, until Ctrl-C
 ///
 /// Starts it in the order of what needs what, and ends it the other way round. Other commands ask the
-/// host how it does: status, health, metrics, top.
+/// host how it does: status, health, metrics, top. Those that change the home go through it, and hold for
+/// what runs at once: install, update, grant, config and the rest.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

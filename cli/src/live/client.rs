@@ -10,7 +10,10 @@ use anyhow::Result;
 use quadriga::abi::{Error, ErrorCode};
 use serde_json::Value as Json;
 
-use super::protocol::{self, Request};
+use serde::Serialize;
+
+use super::protocol;
+use crate::failure::Told;
 
 /// The longest answer that is read, in bytes.
 const LONGEST: u64 = 256 << 20;
@@ -19,7 +22,7 @@ const LONGEST: u64 = 256 << 20;
 const PATH: usize = 100;
 
 /// Asks, and waits for the answer.
-pub(crate) fn ask(home: &Path, request: &Request) -> Result<Json> {
+pub(crate) fn ask(home: &Path, request: &impl Serialize) -> Result<Json> {
     let mut socket = connect(home)?;
     let broken = |error: io::Error| {
         let message = format!("the host of {} does not answer: {error}", home.display());
@@ -31,12 +34,17 @@ pub(crate) fn ask(home: &Path, request: &Request) -> Result<Json> {
     if line.is_empty() {
         return Err(broken(ErrorKind::UnexpectedEof.into()).into());
     }
-    Ok(protocol::answered(&line)?)
+    Ok(protocol::answered(&line).map_err(Told)?)
 }
 
 /// Whether a host runs there.
 pub(crate) fn runs(home: &Path) -> bool {
     connect(home).is_ok()
+}
+
+/// Whether no host was there to be asked.
+pub(crate) fn is_absent(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Error>().is_some_and(|error| error.code == ErrorCode::HostNotRunning)
 }
 
 fn connect(home: &Path) -> Result<UnixStream, Error> {

@@ -16,8 +16,8 @@ use serde_json::Value as Json;
 
 use crate::output::{Output, harmless};
 use args::{HealthArgs, MetricsArgs, ReloadArgs, SomeArgs, StatusArgs};
-pub(crate) use client::runs;
-use protocol::Request;
+pub(crate) use client::{ask, is_absent, runs};
+pub(crate) use protocol::Request;
 pub(crate) use run::run;
 pub(crate) use top::top;
 

@@ -10,8 +10,12 @@
 use std::path::{Path, PathBuf};
 
 use quadriga::abi::{Error, ErrorCode};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
+
+use crate::failure::Failure;
+use crate::home::operation::{Look, Operation};
 
 /// The version of what is said.
 const VERSION: u64 = 1;
@@ -19,7 +23,16 @@ const VERSION: u64 = 1;
 /// The longest request, in bytes.
 pub(super) const LONGEST: u64 = 4 << 20;
 
-/// What a host can be asked. A host that does not know a request says so (`unsupported`).
+/// What a host can be asked, about itself or about its home. A host that does not know a request says so
+/// (`unsupported`).
+#[derive(Debug, PartialEq)]
+pub(super) enum Asked {
+    Host(Request),
+    Home(Operation),
+    Look(Look),
+}
+
+/// What a host can be asked about itself.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum Request {
@@ -60,14 +73,14 @@ pub(super) fn socket(home: &Path) -> PathBuf {
 }
 
 /// A line that asks.
-pub(super) fn ask(request: &Request) -> Result<String, serde_json::Error> {
+pub(super) fn ask(request: &impl Serialize) -> Result<String, serde_json::Error> {
     let mut json = serde_json::to_value(request)?;
     json["v"] = VERSION.into();
     Ok(format!("{json}\n"))
 }
 
 /// What a line asks.
-pub(super) fn asked(line: &[u8]) -> Result<Request, Error> {
+pub(super) fn asked(line: &[u8]) -> Result<Asked, Error> {
     let wrong = |why: String| Error::new(ErrorCode::InvalidArguments, why);
     let mut json: Json =
         serde_json::from_slice(line).map_err(|error| wrong(format!("the request is no JSON: {error}")))?;
@@ -77,18 +90,30 @@ pub(super) fn asked(line: &[u8]) -> Result<Request, Error> {
         return Err(Error::new(ErrorCode::IncompatibleVersion, message)
             .with_hint(format!("say \"v\": {VERSION}, or use the command of the host's own version")));
     }
-    let name = json["request"].as_str().map(str::to_owned);
-    serde_json::from_value(json).map_err(|error| {
-        let code = match &name {
-            Some(_) if error.to_string().starts_with("unknown variant") => ErrorCode::Unsupported,
-            _ => ErrorCode::InvalidArguments,
-        };
-        Error::new(code, format!("the request cannot be read: {error}"))
-    })
+    read(&json)
+        .map(|read| read.map(Asked::Host))
+        .or_else(|| Some(read(&json)?.map(Asked::Home)))
+        .or_else(|| Some(read(&json)?.map(Asked::Look)))
+        .unwrap_or_else(|| {
+            let message = format!("there is no request {}", json["request"]);
+            Err(Error::new(ErrorCode::Unsupported, message))
+        })
+}
+
+/// Reads a request, if it is one of a sort.
+fn read<T: DeserializeOwned>(json: &Json) -> Option<Result<T, Error>> {
+    let unknown = json["request"].as_str().map(|name| format!("unknown variant `{name}`"));
+    match T::deserialize(json) {
+        Err(error) if unknown.is_some_and(|unknown| error.to_string().starts_with(&unknown)) => None,
+        read => Some(read.map_err(|error| {
+            let message = format!("the request cannot be read: {error}");
+            Error::new(ErrorCode::InvalidArguments, message)
+        })),
+    }
 }
 
 /// A line that answers.
-pub(super) fn answer(result: &Result<Json, Error>) -> String {
+pub(super) fn answer(result: &Result<Json, Failure>) -> String {
     let json = match result {
         Ok(answer) => json!({ "v": VERSION, "answer": answer }),
         Err(error) => json!({ "v": VERSION, "error": error }),
@@ -97,8 +122,10 @@ pub(super) fn answer(result: &Result<Json, Error>) -> String {
 }
 
 /// What a line answers.
-pub(super) fn answered(line: &[u8]) -> Result<Json, Error> {
-    let broken = |why: &str| Error::new(ErrorCode::ProtocolViolation, format!("the host's answer {why}"));
+pub(super) fn answered(line: &[u8]) -> Result<Json, Failure> {
+    let broken = |why: &str| {
+        Failure::from(&Error::new(ErrorCode::ProtocolViolation, format!("the host's answer {why}")))
+    };
     let mut json: Json = serde_json::from_slice(line).map_err(|_| broken("is no JSON, or ends early"))?;
     if let Some(error) = json.get_mut("error") {
         return Err(serde_json::from_value(error.take()).map_err(|_| broken("has an error that is none"))?);
@@ -123,9 +150,14 @@ mod tests {
         ] {
             let line = ask(&request).unwrap();
             assert_eq!(line.find('\n'), Some(line.len() - 1));
-            assert_eq!(asked(line.as_bytes()).unwrap(), request);
+            assert_eq!(asked(line.as_bytes()).unwrap(), Asked::Host(request));
         }
-        assert_eq!(asked(br#"{"request":"status","v":1}"#).unwrap(), Request::Status { id: None });
+        let status = asked(br#"{"request":"status","v":1}"#).unwrap();
+        assert_eq!(status, Asked::Host(Request::Status { id: None }));
+        let unpin = Operation::Unpin { id: "a.b".to_owned() };
+        assert_eq!(asked(ask(&unpin).unwrap().as_bytes()).unwrap(), Asked::Home(unpin));
+        let show = Look::Show { id: "a.b".to_owned() };
+        assert_eq!(asked(ask(&show).unwrap().as_bytes()).unwrap(), Asked::Look(show));
     }
 
     #[test]
@@ -142,6 +174,9 @@ mod tests {
             (r#"{"v":1,"request":"dance"}"#, ErrorCode::Unsupported),
             (r#"{"v":1,"request":"reload"}"#, ErrorCode::InvalidArguments),
             (r#"{"v":1,"request":"reload","id":"a.b","more":1}"#, ErrorCode::InvalidArguments),
+            (r#"{"v":1,"request":"unpin"}"#, ErrorCode::InvalidArguments),
+            (r#"{"v":1,"request":"list","more":1}"#, ErrorCode::InvalidArguments),
+            (r#"{"v":1,"request":"install","packages":[],"grant":"all"}"#, ErrorCode::InvalidArguments),
         ] {
             assert_eq!(asked(line.as_bytes()).unwrap_err().code, code, "{line}");
         }
@@ -150,11 +185,12 @@ mod tests {
     #[test]
     fn answers_read_back() {
         let error = Error::new(ErrorCode::UnknownExtension, "none").with_hint("there is a.b");
+        let error = Failure::from(&error.clone().with_cause(error));
         for result in [Ok(json!({ "a": [1] })), Ok(Json::Null), Err(error)] {
             assert_eq!(answered(answer(&result).as_bytes()), result);
         }
         for line in ["", "{", "{}", r#"{"error":1}"#] {
-            assert_eq!(answered(line.as_bytes()).unwrap_err().code, ErrorCode::ProtocolViolation);
+            assert_eq!(answered(line.as_bytes()).unwrap_err().code, "protocol_violation");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The host that runs a home.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,18 +9,19 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use quadriga::abi::{Error, ErrorCode, ExtensionId};
-use quadriga::home::{self, Installed};
+use quadriga::home::{self, Home, Installed, InstalledState};
 use quadriga::{Dispatcher, Health, OtlpConfig, Policy, prometheus};
 use serde::Serialize;
 use serde_json::{Value as Json, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::RwLock;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::args::RunArgs;
-use super::http;
-use super::protocol::Request;
+use super::protocol::{Asked, Request};
 use super::server::Socket;
+use super::{client, http};
 use crate::failure::Failure;
 use crate::output::{Output, harmless};
 use crate::{call, host, secrets};
@@ -37,11 +39,14 @@ const LAST_METRICS: Duration = Duration::from_secs(3);
 pub(super) struct Host {
     dispatcher: Dispatcher,
     begun: Instant,
-    home: String,
+    home: PathBuf,
     /// Whether all that is enabled has been started, or could not be.
     started: AtomicBool,
     /// What could not.
     failed: Mutex<BTreeMap<ExtensionId, Error>>,
+    /// The home, from when all has been started until it is to end. Whoever changes it reads this, and is
+    /// waited for.
+    managed: RwLock<Option<Home>>,
 }
 
 /// How one extension is said to do, or why it is not there.
@@ -69,7 +74,7 @@ pub(crate) fn run(args: RunArgs, output: Output) -> Result<ExitCode> {
     host::run_to_its_own_end(async move {
         // From here on a signal ends it in order.
         let mut signals = Signals::new()?;
-        let home = args.home.open().await?;
+        let home = open(&args.home.path()?).await?.attach(&dispatcher);
         let socket = Arc::new(Socket::bind(home.path())?);
         let said = Said(output);
         let path = home.path().display().to_string();
@@ -80,10 +85,12 @@ pub(crate) fn run(args: RunArgs, output: Output) -> Result<ExitCode> {
         let host = Arc::new(Host {
             dispatcher,
             begun: Instant::now(),
-            home: path,
+            home: home.path().to_owned(),
             started: AtomicBool::new(false),
             failed: Mutex::default(),
+            managed: RwLock::default(),
         });
+        let mut managed = host.managed.write().await;
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&socket).serve(Arc::clone(&host)));
         if let Some(address) = args.metrics {
@@ -103,6 +110,8 @@ pub(crate) fn run(args: RunArgs, output: Output) -> Result<ExitCode> {
             let failed = home::start(&host.dispatcher, &list).await;
             host.failed().extend(failed);
             host.started.store(true, Ordering::Release);
+            *managed = Some(home.clone());
+            drop(managed);
             said.started(&host);
         };
         tokio::select! {
@@ -118,19 +127,41 @@ pub(crate) fn run(args: RunArgs, output: Output) -> Result<ExitCode> {
                 last.await;
             }
         };
-        let ending = async { tokio::join!(host.stop(&list), last) };
+        let stopped = async {
+            // What is being changed is changed first, and nothing after it.
+            host.managed.write().await.take();
+            host.stop(&home.list().await.unwrap_or(list)).await;
+        };
+        let ending = async { tokio::join!(stopped, last) };
         let in_time = tokio::select! {
             done = timeout(patience, ending) => done.is_ok(),
             () = signals.next() => false,
         };
         tasks.shutdown().await;
         drop(socket);
-        home.close().await;
+        if in_time {
+            home.close().await;
+        }
         let late = "some did not end in time, and were ended";
         let text = if in_time { "all have ended" } else { late };
         said.event(json!({ "event": "stopped", "in-time": in_time }), text);
         Ok(if in_time { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     })
+}
+
+/// Opens the home for as long as it runs.
+async fn open(path: &Path) -> Result<Home, Error> {
+    Home::open(path).await.map_err(|error| match error.code {
+        ErrorCode::HomeInUse if client::runs(path) => {
+            error.with_hint("a host runs it already: end that first (Ctrl-C, or SIGTERM)")
+        }
+        _ => error,
+    })
+}
+
+fn ending() -> Error {
+    Error::new(ErrorCode::HostNotRunning, "the host is about to end")
+        .with_hint("wait until it has, and try again")
 }
 
 impl Healths {
@@ -171,8 +202,31 @@ impl Host {
         self.dispatcher.shutdown().await;
     }
 
-    /// Does what a client asks.
-    pub(super) async fn answer(&self, request: Request) -> Result<Json, Error> {
+    /// Does what a client asks, in the name of its user.
+    pub(super) async fn answer(&self, asked: Asked, actor: &str) -> Result<Json> {
+        match asked {
+            Asked::Host(request) => Ok(self.about(request, actor).await?),
+            Asked::Look(look) => look.carry_out(&self.home).await,
+            Asked::Home(operation) => {
+                let managed = self.managed.read().await;
+                let home = managed.as_ref().ok_or_else(ending)?;
+                let done = operation.carry_out(home, actor, home::Progress::default()).await;
+                if let Ok(list) = home.list().await {
+                    self.forget(&list);
+                }
+                done
+            }
+        }
+    }
+
+    /// What did not start is told as long as it should run.
+    fn forget(&self, list: &[Installed]) {
+        let enabled =
+            |id: &ExtensionId| list.iter().any(|it| it.id == *id && it.state == InstalledState::Enabled);
+        self.failed().retain(|id, _| enabled(id) && self.dispatcher.status(id.as_str()).is_err());
+    }
+
+    async fn about(&self, request: Request, actor: &str) -> Result<Json, Error> {
         match request {
             Request::Status { id: None } => self.status(),
             Request::Status { id: Some(id) } => json(&self.there(&id, self.dispatcher.status(&id))?),
@@ -191,8 +245,9 @@ impl Host {
                 self.there(&id, called)
             }
             Request::Reload { id } => {
-                self.there(&id, self.dispatcher.reload(&id).await)?;
-                let status = self.dispatcher.status(&id)?;
+                let managed = self.managed.read().await;
+                let home = managed.as_ref().ok_or_else(ending)?;
+                let status = self.there(&id, home.reload(&id, actor).await)?;
                 Ok(json!({ "id": id, "version": status.version, "generation": status.generation }))
             }
         }

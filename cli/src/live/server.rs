@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use nix::unistd::Uid;
 use quadriga::abi::{Error, ErrorCode};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -17,6 +18,8 @@ use tokio::time::timeout;
 use super::client::at;
 use super::protocol;
 use super::run::Host;
+use crate::failure::Failure;
+use crate::home::actor::user;
 
 /// Clients at the same time; the next one is sent away.
 const CLIENTS: usize = 64;
@@ -71,12 +74,12 @@ impl Socket {
             let Ok(place) = Arc::clone(&clients).try_acquire_owned() else {
                 // It fits into the buffer of a new connection, or is lost.
                 let many = Error::new(ErrorCode::Overloaded, format!("the host has {CLIENTS} clients"));
-                let _ = client.try_write(protocol::answer(&Err(many)).as_bytes());
+                let _ = client.try_write(protocol::answer(&Err(Failure::from(&many))).as_bytes());
                 continue;
             };
             let host = Arc::clone(&host);
             tokio::spawn(async move {
-                // Who breaks off is gone.
+                // Who breaks off is gone, and what it asked for is done all the same.
                 let _ = converse(client, &host).await;
                 drop(place);
             });
@@ -93,6 +96,7 @@ impl Drop for Socket {
 
 /// Answers one request after the other, until the client ends, is too slow or asks for too much.
 async fn converse(client: UnixStream, host: &Host) -> io::Result<()> {
+    let actor = user(Uid::from_raw(client.peer_cred()?.uid()));
     let (reader, mut writer) = client.into_split();
     let mut reader = BufReader::new(reader);
     loop {
@@ -106,11 +110,12 @@ async fn converse(client: UnixStream, host: &Host) -> io::Result<()> {
         let result = match protocol::asked(&line) {
             _ if !whole => {
                 let message = format!("a request has {} bytes at most", protocol::LONGEST);
-                Err(Error::new(ErrorCode::MessageTooLarge, message))
+                Err(Error::new(ErrorCode::MessageTooLarge, message).into())
             }
-            Ok(request) => host.answer(request).await,
-            Err(error) => Err(error),
+            Ok(request) => host.answer(request, &actor).await,
+            Err(error) => Err(error.into()),
         };
+        let result = result.map_err(|error| Failure::from(&error));
         drop(line);
         timeout(PATIENCE, writer.write_all(protocol::answer(&result).as_bytes())).await??;
         if !whole {

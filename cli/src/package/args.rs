@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
 use quadriga::package::{Digest, Format};
+use serde::{Deserialize, Serialize};
 
 /// Make a package of an extension's folder
 ///
@@ -79,7 +80,8 @@ pub(crate) struct VerifyArgs {
 }
 
 /// Which package, and what it has to be.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, PartialEq, Args, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct PackageArgs {
     /// The package: a .qx, .zip, .tar or npm's .tgz, or the folder of an OCI image layout
     #[arg(value_name = "PACKAGE", value_hint = ValueHint::AnyPath)]

@@ -39,7 +39,7 @@ pub struct LicensePolicy {
 }
 
 /// An extension and what it brings along, with what a policy says of each.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Licenses {
     /// The extension.
@@ -55,7 +55,7 @@ pub struct Licenses {
 }
 
 /// One part of an extension.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Licensed {
     /// Its name.
