@@ -58,6 +58,15 @@ mod limits;
 mod live;
 #[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
 mod manage;
+#[cfg(all(
+    feature = "process",
+    feature = "native",
+    feature = "python",
+    feature = "wasm",
+    any(feature = "v8", feature = "quickjs"),
+    target_os = "linux"
+))]
+mod managed;
 #[cfg(all(feature = "process", any(feature = "v8", feature = "quickjs"), target_os = "linux"))]
 mod many;
 #[cfg(feature = "native")]

@@ -317,7 +317,7 @@ fn people_read_what_was_done() {
 }
 
 /// Extensions that need each other, with several versions of one, as packages.
-fn family(place: &Place) -> Vec<String> {
+pub(crate) fn family(place: &Place) -> Vec<String> {
     let list = [
         (
             "acme.site",

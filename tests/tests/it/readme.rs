@@ -57,6 +57,8 @@ fn the_commands_of_operators_run() {
     for part in ["hello.js 0.1.0 is installed", "Hello, Ada", "4 entries, all as they were written"] {
         assert!(said.contains(part), "{part}: {said}");
     }
+    // Without a host, and with one.
+    assert_eq!(said.matches("Hello, Ada").count(), 2, "{said}");
     // In the home, and in the one that was made of its copy.
     let listed = |line: &&str| line.starts_with(" hello.js") && line.contains("enabled");
     assert_eq!(said.lines().filter(listed).count(), 2, "{said}");
