@@ -92,7 +92,7 @@ async fn what_a_host_decides_is_on_record() {
     assert_eq!(read(&host, "LANG", 100).await, 100);
     assert_eq!(decided(&home).await, known);
     for _ in 0..2 {
-        host.hook(Plan { title: "t".to_owned(), token: "s3cret".to_owned() }).await.unwrap();
+        let _ = host.hook(Plan { title: "t".to_owned(), token: "s3cret".to_owned() }).await.unwrap();
     }
     known.push(is("allow", "answer the hook plan.before", 1));
     known.push(is("allow", "see the sensitive plan.before:token", 2));
