@@ -53,7 +53,6 @@ fn me() -> String {
 
 /// Everything that can be done to one extension.
 fn manage(language: &str) {
-    eprintln!("{language}");
     let place = Place::new();
     let id = &*format!("hello.{language}");
     let [one, two] = ["0.1.0", "0.2.0"].map(|version| place.package(language, version));
@@ -102,7 +101,6 @@ fn manage(language: &str) {
         .iter()
         .filter(|it| !it["answer"].as_str().unwrap_or_default().starts_with("Hello, Ada"))
         .collect();
-    eprintln!("{} calls", answers.len());
     assert!(lost.is_empty() && answers.len() > 2, "{lost:?}");
     assert_eq!(place.fails(&["update", &one]), "already_installed");
     place.json(&["disable", id]);
