@@ -7,7 +7,8 @@ use anyhow::Result;
 use quadriga::abi::permission::Permissions;
 use quadriga::abi::{Error, ErrorCode, ExtensionId, Isolation};
 use quadriga::home::{
-    Backup, Changes, Dependencies, Dependents, Home, InstallOptions, Lock, Needs, Offer, Progress, Terms, TrustLevel,
+    Backup, Changes, Dependencies, Dependents, Home, InstallOptions, Lock, Needs, Offer, Progress, Terms,
+    TrustLevel,
 };
 use quadriga::package::PublicKey;
 use quadriga::{Settings, package};
@@ -166,7 +167,8 @@ impl Operation {
             Self::Install { packages, grant, enable, with_dependencies, locked, dry_run } => {
                 let (lock, needs) = (lock(locked)?, needs(with_dependencies));
                 let offers = offers(packages, grant).await?;
-                let options = InstallOptions { actor: by, enable, needs, lock, progress, ..Default::default() };
+                let options =
+                    InstallOptions { actor: by, enable, needs, lock, progress, ..Default::default() };
                 changes(change(dry_run).install(offers, options).await, dry_run)
             }
             Self::Update {
@@ -181,7 +183,16 @@ impl Operation {
                 let (lock, needs, dependents) =
                     (lock(locked)?, needs(with_dependencies), dependents(with_dependents));
                 let offers = offers(packages, GrantArg::None).await?;
-                let options = InstallOptions { actor: by, consent, unpin, dependents, needs, lock, progress, ..Default::default() };
+                let options = InstallOptions {
+                    actor: by,
+                    consent,
+                    unpin,
+                    dependents,
+                    needs,
+                    lock,
+                    progress,
+                    ..Default::default()
+                };
                 changes(change(dry_run).update(offers, options).await, dry_run)
             }
             Self::Rollback { id, with_dependents, dry_run } => {
