@@ -37,7 +37,7 @@ pub(crate) struct Failure {
 
 /// What a host told.
 #[derive(Debug)]
-pub(crate) struct Told(pub(crate) Failure);
+pub(crate) struct Told(pub(crate) Box<Failure>);
 
 impl fmt::Display for Told {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -85,7 +85,7 @@ impl From<&anyhow::Error> for Failure {
                 continue;
             }
             if let Some(Told(told)) = link.downcast_ref::<Told>() {
-                failure = Some(told.clone());
+                failure = Some(Failure::clone(told));
                 continue;
             }
             if let Some(error) = link.downcast_ref::<package::Error>() {

@@ -122,9 +122,10 @@ pub(super) fn answer(result: &Result<Json, Failure>) -> String {
 }
 
 /// What a line answers.
-pub(super) fn answered(line: &[u8]) -> Result<Json, Failure> {
+pub(super) fn answered(line: &[u8]) -> Result<Json, Box<Failure>> {
     let broken = |why: &str| {
-        Failure::from(&Error::new(ErrorCode::ProtocolViolation, format!("the host's answer {why}")))
+        let error = Error::new(ErrorCode::ProtocolViolation, format!("the host's answer {why}"));
+        Box::new(Failure::from(&error))
     };
     let mut json: Json = serde_json::from_slice(line).map_err(|_| broken("is no JSON, or ends early"))?;
     if let Some(error) = json.get_mut("error") {
@@ -187,7 +188,7 @@ mod tests {
         let error = Error::new(ErrorCode::UnknownExtension, "none").with_hint("there is a.b");
         let error = Failure::from(&error.clone().with_cause(error));
         for result in [Ok(json!({ "a": [1] })), Ok(Json::Null), Err(error)] {
-            assert_eq!(answered(answer(&result).as_bytes()), result);
+            assert_eq!(answered(answer(&result).as_bytes()).map_err(|told| *told), result);
         }
         for line in ["", "{", "{}", r#"{"error":1}"#] {
             assert_eq!(answered(line.as_bytes()).unwrap_err().code, "protocol_violation");
