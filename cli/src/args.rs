@@ -21,7 +21,7 @@ use crate::home::grants::GrantsArgs;
 use crate::home::licences::LicencesArgs;
 use crate::home::trust_args::{PinArgs, TrustArgs};
 #[cfg(unix)]
-use crate::live::args::{HealthArgs, MetricsArgs, ReloadArgs, RunArgs, StatusArgs, TopArgs};
+use crate::live::args::{HealthArgs, JobsArgs, MetricsArgs, ReloadArgs, RunArgs, StatusArgs, TopArgs};
 use crate::man::ManArgs;
 use crate::package::args::{KeygenArgs, PackArgs, SignArgs, UnpackArgs, VerifyArgs};
 use crate::report::{LimitArg, limit};
@@ -121,6 +121,8 @@ Examples:
     Health(HealthArgs),
     #[cfg(unix)]
     Metrics(MetricsArgs),
+    #[cfg(unix)]
+    Jobs(JobsArgs),
     #[cfg(unix)]
     Top(TopArgs),
     #[cfg(unix)]

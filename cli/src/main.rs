@@ -75,6 +75,8 @@ fn main() -> ExitCode {
         #[cfg(unix)]
         Command::Metrics(args) => live::metrics(&args, output),
         #[cfg(unix)]
+        Command::Jobs(args) => live::jobs(&args, output),
+        #[cfg(unix)]
         Command::Top(args) => live::top(&args, output),
         #[cfg(unix)]
         Command::Reload(args) => live::reload(&args, output),

@@ -12,8 +12,9 @@ pub use quadriga_core::block_on;
 /// What a host sees of what is loaded, and how it watches over it.
 pub use quadriga_core::{
     Action, Activity, Alert, AlertRule, Bucket, Checked, Communication, Counter, Decision, DecisionFilter,
-    Effect, ExtensionMetrics, Failure, Health, Liveness, MethodMetrics, Monitor, PROMETHEUS_TYPE, Pause,
-    Reason, Recovery, Rule, Sample, Subject, Supervision, Tally, TotalMemory, Trigger, Verdict, prometheus,
+    Effect, ExtensionMetrics, Failure, Health, JobRecord, JobStatus, Liveness, MethodMetrics, Monitor,
+    PROMETHEUS_TYPE, Pause, Reason, Recovery, Rule, Sample, Subject, Supervision, Tally, TotalMemory,
+    Trigger, Verdict, prometheus,
 };
 pub use quadriga_core::{
     BoxFuture, Bridge, Call, CallContext, Instance, Language, Layer, LogLevel, MockRuntime, Outcome, Runtime,

@@ -21,6 +21,7 @@ Examples:
   quadriga run
   quadriga run --home ./home --metrics 9464        http://127.0.0.1:9464/metrics
   OTEL_METRIC_EXPORT_INTERVAL=5000 quadriga run --otlp http://127.0.0.1:4318
+  quadriga run --lazy                              many extensions of which few are in use
   quadriga run --secret token=file:/run/secrets/token --json")]
 pub(crate) struct RunArgs {
     /// Serve /metrics, /healthz and /readyz over HTTP at this port of 127.0.0.1, or at another address
@@ -40,6 +41,10 @@ pub(crate) struct RunArgs {
     /// be repeated
     #[arg(long = "secret", value_name = "NAME=FROM")]
     pub(crate) secrets: Vec<String>,
+
+    /// Load each extension only when it is first called, unless it has to be there
+    #[arg(long)]
+    pub(crate) lazy: bool,
 
     /// How long calls in flight may take to finish when the host ends
     #[arg(long, value_parser = span, default_value = "10s")]
@@ -86,6 +91,17 @@ pub(crate) struct MetricsArgs {
     /// In the text format of Prometheus
     #[arg(long)]
     pub(crate) prometheus: bool,
+}
+
+/// Show what the running host's extensions do by the clock, and what became of it
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  quadriga jobs
+  quadriga jobs acme.hello --json | jq '.[] | select(.failures > 0)'")]
+pub(crate) struct JobsArgs {
+    #[command(flatten)]
+    pub(crate) some: SomeArgs,
 }
 
 /// Watch what the extensions of the running host do, each second

@@ -15,7 +15,7 @@ use anyhow::Result;
 use serde_json::Value as Json;
 
 use crate::output::{Output, harmless};
-use args::{HealthArgs, MetricsArgs, ReloadArgs, SomeArgs, StatusArgs};
+use args::{HealthArgs, JobsArgs, MetricsArgs, ReloadArgs, SomeArgs, StatusArgs};
 pub(crate) use client::{ask, is_absent, runs};
 pub(crate) use protocol::Request;
 pub(crate) use run::run;
@@ -57,6 +57,16 @@ pub(crate) fn metrics(args: &MetricsArgs, output: Output) -> Result<ExitCode> {
         (false, Json::String(text)) => output.text(&text)?,
         (true, answer) => output.value(&answer)?,
         (false, answer) => output.text(&show::metrics(answer)?)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Shows what is done by the clock.
+pub(crate) fn jobs(args: &JobsArgs, output: Output) -> Result<ExitCode> {
+    let answer = args.some.ask(|id| Request::Jobs { id })?;
+    match output.json {
+        true => output.value(&answer)?,
+        false => output.text(&show::jobs(answer)?)?,
     }
     Ok(ExitCode::SUCCESS)
 }

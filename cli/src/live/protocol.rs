@@ -53,6 +53,11 @@ pub(crate) enum Request {
         #[serde(default)]
         prometheus: bool,
     },
+    /// What is done by the clock.
+    Jobs {
+        #[serde(default)]
+        id: Option<String>,
+    },
     /// Calls a method: a JSON array is the list of arguments, any other value the only one.
     Call {
         id: String,

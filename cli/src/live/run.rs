@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use quadriga::abi::{Error, ErrorCode, ExtensionId};
 use quadriga::home::{self, Home, Installed, InstalledState};
-use quadriga::{Dispatcher, Health, OtlpConfig, Policy, prometheus};
+use quadriga::{Dispatcher, Health, OtlpConfig, Policy, State, prometheus};
 use serde::Serialize;
 use serde_json::{Value as Json, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -107,7 +107,10 @@ pub(crate) fn run(args: RunArgs, output: Output) -> Result<ExitCode> {
         tasks.spawn(said.alerts(host.dispatcher.alerts()));
         let list = home.list().await?;
         let started = async {
-            let failed = home::start(&host.dispatcher, &list).await;
+            let failed = match args.lazy {
+                true => home::start_lazily(&host.dispatcher, &list).await,
+                false => home::start(&host.dispatcher, &list).await,
+            };
             host.failed().extend(failed);
             host.started.store(true, Ordering::Release);
             *managed = Some(home.clone());
@@ -238,6 +241,14 @@ impl Host {
                 };
                 if as_text { Ok(prometheus(metrics).into()) } else { json(&metrics) }
             }
+            Request::Jobs { id } => {
+                if let Some(id) = &id {
+                    self.there(id, self.dispatcher.status(id))?;
+                }
+                let mut jobs = self.dispatcher.jobs();
+                jobs.retain(|job| id.as_ref().is_none_or(|id| job.extension.as_str() == id));
+                json(&jobs)
+            }
             Request::Call { id, method, arguments, timeout } => {
                 let timeout = Duration::from_millis(timeout.unwrap_or(CALL));
                 let arguments = call::encode(arguments)?;
@@ -335,8 +346,10 @@ impl Said {
                 "version": it.version,
                 "runtime": it.runtime,
                 "isolation": it.isolation,
+                "state": it.state,
             });
-            let text = format!("{} {} runs on {}, isolation {}", it.id, it.version, it.runtime, it.isolation);
+            let verb = if it.state == State::Asleep { "is there for" } else { "runs on" };
+            let text = format!("{} {} {verb} {}, isolation {}", it.id, it.version, it.runtime, it.isolation);
             self.event(json, &text);
         }
         let failed = host.failed().clone();

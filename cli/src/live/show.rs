@@ -111,6 +111,23 @@ pub(super) struct Metrics {
     methods: BTreeMap<String, Total>,
 }
 
+/// What is read of `quadriga::JobStatus`.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Job {
+    extension: String,
+    name: String,
+    when: String,
+    next: Option<SystemTime>,
+    last: Option<SystemTime>,
+    runs: u64,
+    failures: u64,
+    skipped: u64,
+    missed: u64,
+    running: u32,
+    error: Option<Failed>,
+}
+
 /// Reads an answer.
 pub(super) fn read<T: DeserializeOwned>(answer: Json) -> Result<T> {
     serde_json::from_value(answer).context("the host's answer is not what this command knows")
@@ -249,4 +266,35 @@ pub(super) fn metrics(answer: Json) -> Result<String> {
     }
     let header = ["extension", "method", "calls", "errors", "in flight", "p50", "p90", "p99"];
     Ok(table(&header, &header[2..], rows))
+}
+
+/// What is done by the clock.
+pub(super) fn jobs(answer: Json) -> Result<String> {
+    let all: Vec<Job> = read(answer)?;
+    if all.is_empty() {
+        return Ok("nothing is done by the clock".to_owned());
+    }
+    let row = |it: &Job| {
+        let at = |moment: Option<SystemTime>| moment.map_or_else(|| "-".to_owned(), time);
+        let counts = [it.runs, it.failures, it.skipped, it.missed, it.running.into()];
+        let mut cells = vec![harmless(&it.extension), harmless(&it.name), harmless(&it.when)];
+        cells.extend([at(it.next), at(it.last)]);
+        cells.extend(counts.map(|count| count.to_string()));
+        cells.push(it.error.as_ref().map(|error| harmless(&error.message)).unwrap_or_default());
+        cells
+    };
+    let header = [
+        "extension",
+        "job",
+        "when",
+        "next",
+        "last",
+        "runs",
+        "failures",
+        "skipped",
+        "missed",
+        "running",
+        "error",
+    ];
+    Ok(table(&header, &header[5..10], all.iter().map(row).collect()))
 }

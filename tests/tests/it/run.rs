@@ -25,10 +25,14 @@ pub(crate) struct Running {
 impl Running {
     /// Starts one and waits until it is ready.
     pub(crate) fn start(place: &Place) -> Self {
+        Self::start_with(place, &[])
+    }
+
+    fn start_with(place: &Place, more: &[&str]) -> Self {
         let mut command = command();
         // Paths that clients name are not relative to where it is.
         command.current_dir(std::env::temp_dir()).env("QUADRIGA_HOME", place.home());
-        command.args(["run", "--metrics", "0", "--json", "--drain", "2s"]);
+        command.args(["run", "--metrics", "0", "--json", "--drain", "2s"]).args(more);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let events = BufReader::new(child.stdout.take().unwrap());
         let mut running = Self { child, events, address: String::new() };
@@ -92,6 +96,51 @@ fn place() -> Place {
     let packages = ["js", "python"].map(|language| place.package(language, "0.1.0"));
     place.json(&["install", &packages[0], &packages[1], "--enable", "--grant", "requested"]);
     place
+}
+
+#[test]
+fn what_is_not_called_is_not_loaded_and_the_clock_calls_too() {
+    let place = Place::new();
+    let packages = ["js", "python", "wasm", "native"].map(|language| place.package(language, "0.1.0"));
+    for package in &packages {
+        place.json(&["install", package, "--enable", "--grant", "requested"]);
+    }
+    let folder = place.0.path().join("clock");
+    fs::create_dir(&folder).unwrap();
+    let manifest = "[extension]\nid = 'test.clock'\nversion = '1.0.0'\n[runtime]\nkind = 'javascript'\n\
+                    entry = 'main.js'\n[schedule.beat]\nmethod = 'beat'\nevery = '1s'\n";
+    fs::write(folder.join("quadriga.toml"), manifest).unwrap();
+    fs::write(folder.join("main.js"), "export const beat = ({ job, missed }) => `${job} ${missed}`;\n")
+        .unwrap();
+    let built = place.json(&["pack", folder.to_str().unwrap()]);
+    place.json(&["install", built["package"].as_str().unwrap(), "--enable"]);
+    let running = Running::start_with(&place, &["--lazy"]);
+    let states = |place: &Place| {
+        let status = place.json(&["status"]);
+        let all = status["extensions"].as_array().unwrap().iter();
+        all.map(|it| (it["id"].as_str().unwrap().to_owned(), it["state"].as_str().unwrap().to_owned()))
+            .collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let before = states(&place);
+    let greeters = ["hello.js", "hello.native", "hello.python", "hello.wasm"];
+    assert!(greeters.iter().all(|id| before[*id] == "asleep"), "{before:?}");
+    assert_eq!(place.json(&["health"])["ready"], true);
+    for id in greeters {
+        let call = json!({ "v": 1, "request": "call", "id": id, "method": "greet", "arguments": ["Ada"] });
+        assert_eq!(ask(&place, &call)["answer"], "Hello, Ada", "{id}");
+        assert_eq!(states(&place)[id], "running");
+    }
+    let job = || place.json(&["jobs", "test.clock"])[0].clone();
+    let begun = std::time::Instant::now();
+    while job()["runs"] == 0 {
+        assert!(begun.elapsed().as_secs() < 60, "{}", job());
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    assert_eq!((&job()["failures"], &job()["when"]), (&json!(0), &json!("every 1s")));
+    assert_eq!(states(&place)["test.clock"], "running");
+    assert!(place.run(&["jobs"]).1.contains("test.clock"));
+    assert_eq!(place.fails(&["jobs", "test.clok"]), "unknown_extension");
+    assert_eq!(running.end("-TERM"), Some(0));
 }
 
 pub(crate) fn socket(place: &Place) -> PathBuf {
