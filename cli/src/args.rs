@@ -5,10 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
-use quadriga::Grant;
 use quadriga::abi::Isolation;
 use quadriga::abi::limits::Span;
-use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use crate::completions::CompletionsArgs;
@@ -20,6 +18,7 @@ use crate::home::args::{
 use crate::home::grants::GrantsArgs;
 use crate::home::licences::LicencesArgs;
 use crate::home::trust_args::{PinArgs, TrustArgs};
+use crate::host::GrantArg;
 #[cfg(unix)]
 use crate::live::args::{HealthArgs, JobsArgs, MetricsArgs, ReloadArgs, RunArgs, StatusArgs, TopArgs};
 use crate::man::ManArgs;
@@ -441,26 +440,6 @@ pub(crate) struct DemoArgs {
     /// Where the site goes
     #[arg(long, value_name = "DIR", default_value = "target/demo-site", value_hint = ValueHint::DirPath)]
     pub(crate) out: PathBuf,
-}
-
-/// What extensions are granted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum GrantArg {
-    /// All that they ask for
-    Requested,
-    /// Nothing
-    #[default]
-    None,
-}
-
-impl From<GrantArg> for Grant {
-    fn from(grant: GrantArg) -> Self {
-        match grant {
-            GrantArg::Requested => Self::Requested,
-            GrantArg::None => Self::Nothing,
-        }
-    }
 }
 
 fn json(text: &str) -> Result<Json, String> {

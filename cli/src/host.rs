@@ -7,9 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use clap::ValueEnum;
 use quadriga::abi::limits::Limits;
 use quadriga::abi::{ExtensionId, Isolation};
-use quadriga::{Dispatcher, LoadOptions, Policy};
+use quadriga::{Dispatcher, Grant, LoadOptions, Policy};
+use serde::{Deserialize, Serialize};
 
 use crate::secrets::Secrets;
 
@@ -115,4 +117,24 @@ pub(crate) async fn load_all(
         ids.push(dispatcher.load(folder, options.clone()).await?);
     }
     Ok(ids)
+}
+
+/// What extensions are granted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum GrantArg {
+    /// All that they ask for
+    Requested,
+    /// Nothing
+    #[default]
+    None,
+}
+
+impl From<GrantArg> for Grant {
+    fn from(grant: GrantArg) -> Self {
+        match grant {
+            GrantArg::Requested => Self::Requested,
+            GrantArg::None => Self::Nothing,
+        }
+    }
 }

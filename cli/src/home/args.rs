@@ -6,7 +6,8 @@ use clap::{Args, ValueEnum, ValueHint};
 use quadriga::abi::{ExtensionId, RuntimeKind};
 use serde_json::Value as Json;
 
-use crate::args::{GrantArg, setting};
+use crate::args::setting;
+use crate::host::GrantArg;
 use crate::package::args::PackageArgs;
 
 /// Which home.

@@ -17,7 +17,7 @@ use serde_json::{Value as Json, json};
 
 use super::licences::PolicyChange;
 use super::trust_args::Age;
-use crate::args::GrantArg;
+use crate::host::GrantArg;
 use crate::package::args::PackageArgs;
 use crate::package::signed_package;
 
