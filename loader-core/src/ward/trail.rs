@@ -217,7 +217,7 @@ mod tests {
     use super::*;
 
     fn notes(trail: &Arc<Trail>) -> Arc<Notes> {
-        Notes::new(ExtensionId::new("a.b").unwrap(), trail)
+        Notes::new(ExtensionId::new("a.b").expect("an id"), trail)
     }
 
     fn kept() -> Arc<Trail> {
