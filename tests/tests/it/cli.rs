@@ -258,6 +258,43 @@ fn every_shell_has_completions() {
 }
 
 #[test]
+fn each_command_has_a_page_of_the_manual() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = quadriga(&["man", text(folder.path()), "--json"]).json();
+    let mut names: Vec<&str> =
+        made["pages"].as_array().unwrap().iter().map(|it| it.as_str().unwrap()).collect();
+    names.sort_unstable();
+    // What the help lists, one level after the other.
+    let mut commands = vec![Vec::new()];
+    let mut expected = Vec::new();
+    while let Some(path) = commands.pop() {
+        let help = quadriga(&[&path[..], &["-h"]].concat()).stdout;
+        let listed = help.split_once("Commands:\n").map_or("", |(_, rest)| rest);
+        let listed = listed.lines().take_while(|line| !line.is_empty());
+        let below = listed.filter_map(|line| line.strip_prefix("  ")).filter(|line| !line.starts_with(' '));
+        for name in below.filter_map(|line| line.split(' ').next()).filter(|name| *name != "help") {
+            commands.push([&path[..], &[String::leak(name.to_owned())]].concat());
+        }
+        expected.push(format!("{}.1", [&["quadriga"], &path[..]].concat().join("-")));
+    }
+    expected.sort_unstable();
+    assert_eq!(names, expected);
+    assert!(names.contains(&"quadriga-licences-policy.1") && !names.contains(&"quadriga-worker.1"));
+    for name in names {
+        let page = std::fs::read_to_string(folder.path().join(name)).unwrap();
+        let command = name.strip_suffix(".1").unwrap().replace('-', "\\-");
+        assert!(page.contains(&format!(".SH NAME\n{command} \\- ")), "{name}: {page}");
+        for part in [".TH ", ".SH SYNOPSIS\n", ".SH DESCRIPTION\n", ".SH OPTIONS\n"] {
+            assert!(page.contains(part), "{name} has no {part}");
+        }
+        let closing = if name == "quadriga.1" { ".SH NOTES\n.nf\n" } else { ".SH EXAMPLES\n.nf\n" };
+        assert!(page.contains(closing) && page.contains("\n.fi\n"), "{name} has no {closing}");
+    }
+    let one = quadriga(&["man"]).stdout;
+    assert_eq!(one.trim_end(), std::fs::read_to_string(folder.path().join("quadriga.1")).unwrap().trim_end());
+}
+
+#[test]
 fn help_has_examples() {
     for command in [
         "inspect",
@@ -272,6 +309,11 @@ fn help_has_examples() {
         "keygen",
         "trust",
         "pin",
+        "grants",
+        "licences",
+        "man",
+        "rollback",
+        "schema",
     ] {
         let run = quadriga(&[command, "--help"]);
         assert!(run.code == Some(0) && run.stdout.contains("Examples:\n  "), "{command}");

@@ -45,6 +45,8 @@ mod hooks;
 mod hostile;
 #[cfg(any(feature = "js-v8", feature = "js-quickjs"))]
 mod js;
+#[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
+mod licences;
 #[cfg(all(
     feature = "process",
     any(feature = "v8", feature = "quickjs"),
@@ -73,6 +75,13 @@ mod many;
 mod native;
 #[cfg(all(feature = "process", any(feature = "v8", feature = "quickjs"), target_os = "linux"))]
 mod network;
+#[cfg(all(
+    feature = "process",
+    any(feature = "v8", feature = "quickjs"),
+    feature = "python",
+    target_os = "linux"
+))]
+mod otlp;
 #[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
 mod packages;
 #[cfg(all(
