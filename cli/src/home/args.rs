@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum, ValueHint};
+use quadriga::abi::manifest::ExtensionType;
 use quadriga::abi::{ExtensionId, RuntimeKind};
 use serde_json::Value as Json;
 
@@ -232,6 +233,10 @@ pub(crate) struct ListArgs {
     #[arg(long, value_name = "KIND")]
     pub(crate) runtime: Option<RuntimeKind>,
 
+    /// Only extensions of this type: protocol, service, ui, integration, analytics, security, workflow or custom
+    #[arg(long = "type", value_name = "TYPE", value_parser = extension_type)]
+    pub(crate) ty: Option<ExtensionType>,
+
     /// Only extensions of this publisher
     #[arg(long, value_name = "NAME")]
     pub(crate) publisher: Option<String>,
@@ -329,4 +334,8 @@ pub(crate) struct AuditArgs {
 
     #[command(flatten)]
     pub(crate) home: HomeArgs,
+}
+
+fn extension_type(text: &str) -> Result<ExtensionType, String> {
+    serde_json::from_value(text.into()).map_err(|error| error.to_string())
 }

@@ -54,6 +54,7 @@ fn passes(args: &ListArgs, installed: &Installed) -> bool {
     };
     !(args.enabled && !enabled || args.disabled && enabled)
         && args.runtime.as_ref().is_none_or(|kind| *kind == manifest.runtime.kind)
+        && args.ty.is_none_or(|ty| ty == about.ty)
         && args.publisher.as_ref().is_none_or(|name| name == publisher)
         && args.tags.iter().all(|tag| about.tags.iter().any(|there| there == tag))
         && args.text.as_ref().is_none_or(found)

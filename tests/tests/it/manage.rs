@@ -163,7 +163,13 @@ fn slow_every_language_is_installed_updated_rolled_back_and_taken_away() {
         assert_eq!(place.fails(&["update", &one]), "already_installed");
         let listed = place.json(&["list", "--enabled", "--publisher", "hello", "hello"]);
         assert_eq!(listed.as_array().unwrap().len(), 1);
-        for other in [["--disabled"].as_slice(), &["--runtime", "none"], &["--tag", "x"], &["nothing"]] {
+        for other in [
+            ["--disabled"].as_slice(),
+            &["--runtime", "none"],
+            &["--type", "security"],
+            &["--tag", "x"],
+            &["nothing"],
+        ] {
             assert_eq!(place.json(&[&["list"], other].concat()), json!([]), "{other:?}");
         }
         place.json(&["disable", &id]);
