@@ -127,7 +127,8 @@ fn what_is_not_called_is_not_loaded_and_the_clock_calls_too() {
     assert_eq!(place.json(&["health"])["ready"], true);
     for id in greeters {
         let call = json!({ "v": 1, "request": "call", "id": id, "method": "greet", "arguments": ["Ada"] });
-        assert_eq!(ask(&place, &call)["answer"], "Hello, Ada", "{id}");
+        let answer = ask(&place, &call)["answer"].clone();
+        assert!(answer.as_str().is_some_and(|it| it.starts_with("Hello, Ada")), "{id}: {answer}");
         assert_eq!(states(&place)[id], "running");
     }
     let job = || place.json(&["jobs", "test.clock"])[0].clone();
