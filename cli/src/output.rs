@@ -24,8 +24,13 @@ pub(crate) struct Output {
 impl Output {
     /// Prints a value as JSON.
     pub(crate) fn value(self, value: &impl Serialize) -> Result<()> {
-        let text = serde_json::to_string_pretty(value)?;
-        self.text(&text)
+        let mut text = serde_json::to_string_pretty(value)?;
+        text.push('\n');
+        // In one piece: there is nothing to strip from it, and the lines may be many.
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(text.as_bytes())?;
+        stdout.flush()?;
+        Ok(())
     }
 
     /// Prints text to the standard output, and ends the line.
