@@ -108,7 +108,7 @@ pub(crate) fn four(guests: &Path) -> Result<Pair> {
     let languages = ["js", "native", "python", "wasm"];
     let bed = Bed::new(guests, &languages, "method = 'mark'\nmode = 'modify'\non-failure = 'closed'")?;
     let steps = (0..64).map(|number| (format!("step {number:>10}"), number)).collect();
-    let plan = Plan { title: "x".repeat(800), steps };
+    let plan = Plan { title: "x".repeat(950), steps };
     assert!((2000..2200).contains(&codec::to_bytes(&plan)?.len()));
     (0..CHAINS / 10).for_each(|_| bed.hook(plan.clone()));
     let mut times = Vec::with_capacity(CHAINS);

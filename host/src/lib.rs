@@ -30,8 +30,8 @@ pub use quadriga_core::{
 pub use quadriga_core::abi::schemars;
 /// The hook points of a host, and what its extensions do there.
 pub use quadriga_core::{
-    Account, Conflict, Did, HookContext, HookField, HookPoint, HookPolicy, HookStatus, Hooked, Overruled,
-    Step, Stopped,
+    Account, Conflict, Did, Finished, HookContext, HookField, HookPoint, HookPolicy, HookStatus, HookWork,
+    Hooked, Overruled, Step, Stopped,
 };
 /// Makes a struct the context of a hook point.
 ///
@@ -65,6 +65,10 @@ pub use quadriga_derive::HookContext;
 
 /// What a host does for extensions itself, beside calls.
 pub use quadriga_core::{Ended, KvQuota, KvStore, Launch, Launcher, SecretString, Service};
+
+/// APIs over HTTP, with an OpenAPI document of them.
+#[cfg(feature = "http")]
+pub use quadriga_http as http;
 
 /// Installed extensions, on disk.
 #[cfg(feature = "home")]

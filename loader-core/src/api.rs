@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
-use quadriga_abi::manifest::{ApiFunction, Manifest};
+use quadriga_abi::manifest::{ApiFunction, Manifest, VersionReq};
 use quadriga_abi::permission::Access;
 use quadriga_abi::{Bytes, Error, ErrorCode, ExtensionId, Method};
+use semver::Version;
 use serde::Serialize;
 
 use crate::call::{Admitted, Ticket};
@@ -33,6 +34,7 @@ type Key = (Arc<str>, Arc<str>);
 struct Api {
     /// Where it is called, if the host opened it.
     host: Option<ExtensionId>,
+    version: Option<Version>,
     added: HashMap<Arc<str>, Arc<Added>, RandomState>,
 }
 
@@ -43,6 +45,8 @@ struct Added {
     extension: ExtensionId,
     method: Arc<str>,
     description: String,
+    /// The versions of the API that it is for.
+    range: Option<VersionReq>,
 }
 
 /// A function of an API of the host.
@@ -52,6 +56,8 @@ pub struct ApiStatus {
     pub api: Arc<str>,
     /// The id under which it is called; `None` if this host has no such API open.
     pub host: Option<ExtensionId>,
+    /// The version of the API, if the host says one.
+    pub version: Option<Version>,
     /// The function, by the name that it is called by.
     pub function: Method,
     /// Who added it; `None` for the host's own.
@@ -76,6 +82,13 @@ impl Apis {
             let conflict = |whose: &str| {
                 Error::new(ErrorCode::ApiConflict, format!("{id} adds {api}.{name}, which {whose}"))
             };
+            if let Some(open) = self.apis.load().get(api).filter(|open| open.host.is_some())
+                && let Some(range) = manifest.api[&**api][&**name].version.as_ref()
+                && !fits(Some(range), open.version.as_ref())
+            {
+                let error = conflict(&format!("is for {api} {range}, and this is {}", called(&open.version)));
+                return Err(error.with_hint(format!("take a version of {id} that is for this host")));
+            }
             match owners.get(&(Arc::clone(api), Arc::clone(name))) {
                 Some(owner) if is_host(owner, api, &self.apis.load()) => {
                     let error = conflict(&format!("is the host's own, of {owner}"));
@@ -104,12 +117,22 @@ impl Apis {
     /// Opens an API under what the host provides in a slot.
     ///
     /// # Errors
-    /// If it is open, or an extension has added one of the host's own functions.
-    pub(crate) fn open(&self, api: &Arc<str>, slot: &Slot) -> Result<(), Error> {
+    /// If it is open, or an extension has added one of the host's own functions, or one for another
+    /// version.
+    pub(crate) fn open(&self, api: &Arc<str>, version: Option<Version>, slot: &Slot) -> Result<(), Error> {
         let mut owners = lock(&self.owners);
         let conflict = |message| Err(Error::new(ErrorCode::ApiConflict, message));
-        if let Some(host) = self.apis.load().get(api).and_then(|there| there.host.as_ref()) {
+        let apis = self.apis.load();
+        let there = apis.get(api);
+        if let Some(host) = there.and_then(|there| there.host.as_ref()) {
             return conflict(format!("the API {api} is {host} already"));
+        }
+        let mut added = there.into_iter().flat_map(|there| there.added.values());
+        if let Some(it) = added.find(|it| !fits(it.range.as_ref(), version.as_ref())) {
+            let (extension, name, version) = (&it.extension, &it.name, called(&version));
+            return conflict(format!(
+                "{extension} has added {name} for another version of {api} than {version}"
+            ));
         }
         for name in slot.methods.keys() {
             if let Some(owner) = owners.get(&(Arc::clone(api), Arc::clone(name))) {
@@ -120,7 +143,10 @@ impl Apis {
             }
         }
         owners.extend(slot.methods.keys().map(|name| ((Arc::clone(api), Arc::clone(name)), slot.id.clone())));
-        self.change(|apis| apis.entry(Arc::clone(api)).or_default().host = Some(slot.id.clone()));
+        self.change(|apis| {
+            let it = apis.entry(Arc::clone(api)).or_default();
+            (it.host, it.version) = (Some(slot.id.clone()), version.clone());
+        });
         Ok(())
     }
 
@@ -140,6 +166,7 @@ impl Apis {
                     extension: slot.id.clone(),
                     method: Arc::from(function.method.as_str()),
                     description: function.description.clone(),
+                    range: function.version.clone(),
                 };
                 apis.entry(Arc::from(api)).or_default().added.insert(Arc::from(name), Arc::new(it));
             }
@@ -153,7 +180,7 @@ impl Apis {
         self.change(|apis| {
             take_away(apis, &slot.id);
             if let Some(api) = slot.api.as_ref().and_then(|api| apis.get_mut(api)) {
-                api.host = None;
+                (api.host, api.version) = (None, None);
             }
         });
     }
@@ -169,7 +196,11 @@ impl Apis {
     }
 
     fn find(&self, api: &str, function: &str) -> Option<Arc<Added>> {
-        self.apis.load().get(api)?.added.get(function).map(Arc::clone)
+        let apis = self.apis.load();
+        let api = apis.get(api)?;
+        // It may have been opened while the extension was being loaded.
+        let it = api.added.get(function).filter(|it| fits(it.range.as_ref(), api.version.as_ref()))?;
+        Some(Arc::clone(it))
     }
 }
 
@@ -202,38 +233,79 @@ impl Dispatcher {
     pub fn apis(&self) -> Vec<ApiStatus> {
         let mut list = Vec::new();
         for (name, api) in self.core.apis.apis.load().iter() {
-            let host = api.host.as_ref().and_then(|host| self.core.route(host.as_str()).ok());
-            let mut say = |function: &Arc<str>, slot: &Slot, method: &str, added: Option<&Added>| {
-                let Some(described) = slot.instance.describe().methods.iter().find(|it| it.name == method)
-                else {
-                    return;
-                };
-                let mut described = Method { name: function.to_string(), ..described.clone() };
-                if let Some(it) = added.filter(|it| !it.description.is_empty()) {
-                    described.doc.clone_from(&it.description);
-                }
-                let granted = |it: &Added| slot.reach.verdict(&Access::Api(&it.name)).is_ok();
-                list.push(ApiStatus {
-                    api: Arc::clone(name),
-                    host: api.host.clone(),
-                    function: described,
-                    extension: added.map(|it| it.extension.clone()),
-                    method: Arc::from(method),
-                    allowed: api.host.is_some() && added.is_none_or(granted),
-                });
-            };
-            if let Some(slot) = &host {
-                slot.methods.keys().for_each(|method| say(method, slot, method, None));
+            if let Some(slot) = self.core.host_of(api) {
+                list.extend(slot.methods.keys().filter_map(|it| self.core.own(name, api, &slot, it)));
             }
-            for (function, added) in &api.added {
-                if let Ok(slot) = self.core.route(added.extension.as_str()) {
-                    say(function, &slot, &added.method, Some(added));
-                }
-            }
+            list.extend(api.added.iter().filter_map(|(it, added)| self.core.added(name, api, it, added)));
         }
         list.sort_by(|a, b| (&a.api, &a.function.name).cmp(&(&b.api, &b.function.name)));
         list
     }
+
+    /// One function of one API, if there is such a one.
+    pub fn api_function(&self, api: &str, function: &str) -> Option<ApiStatus> {
+        let apis = self.core.apis.apis.load();
+        let (name, api) = apis.get_key_value(api)?;
+        if let Some(slot) = self.core.host_of(api)
+            && let Some((function, _)) = slot.methods.get_key_value(function)
+        {
+            return self.core.own(name, api, &slot, function);
+        }
+        let (function, added) = api.added.get_key_value(function)?;
+        self.core.added(name, api, function, added)
+    }
+}
+
+impl Core {
+    fn host_of(&self, api: &Api) -> Option<Arc<Slot>> {
+        self.route(api.host.as_ref()?.as_str()).ok()
+    }
+
+    /// What there is to say of a function of the host's own.
+    fn own(&self, name: &Arc<str>, api: &Api, slot: &Slot, function: &Arc<str>) -> Option<ApiStatus> {
+        Some(ApiStatus {
+            api: Arc::clone(name),
+            host: api.host.clone(),
+            version: api.version.clone(),
+            function: described(slot, function)?.clone(),
+            extension: None,
+            method: Arc::clone(function),
+            allowed: true,
+        })
+    }
+
+    /// What there is to say of a function that was added.
+    fn added(&self, name: &Arc<str>, api: &Api, function: &str, it: &Added) -> Option<ApiStatus> {
+        let slot = self.route(it.extension.as_str()).ok()?;
+        let mut description = Method { name: function.to_owned(), ..described(&slot, &it.method)?.clone() };
+        if !it.description.is_empty() {
+            description.doc.clone_from(&it.description);
+        }
+        Some(ApiStatus {
+            api: Arc::clone(name),
+            host: api.host.clone(),
+            version: api.version.clone(),
+            function: description,
+            extension: Some(it.extension.clone()),
+            method: Arc::clone(&it.method),
+            allowed: api.host.is_some()
+                && fits(it.range.as_ref(), api.version.as_ref())
+                && slot.reach.verdict(&Access::Api(&it.name)).is_ok(),
+        })
+    }
+}
+
+/// Whether a version of an API is one that a function is for.
+fn fits(range: Option<&VersionReq>, version: Option<&Version>) -> bool {
+    range.is_none_or(|VersionReq(range)| version.is_some_and(|version| range.matches(version)))
+}
+
+fn called(version: &Option<Version>) -> String {
+    version.as_ref().map_or_else(|| "of no version".to_owned(), |version| format!("version {version}"))
+}
+
+fn described<'a>(slot: &'a Slot, method: &str) -> Option<&'a Method> {
+    slot.instance.describe().methods.iter().find(|it| it.name == method)
 }
 
 /// What a manifest adds: API, function, and how.

@@ -2,6 +2,7 @@
 //! costs an entry in a table, and neither a task nor a timer.
 
 use std::collections::{BTreeMap, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
@@ -82,7 +83,11 @@ impl Deadlines {
     }
 
     async fn interrupt(self: Arc<Self>, call: u64, slot: Arc<Slot>, streams: Option<Box<Streams>>) {
-        slot.instance.interrupt(call);
+        // A runtime that panics is a bug, but one that must not keep the caller waiting.
+        if catch_unwind(AssertUnwindSafe(|| slot.instance.interrupt(call))).is_err() {
+            let extension = slot.id.as_str();
+            tracing::error!(target: "quadriga::call", extension, call, "the runtime panicked at an interrupt");
+        }
         drop(slot);
         if let Some(streams) = streams {
             streams.cut(&Error::new(ErrorCode::DeadlineExceeded, LATE));

@@ -64,8 +64,8 @@ pub use execute::{Executed, Language, Snippet};
 pub use folder::TemporaryFolder;
 pub use health::{Checked, Health, Liveness};
 pub use hook::{
-    Account, Conflict, Did, HookContext, HookField, HookPoint, HookPolicy, HookStatus, Hooked, InHooks,
-    Overruled, Step, Stopped,
+    Account, Conflict, Did, Finished, HookContext, HookField, HookPoint, HookPolicy, HookStatus, HookWork,
+    Hooked, InHooks, Overruled, Step, Stopped,
 };
 pub use instance::{BoxFuture, Call, CallContext, Instance, Layer, Outcome, SpanRef, Usage};
 pub use items::Items;

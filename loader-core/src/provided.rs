@@ -6,6 +6,7 @@ use quadriga_abi::permission::Permissions;
 use quadriga_abi::{
     Bytes, Description, Error, ErrorCode, ExtensionId, Isolation, Method, NameError, RuntimeKind, codec,
 };
+use semver::Version;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -28,6 +29,7 @@ type Function = Box<dyn Fn(&CallContext, Bytes) -> Result<Bytes, Error> + Send +
 pub struct Provided {
     id: ExtensionId,
     pub(crate) api: Option<Arc<str>>,
+    version: Option<Version>,
     description: Description,
     functions: Vec<Function>,
 }
@@ -42,6 +44,7 @@ impl Provided {
         Ok(Self {
             id: ExtensionId::new(id)?,
             api: None,
+            version: None,
             description: Description::new(sdk, Vec::new()),
             functions: Vec::new(),
         })
@@ -90,6 +93,14 @@ impl Provided {
         self
     }
 
+    /// The version of the API that it is opened as. Functions that extensions add for other ones are
+    /// `api_conflict`; those that say no version fit all, and where the API has none only those do.
+    #[must_use]
+    pub fn version(mut self, version: Version) -> Self {
+        self.version = Some(version);
+        self
+    }
+
     pub(crate) fn id(&self) -> &ExtensionId {
         &self.id
     }
@@ -104,6 +115,7 @@ impl Core {
             return Err(taken(&id));
         }
         let (kind, api) = (RuntimeKind::new("host"), functions.api.clone());
+        let version_of_api = functions.version.clone();
         let instance: Arc<dyn Instance> = Arc::new(functions);
         let support = Support { isolation: Isolation::None, limits: &[], permissions: &[] };
         let version = semver::Version::new(0, 0, 0);
@@ -112,7 +124,7 @@ impl Core {
         let limits = Limits::default();
         let mut slot = self.slot(reach, kind, version, support, instance, limits, None, Instant::now())?;
         if let (Some(api), Some(slot)) = (api, Arc::get_mut(&mut slot)) {
-            self.apis.open(&api, slot)?;
+            self.apis.open(&api, version_of_api, slot)?;
             slot.api = Some(api);
         }
         self.insert(&slot);

@@ -178,3 +178,45 @@ async fn a_call_in_flight_finishes_when_its_function_goes() {
     assert_eq!(calling.await.unwrap().unwrap(), NONE);
     unloading.await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn functions_are_for_versions_of_an_api() {
+    // The version that the host opens, what the function is for, and whether they fit.
+    let table = [
+        (Some("1.4.0"), Some("^1"), true),
+        (Some("1.4.0"), Some("^1.5"), false),
+        (Some("1.4.0"), Some("^2"), false),
+        (Some("1.4.0"), None, true),
+        (None, None, true),
+        (None, Some("^1"), false),
+    ];
+    for (version, range, good) in table {
+        let open = || match version {
+            Some(version) => plan().version(version.parse().unwrap()),
+            None => plan(),
+        };
+        let range_line = range.map(|range| format!("\nversion = '{range}'")).unwrap_or_default();
+        let dir = package("a.adds", &(adds("analyse", "who") + &range_line));
+        // In whichever order they come.
+        let first = host(guests(), Policy::default());
+        first.provide(open()).unwrap();
+        let loaded =
+            first.load(dir.path(), LoadOptions { grant: Grant::Requested, ..LoadOptions::default() }).await;
+        let last = host(guests(), Policy::default());
+        last.load(dir.path(), LoadOptions { grant: Grant::Requested, ..LoadOptions::default() })
+            .await
+            .unwrap();
+        let opened = last.provide(open());
+        for result in [loaded.map(drop), opened] {
+            match result {
+                Ok(()) => assert!(good, "{version:?} {range:?}"),
+                Err(error) => {
+                    assert!(!good && error.code == ErrorCode::ApiConflict, "{version:?} {range:?}: {error}");
+                    assert!(error.message.contains("a.adds"), "{error}");
+                }
+            }
+        }
+        assert_eq!(call(&first, "app.plan", "analyse").await.is_ok(), good, "{version:?} {range:?}");
+        assert_eq!(call(&last, "app.plan", "analyse").await.is_ok(), good, "{version:?} {range:?}");
+    }
+}

@@ -235,6 +235,22 @@ async fn deadlines_interrupt_and_return() {
     assert_eq!(interrupted.load(Ordering::SeqCst), 2);
 }
 
+/// Whatever the runtime does then, the caller is told.
+#[tokio::test]
+async fn a_runtime_that_panics_at_an_interrupt_keeps_nobody_waiting() {
+    let runtime = MockRuntime::new()
+        .blocking(false)
+        .method("wait", |_, _| Outcome::Pending(forever()))
+        .on_interrupt(|_| panic!("as it was told to"));
+    let host = host(runtime);
+    let _dir = load(&host, "a.x", "").await.unwrap();
+    for _ in 0..2 {
+        let options = CallOptions::default().timeout(Duration::from_millis(50));
+        let error = host.call("a.x", "wait", Bytes::from_static(b"\x90"), options).await.unwrap_err();
+        assert_eq!(error.code, ErrorCode::DeadlineExceeded);
+    }
+}
+
 /// Nearer ones come after farther ones, some calls end in time, and one waits for very long.
 #[tokio::test]
 async fn each_of_many_deadlines_is_kept() {

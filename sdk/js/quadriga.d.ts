@@ -61,6 +61,13 @@ export interface Host {
   subscribe(topic: string, method: string, options?: { overflow?: Overflow }): Promise<null>;
   /** Ends what `subscribe` began, and says whether there was anything to end. */
   unsubscribe(topic: string, method: string): Promise<boolean>;
+  /**
+   * Has the host's work go on, in a handler of a hook with `mode = "around"`, and gives what comes of
+   * it. `patch` changes the context before, as a JSON Merge Patch (RFC 7396). Only once in each call.
+   *
+   * @throws {QuadrigaError} what the work fails with; `invalid_arguments` if there is none to go on with.
+   */
+  proceed<T = any>(patch?: Value): Promise<T>;
   /** The extension's settings: the manifest's defaults with the host's changes. */
   config<C = Record<string, any>>(): C;
   /**

@@ -25,11 +25,12 @@ pub struct Hook {
     /// Extensions of the same priority that answer earlier.
     #[serde(default)]
     pub after: Vec<ExtensionId>,
-    /// How long it may take; what the host says if it is left out.
+    /// How long it may take, without the work that it stands around; what the host says if it is left
+    /// out.
     #[serde(default)]
     pub deadline: Option<Span>,
     /// What becomes of the host's work if the method fails or is late. Has to be said where the
-    /// method modifies or validates.
+    /// method modifies, validates or stands around the work.
     #[serde(default)]
     pub on_failure: Option<OnFailure>,
 }
@@ -45,6 +46,9 @@ pub enum HookMode {
     Modify,
     /// It returns nothing to allow, or a reason why not.
     Validate,
+    /// It stands around the host's work: it has that go on by `quadriga.hooks/proceed`, and returns
+    /// another outcome, or nothing.
+    Around,
 }
 
 /// What becomes of the host's work when a handler fails.

@@ -196,6 +196,9 @@ pub struct ApiFunction {
     /// What it does, in a sentence.
     #[serde(default)]
     pub description: String,
+    /// The versions of the API that it is for; any if left out.
+    #[serde(default)]
+    pub version: Option<VersionReq>,
 }
 
 /// `[config]`: the extension's settings.

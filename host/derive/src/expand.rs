@@ -1,7 +1,7 @@
 use proc_macro2::TokenStream;
 use quote::quote;
 use syn::meta::ParseNestedMeta;
-use syn::{Attribute, Data, DeriveInput, Error, Field, Fields, LitStr, Result};
+use syn::{Attribute, Data, DeriveInput, Error, Field, Fields, LitStr, Result, Type};
 
 /// Serde's attributes that change neither the names of fields nor which there are.
 const OF_STRUCTS: &[&str] = &["bound", "crate", "default", "deny_unknown_fields", "expecting"];
@@ -24,6 +24,7 @@ struct Point {
     name: Option<LitStr>,
     parallel: bool,
     conflict: Option<LitStr>,
+    outcome: Option<Type>,
 }
 
 pub(crate) fn hook_context(item: &DeriveInput) -> Result<TokenStream> {
@@ -45,8 +46,10 @@ pub(crate) fn hook_context(item: &DeriveInput) -> Result<TokenStream> {
             point.conflict = Some(meta.value()?.parse()?);
         } else if meta.path.is_ident("parallel") {
             point.parallel = true;
+        } else if meta.path.is_ident("outcome") {
+            point.outcome = Some(meta.value()?.parse()?);
         } else {
-            return Err(meta.error("expected name, parallel or conflict"));
+            return Err(meta.error("expected name, parallel, conflict or outcome"));
         }
         Ok(())
     })?;
@@ -81,6 +84,17 @@ pub(crate) fn hook_context(item: &DeriveInput) -> Result<TokenStream> {
     }
     let fields = fields.iter().map(field).collect::<Result<Vec<_>>>()?;
     let (ident, parallel) = (&item.ident, point.parallel);
+    let work = point.outcome.map(|outcome| {
+        quote! {
+            impl ::quadriga::HookWork for #ident {
+                type Outcome = #outcome;
+
+                fn outcome_schema() -> ::quadriga::schemars::Schema {
+                    ::quadriga::schemars::schema_for!(#outcome)
+                }
+            }
+        }
+    });
     Ok(quote! {
         impl ::quadriga::HookContext for #ident {
             const POINT: &'static ::quadriga::HookPoint = &::quadriga::HookPoint {
@@ -94,6 +108,8 @@ pub(crate) fn hook_context(item: &DeriveInput) -> Result<TokenStream> {
                 ::quadriga::schemars::schema_for!(#ident)
             }
         }
+
+        #work
     })
 }
 
@@ -164,7 +180,7 @@ mod tests {
             ("#[hook(name = \"p\")] struct Plan<T> { a: T }", "without parameters"),
             ("struct Plan { a: u8 }", "has no name"),
             ("#[hook(name = \"a b\")] struct Plan { a: u8 }", "no *, blanks"),
-            ("#[hook(nam = \"p\")] struct Plan { a: u8 }", "expected name, parallel or conflict"),
+            ("#[hook(nam = \"p\")] struct Plan { a: u8 }", "expected name, parallel, conflict or outcome"),
             ("#[hook(name = \"p\", conflict = \"error\")] struct Plan { a: u8 }", "add parallel"),
             ("#[hook(name = \"p\", parallel, conflict = \"all\")] struct Plan { a: u8 }", "\"first-wins\""),
             (

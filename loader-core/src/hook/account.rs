@@ -17,11 +17,21 @@ pub struct Hooked<T> {
     pub account: Account,
 }
 
+/// Work that was done with the handlers of its hook around it.
+#[derive(Debug)]
+pub struct Finished<T> {
+    /// What came of it: what the work gave, or what a handler put in its place.
+    pub outcome: T,
+    /// How it came about.
+    pub account: Account,
+}
+
 /// A hook that was stopped: by a veto, a failure, a conflict, or because it led to itself.
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
 pub struct Stopped {
-    /// Why: `hook_vetoed`, `hook_failed`, `hook_conflict` or `hook_recursion`. The extension is that of the
+    /// Why: `hook_vetoed`, `hook_failed`, `hook_conflict` or `hook_recursion`; what the work failed with,
+    /// where handlers stand around it. The extension is that of the
     /// handler that stopped it; the message of a veto is its reason.
     pub error: Error,
     /// What had happened by then.
@@ -35,6 +45,9 @@ pub struct Account {
     pub steps: Vec<Step>,
     /// The changes that were dropped for those of others.
     pub overruled: Vec<Overruled>,
+    /// Whether the host's work was begun, where handlers can stand around it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub worked: bool,
 }
 
 /// What one handler did.
@@ -69,6 +82,8 @@ pub enum Did {
     Allowed,
     /// It objects, for this reason.
     Vetoed(String),
+    /// It put another outcome in the place of that of the work, which may not have been done.
+    Replaced,
     /// It failed, was late, or wanted what it may not.
     Failed(Error),
     /// It was not called, because it failed too often.

@@ -6,15 +6,17 @@
 //! the same one, and their changes are put together in their order, whoever is done first.
 
 mod account;
+mod around;
 mod merge;
 mod order;
+mod reply;
 mod run;
 mod table;
 
 use std::cell::Cell;
 use std::time::Duration;
 
-pub use account::{Account, Did, Hooked, Overruled, Step, Stopped};
+pub use account::{Account, Did, Finished, Hooked, Overruled, Step, Stopped};
 pub use merge::Conflict;
 use quadriga_abi::schemars::Schema;
 use serde::Serialize;
@@ -34,6 +36,18 @@ pub trait HookContext: Serialize + DeserializeOwned + Send {
 
     /// The JSON Schema (2020-12) of the context.
     fn schema() -> Schema;
+}
+
+/// A context with work that handlers may stand around: what [`Dispatcher::hook_around`] takes. Derived
+/// with the context, by `#[hook(name = "…", outcome = Type)]`.
+///
+/// [`Dispatcher::hook_around`]: crate::Dispatcher::hook_around
+pub trait HookWork: HookContext {
+    /// What the host's work gives.
+    type Outcome: Serialize + DeserializeOwned + Send;
+
+    /// The JSON Schema (2020-12) of the outcome.
+    fn outcome_schema() -> Schema;
 }
 
 /// A hook point as its host declares it.

@@ -10,6 +10,7 @@ use quadriga_abi::permission::Access;
 use quadriga_abi::{Bytes, Error, ErrorCode, Kind, TraceContext, Value, codec};
 
 use super::merge::{Clash, Doc, settle};
+use super::reply;
 use super::table::{Chain, Handler};
 use super::{
     Account, Conflict, Did, HookContext, HookField, HookPoint, Hooked, InHooks, Overruled, Step, Stopped,
@@ -24,38 +25,34 @@ use crate::{CallContext, CallOptions, Dispatcher, Outcome, SpanRef};
 
 /// MessagePack, <https://github.com/msgpack/msgpack/blob/master/spec.md>.
 const LIST_OF_ONE: u8 = 0x91;
-const EMPTY_MAP: u8 = 0x80;
-const NIL: u8 = 0xc0;
-const FALSE: u8 = 0xc2;
-const TRUE: u8 = 0xc3;
 
 /// Takes a context as it is by now, unless it no longer fits its type.
-type Accept<'a> = dyn FnMut(&[u8]) -> Result<(), String> + Send + 'a;
+pub(super) type Accept<'a> = dyn FnMut(&[u8]) -> Result<(), String> + Send + 'a;
 
 /// A handler that may be called, and with what.
-struct Ready {
-    slot: Arc<Slot>,
-    arguments: Bytes,
+pub(super) struct Ready {
+    pub(super) slot: Arc<Slot>,
+    pub(super) arguments: Bytes,
     /// The fields that are not in there.
-    withheld: Vec<&'static str>,
+    pub(super) withheld: Vec<&'static str>,
 }
 
 /// What came of a handler, before its change is made.
-struct Answer {
-    took: Duration,
-    said: Said,
-    withheld: Vec<&'static str>,
+pub(super) struct Answer {
+    pub(super) took: Duration,
+    pub(super) said: Said,
+    pub(super) withheld: Vec<&'static str>,
 }
 
-enum Said {
+pub(super) enum Said {
     Did(Did),
     Patch(Doc),
 }
 
 /// What holds for all calls of a hook.
 #[derive(Clone, Copy)]
-struct Way {
-    deadline: Option<Instant>,
+pub(super) struct Way {
+    pub(super) deadline: Option<Instant>,
     trace: Option<TraceContext>,
     depth: u16,
     parent: SpanRef,
@@ -64,10 +61,10 @@ struct Way {
 }
 
 /// One hook on its way through its handlers.
-struct Run<'a> {
-    core: &'a Arc<Core>,
-    chain: &'a Chain,
-    point: &'static HookPoint,
+pub(super) struct Run<'a> {
+    pub(super) core: &'a Arc<Core>,
+    pub(super) chain: &'a Chain,
+    pub(super) point: &'static HookPoint,
     way: Way,
     /// A list of one: the context as it is by now.
     arguments: Bytes,
@@ -75,7 +72,7 @@ struct Run<'a> {
     context: Option<Doc>,
     /// The arguments without some fields, for those who may not see them.
     partial: Vec<(Vec<&'static str>, Bytes)>,
-    account: Account,
+    pub(super) account: Account,
 }
 
 impl Dispatcher {
@@ -118,27 +115,17 @@ async fn run<T: HookContext>(
     mut context: T,
     options: CallOptions,
 ) -> Result<Hooked<T>, Stopped> {
-    let point = T::POINT;
-    let failed = |error: Error| Stopped { error, account: Account::default() };
-    let CallOptions { deadline, trace, depth, parent, hooks, detached, .. } = options;
-    let mut way = Way { deadline, trace, depth, parent, hooks, detached };
-    if let Some(CallContext { deadline, depth, trace, span, hooks, .. }) = WITHIN.get() {
-        way.deadline = [way.deadline, deadline].into_iter().flatten().min();
-        (way.depth, way.trace, way.parent, way.hooks) = (depth + 1, way.trace.or(trace), span, hooks);
-    }
-    way.hooks = further_in(way.hooks, chain, point).map_err(failed)?;
-    let mut bytes = vec![LIST_OF_ONE];
-    codec::append(&mut bytes, &context).map_err(|error| {
-        let message = format!("the context of the hook {} cannot be sent: {error}", point.name);
-        failed(Error::new(ErrorCode::InvalidValue, message))
-    })?;
-    let (arguments, account) = (Bytes::from(bytes), Account::default());
-    let mut run = Run { core, chain, point, way, arguments, context: None, partial: Vec::new(), account };
+    let failed = |error| Stopped { error, account: Account::default() };
+    let mut run = Run::new(core, chain, &context, options).map_err(failed)?;
     let mut accept = |bytes: &[u8]| {
         context = codec::from_bytes(bytes).map_err(|error| error.to_string())?;
         Ok(())
     };
-    match run.all(&mut accept).await {
+    let mut result = run.all(&mut accept).await;
+    if result.is_ok() {
+        result = run.without_work(&mut accept);
+    }
+    match result {
         Ok(()) => Ok(Hooked { context, account: run.account }),
         Err(error) => Err(Stopped { error, account: run.account }),
     }
@@ -159,8 +146,33 @@ fn further_in(within: InHooks, chain: &Chain, point: &HookPoint) -> Result<InHoo
     }
 }
 
-impl Run<'_> {
-    async fn all(&mut self, accept: &mut Accept<'_>) -> Result<(), Error> {
+impl<'a> Run<'a> {
+    /// A hook at its beginning.
+    pub(super) fn new<T: HookContext>(
+        core: &'a Arc<Core>,
+        chain: &'a Chain,
+        context: &T,
+        options: CallOptions,
+    ) -> Result<Self, Error> {
+        let point = T::POINT;
+        let CallOptions { deadline, trace, depth, parent, hooks, detached, .. } = options;
+        let mut way = Way { deadline, trace, depth, parent, hooks, detached };
+        if let Some(CallContext { deadline, depth, trace, span, hooks, .. }) = WITHIN.get() {
+            way.deadline = [way.deadline, deadline].into_iter().flatten().min();
+            (way.depth, way.trace, way.parent, way.hooks) = (depth + 1, way.trace.or(trace), span, hooks);
+        }
+        way.hooks = further_in(way.hooks, chain, point)?;
+        let mut bytes = vec![LIST_OF_ONE];
+        codec::append(&mut bytes, context).map_err(|error| {
+            let message = format!("the context of the hook {} cannot be sent: {error}", point.name);
+            Error::new(ErrorCode::InvalidValue, message)
+        })?;
+        let (arguments, account) = (Bytes::from(bytes), Account::default());
+        Ok(Self { core, chain, point, way, arguments, context: None, partial: Vec::new(), account })
+    }
+
+    /// All handlers but those around the work.
+    pub(super) async fn all(&mut self, accept: &mut Accept<'_>) -> Result<(), Error> {
         let chain = self.chain;
         for stage in &chain.stages {
             if self.point.parallel && stage.len() > 1 {
@@ -238,7 +250,7 @@ impl Run<'_> {
     }
 
     /// Whether a handler may be called, and with what.
-    fn prepare(&mut self, handler: &Handler) -> Result<Result<Ready, Did>, Error> {
+    pub(super) fn prepare(&mut self, handler: &Handler) -> Result<Result<Ready, Did>, Error> {
         if handler.is_skipped(self.core) {
             return Ok(Err(Did::Skipped));
         }
@@ -321,7 +333,7 @@ impl Run<'_> {
                     false => admitted.run().into(),
                 };
                 match outcome.result().await {
-                    Ok(reply) => self.read(handler, &reply, &withheld),
+                    Ok(reply) => reply::read(self.point, handler, &reply, &withheld),
                     Err(error) => Said::Did(Did::Failed(error)),
                 }
             }
@@ -329,9 +341,18 @@ impl Run<'_> {
         Answer { took: Tick::now().since(started), said, withheld }
     }
 
-    fn admit(&self, handler: &Handler, slot: Arc<Slot>, arguments: Bytes) -> Result<Admitted, Error> {
+    pub(super) fn admit(
+        &self,
+        handler: &Handler,
+        slot: Arc<Slot>,
+        arguments: Bytes,
+    ) -> Result<Admitted, Error> {
         let Way { deadline, trace, depth, parent, hooks, .. } = self.way;
-        let own = Instant::now().checked_add(handler.deadline(self.core));
+        // The time of those around the work stands still while that is done.
+        let own = match handler.hook.mode {
+            HookMode::Around => None,
+            _ => Instant::now().checked_add(handler.deadline(self.core)),
+        };
         let deadline = [deadline, own].into_iter().flatten().min();
         let options = CallOptions { deadline, trace, depth, parent, hooks, ..CallOptions::default() };
         handler.calls.fetch_add(1, Relaxed);
@@ -352,44 +373,13 @@ impl Run<'_> {
         });
     }
 
-    /// Reads the reply of a handler.
-    fn read(&self, handler: &Handler, reply: &[u8], withheld: &[&'static str]) -> Said {
-        let failed = |why: String| {
-            let message = format!("{}/{}: {why}", handler.extension, handler.method);
-            Said::Did(Did::Failed(Error::new(ErrorCode::InvalidValue, message)))
-        };
-        match (handler.hook.mode, reply) {
-            (HookMode::Observe, _) | (HookMode::Modify, [NIL | EMPTY_MAP]) => Said::Did(Did::Nothing),
-            (HookMode::Validate, [NIL | TRUE]) => Said::Did(Did::Allowed),
-            (HookMode::Validate, [FALSE]) => Said::Did(Did::Vetoed("it gives no reason".to_owned())),
-            (HookMode::Validate, _) => match codec::from_bytes::<String>(reply) {
-                Ok(reason) => Said::Did(Did::Vetoed(reason)),
-                Err(_) => {
-                    failed("it has to return nothing or true to allow, a reason or false to veto".into())
-                }
-            },
-            (HookMode::Modify, _) => {
-                let patch = match Doc::read(reply) {
-                    Ok(patch) => patch,
-                    Err(why) => return failed(format!("the patch: {why}")),
-                };
-                let Some(fields) = patch.fields() else {
-                    return failed("it has to return nothing, or a map of what it changes".to_owned());
-                };
-                let may = |name: &str| {
-                    let field = self.point.fields.iter().find(|field| field.name == name);
-                    field.is_some_and(|field| field.changeable) && !withheld.contains(&name)
-                };
-                match fields.keys().find(|name| !may(name)) {
-                    Some(name) => failed(format!("it may not change the field {name:?}")),
-                    None => Said::Patch(patch),
-                }
-            }
-        }
-    }
-
     /// Makes the change of a handler, and takes down what it did.
-    fn note(&mut self, handler: &Handler, answer: Answer, accept: &mut Accept<'_>) -> Result<(), Error> {
+    pub(super) fn note(
+        &mut self,
+        handler: &Handler,
+        answer: Answer,
+        accept: &mut Accept<'_>,
+    ) -> Result<(), Error> {
         let Answer { took, said, withheld } = answer;
         let did = match said {
             Said::Did(did) => did,
@@ -414,7 +404,7 @@ impl Run<'_> {
     }
 
     /// Whether the hook goes on after what a handler did.
-    fn verdict(&self, handler: &Handler, did: &Did) -> Result<(), Error> {
+    pub(super) fn verdict(&self, handler: &Handler, did: &Did) -> Result<(), Error> {
         let (id, point) = (&handler.extension, self.point.name);
         let error = match did {
             Did::Vetoed(reason) => Error::new(ErrorCode::HookVetoed, reason.clone()),
@@ -433,7 +423,7 @@ impl Run<'_> {
     }
 
     /// Changes the context, and says whether it is another now.
-    fn change(&mut self, patch: &Doc, accept: &mut Accept<'_>) -> Result<bool, String> {
+    pub(super) fn change(&mut self, patch: &Doc, accept: &mut Accept<'_>) -> Result<bool, String> {
         let before = self.context().map_err(|error| error.message.clone())?;
         let mut changed = before.clone();
         changed.apply(patch);

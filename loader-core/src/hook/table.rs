@@ -13,6 +13,7 @@ use quadriga_abi::permission::Access;
 use quadriga_abi::{Error, ErrorCode, ExtensionId};
 use serde::Serialize;
 
+use super::around::Turns;
 use super::order::{Claim, order};
 use crate::Dispatcher;
 use crate::dispatcher::{Core, lock};
@@ -28,6 +29,8 @@ pub(crate) struct Hooks {
     chains: ArcSwap<Chains>,
     /// Held by who changes the chains: the number of the last one.
     changing: Mutex<u32>,
+    /// Those around the work of the host.
+    pub(super) turns: Turns,
 }
 
 /// The handlers of one hook.
@@ -35,6 +38,8 @@ pub(crate) struct Chain {
     /// Stays while there are handlers.
     pub(crate) number: u32,
     pub(crate) stages: Vec<Vec<Arc<Handler>>>,
+    /// Those around the host's work, the outermost first.
+    pub(crate) around: Vec<Arc<Handler>>,
     unmet: Vec<(Arc<Handler>, ExtensionId)>,
 }
 
@@ -90,6 +95,10 @@ pub struct HookStatus {
 }
 
 impl Hooks {
+    pub(crate) fn turns(&self) -> &Turns {
+        &self.turns
+    }
+
     pub(crate) fn chain(&self, point: &str) -> Option<Arc<Chain>> {
         self.chains.load().get(point).map(Arc::clone)
     }
@@ -179,26 +188,36 @@ impl Hooks {
 
 impl Chain {
     fn new(number: u32, handlers: &[Arc<Handler>]) -> Self {
-        let claims: Vec<Claim<'_>> = handlers
-            .iter()
-            .map(|it| Claim {
-                extension: &it.extension,
-                method: &it.method,
-                priority: it.hook.priority,
-                before: &it.hook.before,
-                after: &it.hook.after,
-            })
-            .collect();
-        let order = order(&claims);
-        let handler = |place: usize| Arc::clone(&handlers[place]);
-        let stages = order.stages.into_iter().map(|stage| stage.into_iter().map(handler).collect()).collect();
-        let unmet = order.unmet.into_iter().map(|(whose, other)| (handler(whose), other)).collect();
-        Self { number, stages, unmet }
+        let (around, others): (Vec<_>, Vec<_>) =
+            handlers.iter().cloned().partition(|it| it.hook.mode == HookMode::Around);
+        let (around, unmet_around) = in_order(&around);
+        let (stages, mut unmet) = in_order(&others);
+        unmet.extend(unmet_around);
+        Self { number, stages, around: around.concat(), unmet }
     }
 
     fn all(&self) -> impl Iterator<Item = &Arc<Handler>> {
-        self.stages.iter().flatten()
+        self.stages.iter().flatten().chain(&self.around)
     }
+}
+
+/// Handlers by stages, and whose claims could not be met.
+fn in_order(handlers: &[Arc<Handler>]) -> (Vec<Vec<Arc<Handler>>>, Vec<(Arc<Handler>, ExtensionId)>) {
+    let claims: Vec<Claim<'_>> = handlers
+        .iter()
+        .map(|it| Claim {
+            extension: &it.extension,
+            method: &it.method,
+            priority: it.hook.priority,
+            before: &it.hook.before,
+            after: &it.hook.after,
+        })
+        .collect();
+    let order = order(&claims);
+    let handler = |place: usize| Arc::clone(&handlers[place]);
+    let stages = order.stages.into_iter().map(|stage| stage.into_iter().map(handler).collect()).collect();
+    let unmet = order.unmet.into_iter().map(|(whose, other)| (handler(whose), other)).collect();
+    (stages, unmet)
 }
 
 impl Handler {
@@ -249,7 +268,9 @@ impl Dispatcher {
         let chains = core.hooks.chains.load();
         let mut list = Vec::new();
         for (point, chain) in chains.iter() {
-            for (stage, handlers) in chain.stages.iter().enumerate() {
+            let around = chain.around.iter().map(std::slice::from_ref);
+            let stages = chain.stages.iter().map(Vec::as_slice).chain(around);
+            for (stage, handlers) in stages.enumerate() {
                 list.extend(handlers.iter().map(|it| {
                     let verdict = |slot: Arc<Slot>| slot.reach.verdict(&Access::Hook(point)).is_ok();
                     let unmet = chain.unmet.iter().filter(|(whose, _)| Arc::ptr_eq(whose, it));

@@ -2,10 +2,10 @@
 
 use quadriga_abi::manifest::Hook;
 use quadriga_abi::permission::{Access, is_topic};
-use quadriga_abi::{Bytes, Error, ErrorCode, codec};
+use quadriga_abi::{Bytes, Error, ErrorCode, Value, codec};
 
 use super::{Service, unknown_method};
-use crate::{Bridge, CallContext, Outcome};
+use crate::{BoxFuture, Bridge, CallContext, Outcome};
 
 /// The service.
 pub(crate) struct HookService;
@@ -15,7 +15,11 @@ impl Service for HookService {
         Outcome::Ready(match method {
             "handle" => handle(caller, parent, &arguments),
             "unhandle" => unhandle(caller, &arguments),
-            _ => Err(unknown_method("hooks", method, &["handle", "unhandle"])),
+            "proceed" => match proceed(caller, parent, &arguments) {
+                Ok(work) => return Outcome::Pending(work),
+                Err(error) => Err(error),
+            },
+            _ => Err(unknown_method("hooks", method, &["handle", "proceed", "unhandle"])),
         })
     }
 }
@@ -50,6 +54,22 @@ fn unhandle(caller: &Bridge, arguments: &[u8]) -> Result<Bytes, Error> {
     let (point, method) = read.map_err(|error| wrong("unhandle", &error.to_string()))?;
     let (core, reach) = caller.here()?;
     Ok(codec::to_bytes(&core.hooks.unhandle(&reach.ward, &point, &method)).unwrap_or_default().into())
+}
+
+/// A change of the context, or nothing; gives what comes of the work that the handler stands around.
+fn proceed(
+    caller: &Bridge,
+    parent: &CallContext,
+    arguments: &[u8],
+) -> Result<BoxFuture<'static, Result<Bytes, Error>>, Error> {
+    let read = codec::from_arguments::<(Option<Value>,)>(arguments);
+    let read =
+        read.or_else(|error| codec::from_arguments::<()>(arguments).map(|()| (None,)).map_err(|_| error));
+    let (patch,) = read.map_err(|error| wrong("proceed", &error.to_string()))?;
+    let patch = patch.map(|patch| patch.to_bytes()).transpose();
+    let patch = patch.map_err(|error| wrong("proceed", &error.to_string()))?.map(Bytes::from);
+    let (core, _) = caller.here()?;
+    core.hooks.turns().proceed(parent.id, caller.extension(), patch)
 }
 
 fn wrong(method: &str, why: &str) -> Error {

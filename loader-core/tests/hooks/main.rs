@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod around;
 #[path = "../common/mod.rs"]
 mod common;
 mod failures;
@@ -70,6 +71,7 @@ plan!(Other, "other.before", false, Error);
 plan!(FirstWins, "plan.first", true, FirstWins);
 plan!(LastWins, "plan.last", true, LastWins);
 plan!(NoneWins, "plan.none", true, Error);
+plan!(Execute, "plan.execute", false, Error);
 
 /// What handlers were handed.
 type Seen = Arc<Mutex<Vec<(String, Json)>>>;

@@ -210,6 +210,7 @@
       error: logger(4),
     }),
     ...service("events", "emit", "subscribe", "unsubscribe"),
+    ...service("hooks", "proceed"),
     kv: service("kv", "get", "put", "delete", "list"),
     secrets: service("secrets", "get"),
     process: service("process", "run"),

@@ -157,6 +157,27 @@ pub fn feed<R: DeserializeOwned, I: Serialize>(
     Items::new(channel).next().unwrap_or_else(|| Err(none()))
 }
 
+/// Has the host's work go on, in a handler of a hook with `mode = "around"`, and gives what comes of it.
+/// `patch` changes the context before, as a JSON Merge Patch (RFC 7396); `()` leaves it as it is. Only
+/// once in each call. `async` methods use [`call_async`] with `quadriga.hooks` and `proceed`.
+///
+/// ```
+/// #[quadriga_sdk::extension]
+/// mod timing {
+///     use quadriga_sdk::{Error, Value, host};
+///
+///     /// Lets the work be, and returns what comes of it.
+///     pub fn around(_context: Value) -> Result<Value, Error> {
+///         host::proceed(())
+///     }
+/// }
+/// # fn main() {}
+/// ```
+#[track_caller]
+pub fn proceed<R: DeserializeOwned>(patch: impl Serialize) -> Result<R> {
+    call("quadriga.hooks", "proceed", (patch,))
+}
+
 /// The extension's settings: the manifest's defaults under what the host's operator chose.
 #[track_caller]
 pub fn config<T: DeserializeOwned>() -> Result<T> {

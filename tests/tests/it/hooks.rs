@@ -6,7 +6,8 @@ use std::time::Duration;
 use quadriga::abi::{Bytes, Error, ErrorCode, Isolation};
 use quadriga::schemars::JsonSchema;
 use quadriga::{
-    Did, Dispatcher, Grant, HookContext, HookPolicy, Hooked, LoadOptions, Policy, Provided, Stopped,
+    CallOptions, Did, Dispatcher, Grant, HookContext, HookPolicy, Hooked, LoadOptions, Policy, Provided,
+    Stopped,
 };
 use quadriga_tests::{guest, with};
 use serde::{Deserialize, Serialize};
@@ -127,6 +128,57 @@ async fn each_language_objects_fails_is_late_and_leads_back() {
         let error = host.hook(plan("good")).await.unwrap_err().error;
         let last = error.chain().last().unwrap();
         assert_eq!(last.code, ErrorCode::HookRecursion, "{error:?}");
+        host.shutdown().await;
+    }
+}
+
+/// What is done with a plan.
+#[derive(Debug, Serialize, Deserialize, JsonSchema, HookContext)]
+#[schemars(crate = "quadriga::schemars")]
+#[hook(name = "plan.execute", outcome = String)]
+struct Execute {
+    title: String,
+    #[hook(changeable)]
+    steps: BTreeMap<String, i64>,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_language_stands_around_the_work() {
+    for workers in [false, true] {
+        let host = host();
+        let mut packages = Vec::new();
+        for (language, isolation) in PLACES.iter().filter(|it| (it.1 == Isolation::Process) == workers) {
+            let asks = "[permissions]\nhooks = ['plan.*']\n[hooks.'plan.execute']\non-failure = 'closed'\n\
+                method = 'around'\nmode = 'around'";
+            let package = with(&guest("hooks", language), asks);
+            let isolation = Some(*isolation);
+            let options = LoadOptions { grant: Grant::Requested, isolation, ..LoadOptions::default() };
+            host.load(package.path(), options).await.unwrap();
+            packages.push(package);
+        }
+        let table = [
+            ("good", Ok("steps js=0 native=1 python=2 wasm=3, wasm, python, native, js")),
+            ("look", Ok("steps js=0 native=1 python=2 wasm=3")),
+            ("cached", Ok("from js")),
+            // All let the failure through.
+            ("bad", Err("the work failed")),
+        ];
+        for (title, expected) in table {
+            let plan = Execute { title: title.to_owned(), steps: BTreeMap::new() };
+            let work = |plan: Execute| async move {
+                if plan.title == "bad" {
+                    return Err(Error::new(ErrorCode::ExtensionError, "the work failed"));
+                }
+                let steps = plan.steps.iter().map(|(name, count)| format!(" {name}={count}"));
+                Ok(format!("steps{}", steps.collect::<String>()))
+            };
+            let result = host.hook_around(plan, CallOptions::default(), work).await;
+            match (result, expected) {
+                (Ok(finished), Ok(text)) => assert_eq!(finished.outcome, text, "{:?}", finished.account),
+                (Err(stopped), Err(text)) => assert_eq!(stopped.error.message, text),
+                (result, _) => panic!("{title}: {result:?}"),
+            }
+        }
         host.shutdown().await;
     }
 }

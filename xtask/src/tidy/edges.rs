@@ -9,7 +9,7 @@ use crate::repo::{Package, Repo};
 
 /// Each of our crates with those of ours that it may import, in any kind of dependency. A crate
 /// that isn't listed may import none of the others.
-const EDGES: [(&str, &[&str]); 14] = [
+const EDGES: [(&str, &[&str]); 15] = [
     ("quadriga-abi", &[]),
     ("quadriga-package", &["quadriga-abi"]),
     ("quadriga-sdk", &["quadriga-abi", "quadriga-sdk-macros"]),
@@ -20,6 +20,7 @@ const EDGES: [(&str, &[&str]); 14] = [
     ("quadriga-runtime-python", RUNTIME),
     ("quadriga-runtime-wasm", RUNTIME),
     ("quadriga-sandbox", RUNTIME),
+    ("quadriga-http", RUNTIME),
     ("quadriga", HOST),
     ("quadriga-registry", &["quadriga-abi", "quadriga-package", "quadriga-registry-api-types"]),
     (
@@ -34,6 +35,7 @@ const HOST: &[&str] = &[
     "quadriga-abi",
     "quadriga-core",
     "quadriga-derive",
+    "quadriga-http",
     "quadriga-package",
     "quadriga-runtime-js",
     "quadriga-runtime-native",

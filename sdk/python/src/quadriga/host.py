@@ -94,6 +94,18 @@ def unsubscribe(topic: str, method: str) -> bool:
     return call("quadriga.events", "unsubscribe", topic, method)
 
 
+def proceed(patch: dict[str, Any] | None = None) -> Any:
+    """Has the host's work go on, in a handler of a hook with `mode = "around"`.
+
+    Returns what comes of the work. `patch` changes the context before, as a JSON Merge Patch
+    (RFC 7396). Only once in each call. Coroutines call `quadriga.hooks` with `call_async`.
+
+    Raises QuadrigaError with what the work fails with, or with the code `invalid_arguments` if there
+    is none to go on with.
+    """
+    return call("quadriga.hooks", "proceed", patch)
+
+
 def config() -> dict[str, Any]:
     """The extension's settings: the manifest's defaults under what the host has set."""
     return _host.config()

@@ -21,6 +21,13 @@ export function late(_plan: Plan) {
   for (;;);
 }
 
+export async function around(plan: Plan) {
+  if (plan.title === "cached") return "from js";
+  const made = await host.proceed<string>({ steps: { js: Object.keys(plan.steps).length } });
+  if (plan.title === "look") return null;
+  return `${made}, js`;
+}
+
 export async function again(_plan: Plan) {
   await host.call("app.host", "plan");
 }

@@ -21,5 +21,12 @@ def late(plan: dict) -> None:
         pass
 
 
+def around(plan: dict) -> str | None:
+    if plan["title"] == "cached":
+        return "from python"
+    made = host.proceed({"steps": {"python": len(plan["steps"])}})
+    return None if plan["title"] == "look" else f"{made}, python"
+
+
 def again(plan: dict) -> None:
     host.call("app.host", "plan")

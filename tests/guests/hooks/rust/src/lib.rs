@@ -49,6 +49,16 @@ mod hooks {
         }
     }
 
+    /// Stands around the work: does without it, lets it be, or adds to what comes of it.
+    pub fn around(plan: Plan) -> Result<Option<String>, Error> {
+        if plan.title == "cached" {
+            return Ok(Some(format!("from {LANGUAGE}")));
+        }
+        let title = plan.title.clone();
+        let made: String = host::proceed(mark(plan))?;
+        Ok((title != "look").then(|| format!("{made}, {LANGUAGE}")))
+    }
+
     /// Has the host run the hook again.
     pub fn again(_plan: Plan) -> Result<(), Error> {
         host::call::<Value>("app.host", "plan", ()).map(drop)
