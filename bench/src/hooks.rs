@@ -41,7 +41,7 @@ struct Silent {
 /// A host with one handler in each of these languages.
 struct Bed {
     host: Dispatcher,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Bed {
@@ -49,16 +49,20 @@ impl Bed {
         let policy = Policy { minimum_isolation: Isolation::None, ..Policy::default() };
         let host = quadriga::builder().policy(policy).build()?;
         let folder = tempfile::tempdir()?;
+        let bed = Self { host, folder };
         for language in languages {
-            let package = folder.path().join(language);
-            let id = format!("hooks.{language}");
-            ready::copy(&guests.join("hooks").join(language), &package, &id, &id)?;
-            let manifest = package.join("quadriga.toml");
-            let asks = format!("[permissions]\nhooks = ['bench.*']\n[hooks.'bench.plan']\n{handler}");
-            std::fs::write(&manifest, std::fs::read_to_string(&manifest)? + "\n" + &asks)?;
-            ready::load(&host, &package)?;
+            bed.add(guests, language, &format!("hooks.{language}"), "bench.plan", handler)?;
         }
-        Ok(Self { host, _folder: folder })
+        Ok(bed)
+    }
+
+    fn add(&self, guests: &Path, language: &str, id: &str, point: &str, handler: &str) -> Result<()> {
+        let package = self.folder.path().join(id);
+        ready::copy(&guests.join("hooks").join(language), &package, &format!("hooks.{language}"), id)?;
+        let manifest = package.join("quadriga.toml");
+        let asks = format!("[permissions]\nhooks = ['bench.*']\n[hooks.'{point}']\n{handler}");
+        std::fs::write(&manifest, std::fs::read_to_string(&manifest)? + "\n" + &asks)?;
+        ready::load(&self.host, &package)
     }
 
     fn hook<T: HookContext>(&self, context: T) {
@@ -100,6 +104,45 @@ pub(crate) fn one(guests: &Path, language: &'static str) -> Result<Pair> {
         met: |_, ours| ours <= 1000.0,
         ..compare(call, || bed.hook(plan.clone()))
     })
+}
+
+/// A hook with one handler, alone and in a host with 1,000 extensions that answer other hooks: how long
+/// one takes, and how many two threads run in a second.
+pub(crate) fn crowd(guests: &Path) -> Result<[Pair; 2]> {
+    const HANDLER: &str = "method = 'object'\nmode = 'validate'\non-failure = 'open'";
+    let alone = Bed::new(guests, &["native"], HANDLER)?;
+    let crowd = Bed::new(guests, &["native"], HANDLER)?;
+    for number in 0..1000 {
+        crowd.add(guests, "wasm", &format!("crowd.e{number}"), &format!("bench.p{number}"), HANDLER)?;
+    }
+    let plan = Plan { title: "good".to_owned(), steps: BTreeMap::from([("first".to_owned(), 1)]) };
+    let one = Pair {
+        name: "hook, one of 1 | of 1,000 extensions",
+        target: "≤ 1.1×",
+        met: |bare, ours| ours <= 1.1 * bare,
+        ..compare(|| alone.hook(plan.clone()), || crowd.hook(plan.clone()))
+    };
+    // What both threads do in the time of one hook, on both hosts in turn.
+    let each = |bed: &Bed| {
+        let many = |bed: &Bed| (0..CHAINS).for_each(|_| bed.hook(plan.clone()));
+        let begun = Instant::now();
+        std::thread::scope(|scope| (0..2).for_each(|_| _ = scope.spawn(|| many(bed))));
+        begun.elapsed().as_nanos() as f64 / (2 * CHAINS) as f64
+    };
+    let mut times = [Vec::new(), Vec::new()];
+    for _ in 0..11 {
+        times[0].push(each(&alone));
+        times[1].push(each(&crowd));
+    }
+    let [bare, ours] = times.map(median);
+    let two = Pair {
+        name: "hook, on two threads, the same",
+        bare,
+        ours,
+        target: "≤ 60 µs each (1,000,000 a minute)",
+        met: |_, ours| ours <= 60_000.0,
+    };
+    Ok([one, two])
 }
 
 /// A hook of 2 KiB that one handler in each language changes: half of them take no longer than the

@@ -141,6 +141,7 @@ fn main() -> Result<ExitCode> {
     if wanted("hook") {
         figures.extend([hooks::silent(&all)?, hooks::one(&all, "native")?, hooks::one(&all, "wasm")?]);
         figures.push(hooks::four(&all)?);
+        figures.extend(hooks::crowd(&all)?);
     }
 
     if wanted("home") {

@@ -4,17 +4,18 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{self, Either};
 use quadriga_abi::{Bytes, Error, ErrorCode, ExtensionId, codec};
 use tokio::sync::oneshot;
+use tokio::time::Timeout;
 
 use super::run::{Accept, Answer, Ready, Run, Said};
 use super::table::Handler;
 use super::{Account, Did, Finished, HookWork, Stopped, reply};
-use crate::dispatcher::lock;
+use crate::dispatcher::{Core, lock};
 use crate::metrics::Tick;
 use crate::{BoxFuture, CallOptions, Dispatcher};
 
@@ -125,14 +126,20 @@ impl Dispatcher {
         if let Err(error) = run.all(&mut accept).await {
             return Err(Stopped { error, account: run.account });
         }
+        if chain.around.is_empty() {
+            let Some(context) = context.into_inner().unwrap_or_else(PoisonError::into_inner) else {
+                return finish(Err(done_before()), run.account);
+            };
+            run.account.worked = true;
+            return finish(work(context).await, run.account);
+        }
         // The outcome as the host's work gave it, with its encoded form: what is not replaced needs
         // no way back.
         let given: Mutex<Option<(Bytes, T::Outcome)>> = Mutex::new(None);
         let begin: Work<'_> = Box::new(|| {
             let context = lock(&context).take();
             Box::pin(async {
-                let context =
-                    context.ok_or_else(|| Error::new(ErrorCode::Internal, "the work was done before"))?;
+                let context = context.ok_or_else(done_before)?;
                 let outcome = work(context).await?;
                 let bytes = Bytes::from(codec::to_bytes(&outcome).map_err(|error| {
                     let message = format!("the outcome of {} cannot be sent: {error}", T::POINT.name);
@@ -153,6 +160,16 @@ impl Dispatcher {
         });
         finish(result, run.account)
     }
+}
+
+fn done_before() -> Error {
+    Error::new(ErrorCode::Internal, "the work was done before")
+}
+
+/// Gives a future so long, on whichever executor it is polled.
+fn limited<F: Future>(core: &Core, limit: Duration, future: F) -> Timeout<F> {
+    let _entered = core.executor().enter();
+    tokio::time::timeout(limit, future)
 }
 
 fn finish<T>(result: Result<T, Error>, account: Account) -> Result<Finished<T>, Stopped> {
@@ -182,7 +199,7 @@ impl Run<'_> {
         Box::pin(async move {
             let Some((handler, within)) = handlers.split_first() else {
                 let Some(work) = inner.work.take() else {
-                    return Err(Error::new(ErrorCode::Internal, "the work was done before"));
+                    return Err(done_before());
                 };
                 self.account.worked = true;
                 return work().await;
@@ -237,7 +254,7 @@ impl Run<'_> {
         let proceed = {
             let went = pin!(went);
             // First what it did before it ended.
-            match tokio::time::timeout(limit, future::select(went, &mut call)).await {
+            match limited(&core, limit, future::select(went, &mut call)).await {
                 Err(_) => return Made::failed(late(), started),
                 Ok(Either::Left((Ok(proceed), _))) => proceed,
                 // It has no turn left, and its result says why.
@@ -276,7 +293,7 @@ impl Run<'_> {
         let _ = done.send(outcome.clone());
         let result = match early {
             Some(result) => result,
-            None => tokio::time::timeout(limit, call).await.unwrap_or_else(|_| Err(late())),
+            None => limited(&core, limit, call).await.unwrap_or_else(|_| Err(late())),
         };
         let took = before + Tick::now().since(resumed);
         let checked = result.and_then(|bytes| match reply::is_nothing(&bytes) {

@@ -190,6 +190,20 @@ async fn where_the_host_does_no_work_who_stands_around_it_fails() {
     }
 }
 
+#[test]
+fn no_executor_of_the_host_is_needed() {
+    let executor = tokio::runtime::Runtime::new().unwrap();
+    let (host, _dirs) = executor.block_on(async {
+        let host = host(around(), calm());
+        let hangs = load(&host, "x.a", &around_it("hang", "open"), Grant::Requested).await;
+        let more = load(&host, "x.b", &around_it("more", "closed"), Grant::Requested).await;
+        (host, [hangs, more])
+    });
+    let work = |plan: Execute| async move { Ok(i64::try_from(plan.title.len()).unwrap()) };
+    let result = quadriga_core::block_on(host.hook_around(Execute::new(), CallOptions::default(), work));
+    assert_eq!(result.unwrap().outcome, 120);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_proceeds_outside_of_a_handler() {
     let host = host(around(), calm());
