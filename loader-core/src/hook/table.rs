@@ -37,11 +37,17 @@ pub(crate) struct Hooks {
 pub(crate) struct Chain {
     /// Stays while there are handlers.
     pub(crate) number: u32,
-    pub(crate) stages: Vec<Vec<Arc<Handler>>>,
+    pub(crate) stages: Vec<Stage>,
     /// Those around the host's work, the outermost first.
     pub(crate) around: Vec<Arc<Handler>>,
-    unmet: Vec<(Arc<Handler>, ExtensionId)>,
+    unmet: Vec<Unmet>,
 }
+
+/// Handlers that may run at the same time.
+type Stage = Vec<Arc<Handler>>;
+
+/// A handler whose claim about another cannot be met.
+type Unmet = (Arc<Handler>, ExtensionId);
 
 /// One handler of one hook.
 pub(crate) struct Handler {
@@ -202,7 +208,7 @@ impl Chain {
 }
 
 /// Handlers by stages, and whose claims could not be met.
-fn in_order(handlers: &[Arc<Handler>]) -> (Vec<Vec<Arc<Handler>>>, Vec<(Arc<Handler>, ExtensionId)>) {
+fn in_order(handlers: &[Arc<Handler>]) -> (Vec<Stage>, Vec<Unmet>) {
     let claims: Vec<Claim<'_>> = handlers
         .iter()
         .map(|it| Claim {

@@ -106,11 +106,13 @@ async fn execute(methods: &[(&str, &str)], fails: bool) -> (Result<Finished<i64>
     (result, done.into_inner())
 }
 
+type Case = (&'static [(&'static str, &'static str)], bool, Result<i64, &'static str>, usize, Vec<Did>);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn handlers_stand_around_the_work() {
     let (nothing, replaced) = (|| Did::Nothing, || Did::Replaced);
     // Methods, whether the work fails, the outcome, how often it was done, and what each did.
-    let table: Vec<(&[(&str, &str)], bool, Result<i64, &str>, usize, Vec<Did>)> = vec![
+    let table: Vec<Case> = vec![
         (&[], false, Ok(4), 1, vec![]),
         (&[], true, Err("the work failed"), 1, vec![]),
         (&[("through", "closed")], false, Ok(4), 1, vec![nothing()]),
