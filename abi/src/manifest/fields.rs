@@ -205,11 +205,23 @@ impl Hint for crate::permission::NetPattern {
     const PATTERN: &'static str = r"^.+:(\*|[0-9]{1,5})$";
 }
 
+impl Hint for crate::permission::StorePattern {
+    const EXPECTED: &'static str = "a store and what is done there: \"orders:ro\" or \"orders:rw\"";
+    const PATTERN: &'static str = r"^[^\s:,*]+:(ro|rw)$";
+}
+
+impl Hint for crate::permission::DataPattern {
+    const EXPECTED: &'static str = "fields of data to read: \"customers:name,city\" or \"customers:*\"";
+    const PATTERN: &'static str = r"^[^\s:,*]+:(\*|[^\s:,*]+(, *[^\s:,*]+)*)$";
+}
+
 schema_of_text!(crate::ExtensionId);
 schema_of_text!(crate::limits::ByteSize);
 schema_of_text!(crate::limits::Span);
 schema_of_text!(crate::permission::CallPattern);
 schema_of_text!(crate::permission::NetPattern);
+schema_of_text!(crate::permission::StorePattern);
+schema_of_text!(crate::permission::DataPattern);
 
 impl JsonSchema for crate::RuntimeKind {
     fn schema_name() -> Cow<'static, str> {

@@ -299,6 +299,7 @@ impl Manifest {
             health.check().map_err(|(key, message)| (vec!["health", key], message))?;
         }
         for (name, job) in &self.schedule {
+            schedule::check_name(name).map_err(|message| (vec!["schedule", name], message))?;
             job.check().map_err(|(key, message)| (vec!["schedule", name, key], message))?;
         }
         if let Some(share) = self.limits.cpu_share

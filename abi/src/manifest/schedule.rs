@@ -13,6 +13,17 @@ use crate::limits::Span;
 /// The shortest interval: jobs are no loops.
 const SHORTEST: Duration = Duration::from_secs(1);
 
+/// The most bytes in the name of a job: hosts keep by it when the job was due.
+const NAME: usize = 128;
+
+/// Whether a job can be named so.
+pub(super) fn check_name(name: &str) -> Result<(), String> {
+    match (1..=NAME).contains(&name.len()) && !name.chars().any(char::is_control) {
+        true => Ok(()),
+        false => Err(format!("the name of a job has 1 to {NAME} bytes, and no control characters")),
+    }
+}
+
 /// `[schedule.NAME]`: work that the extension does by the clock.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -233,6 +244,21 @@ mod tests {
         ] {
             let error = job(more).unwrap_err();
             assert!(error.contains(why), "{more}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_name() {
+        let [longest, longer] = [NAME, NAME + 1].map(|size| "x".repeat(size));
+        for (name, fits) in [
+            ("tidy", true),
+            ("at night", true),
+            (&longest, true),
+            (&longer, false),
+            ("", false),
+            ("a\nb", false),
+        ] {
+            assert_eq!(check_name(name).is_ok(), fits, "{name:?}");
         }
     }
 

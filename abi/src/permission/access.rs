@@ -50,6 +50,20 @@ pub enum Access<'a> {
     Api(&'a str),
     /// Uses the key-value store.
     Kv,
+    /// Reads or changes a store that several extensions share.
+    Store {
+        /// Its name.
+        name: &'a str,
+        /// What is to be done there.
+        mode: FsMode,
+    },
+    /// Reads a field of the host's data.
+    Data {
+        /// The source.
+        source: &'a str,
+        /// The field's name; `*` for all of them.
+        field: &'a str,
+    },
     /// Reads a clock of this resolution.
     Clock(Span),
 }
@@ -71,12 +85,14 @@ pub enum AccessKind {
     Sensitive,
     Api,
     Kv,
+    Stores,
+    Data,
     Clock,
 }
 
 impl AccessKind {
     /// All of them, in the order of the manifest.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Call,
         Self::Net,
         Self::Fs,
@@ -89,6 +105,8 @@ impl AccessKind {
         Self::Sensitive,
         Self::Api,
         Self::Kv,
+        Self::Stores,
+        Self::Data,
         Self::Clock,
     ];
 
@@ -107,6 +125,8 @@ impl AccessKind {
             Self::Sensitive => "sensitive",
             Self::Api => "api",
             Self::Kv => "kv",
+            Self::Stores => "stores",
+            Self::Data => "data",
             Self::Clock => "clock",
         }
     }
@@ -128,6 +148,8 @@ impl Access<'_> {
             Self::Sensitive(_) => AccessKind::Sensitive,
             Self::Api(_) => AccessKind::Api,
             Self::Kv => AccessKind::Kv,
+            Self::Store { .. } => AccessKind::Stores,
+            Self::Data { .. } => AccessKind::Data,
             Self::Clock(_) => AccessKind::Clock,
         }
     }
@@ -151,6 +173,8 @@ impl Access<'_> {
             | Self::Sensitive(name)
             | Self::Api(name) => format!("{key} = [{name:?}]"),
             Self::Kv => format!("{key} = true"),
+            Self::Store { name, mode } => format!("{key} = [\"{name}:{mode}\"]"),
+            Self::Data { source, field } => format!("{key} = [\"{source}:{field}\"]"),
             Self::Clock(finest) => format!("{key} = \"{finest}\""),
         }
     }
@@ -178,6 +202,10 @@ impl fmt::Display for Access<'_> {
             Self::Sensitive(field) => write!(f, "see the sensitive {field}"),
             Self::Api(function) => write!(f, "add {function} to an API of the host"),
             Self::Kv => f.write_str("use the key-value store"),
+            Self::Store { name, mode: FsMode::ReadOnly } => write!(f, "read the store {name}"),
+            Self::Store { name, mode: FsMode::ReadWrite } => write!(f, "change the store {name}"),
+            Self::Data { source, field: "*" } => write!(f, "read the data {source}"),
+            Self::Data { source, field } => write!(f, "read the field {field} of {source}"),
             Self::Clock(finest) => write!(f, "read a clock of {finest}"),
         }
     }

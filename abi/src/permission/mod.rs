@@ -2,19 +2,23 @@
 
 mod access;
 mod call;
+mod data;
 mod net;
 mod path;
 mod pattern;
+mod store;
 #[cfg(test)]
 mod tests;
 
 pub use access::{Access, AccessKind};
 pub use call::CallPattern;
+pub use data::DataPattern;
 pub use net::NetPattern;
 pub use path::{FsMode, FsPermission, is_program, normal};
 pub use pattern::{TopicPattern, is_topic, is_topic_pattern};
 use pattern::{join, meet, over, part};
 use std::time::Duration;
+pub use store::{StorePattern, is_plain_name};
 
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +53,10 @@ pub struct Permissions {
     pub api: Vec<TopicPattern>,
     /// The key-value store.
     pub kv: bool,
+    /// Stores that several extensions share: `"orders:ro"`, `"cache:rw"`.
+    pub stores: Vec<StorePattern>,
+    /// Fields of the host's data to read: `"customers:name,city"`, `"customers:*"`.
+    pub data: Vec<DataPattern>,
     /// The finest clock it may read: `"10us"`, or `"0us"` for the machine's own.
     pub clock: Option<Span>,
 }
@@ -58,7 +66,7 @@ const CLOCK: Duration = Duration::from_millis(1);
 
 impl Permissions {
     /// All of them, by their names in the manifest.
-    pub const NAMES: [&'static str; 13] = [
+    pub const NAMES: [&'static str; 15] = [
         "call",
         "net",
         "fs",
@@ -71,6 +79,8 @@ impl Permissions {
         "sensitive",
         "api",
         "kv",
+        "stores",
+        "data",
         "clock",
     ];
 
@@ -93,6 +103,8 @@ impl Permissions {
             Access::Sensitive(field) => self.sensitive.iter().any(|pattern| pattern.allows(field)),
             Access::Api(function) => self.api.iter().any(|pattern| pattern.allows(function)),
             Access::Kv => self.kv,
+            Access::Store { name, mode } => self.stores.iter().any(|store| store.allows(name, mode)),
+            Access::Data { source, field } => self.data.iter().any(|data| data.allows(source, field)),
             Access::Clock(finest) => self.clock.is_some_and(|ours| ours <= finest),
         }
     }
@@ -118,6 +130,8 @@ impl Permissions {
             sensitive: meet(&self.sensitive, &other.sensitive),
             api: meet(&self.api, &other.api),
             kv: self.kv && other.kv,
+            stores: meet(&self.stores, &other.stores),
+            data: meet(&self.data, &other.data),
             // The coarser clock; none means none.
             clock: self.clock.zip(other.clock).map(|(ours, theirs)| ours.max(theirs)),
         }
@@ -138,6 +152,8 @@ impl Permissions {
             sensitive: join(&self.sensitive, &other.sensitive),
             api: join(&self.api, &other.api),
             kv: self.kv || other.kv,
+            stores: join(&self.stores, &other.stores),
+            data: join(&self.data, &other.data),
             clock: self.clock.into_iter().chain(other.clock).min(),
         }
     }
@@ -161,6 +177,8 @@ impl Permissions {
             sensitive: part("sensitive", &self.sensitive, &gone.sensitive, &mut wider),
             api: part("api", &self.api, &gone.api, &mut wider),
             kv: self.kv && !gone.kv,
+            stores: part("stores", &self.stores, &gone.stores, &mut wider),
+            data: part("data", &self.data, &gone.data, &mut wider),
             clock: part("clock", self.clock.as_slice(), gone.clock.as_slice(), &mut wider).pop(),
         };
         if wider.is_empty() { Ok(left) } else { Err(wider) }
@@ -183,6 +201,8 @@ impl Permissions {
         if self.kv && !most.kv {
             list.push("kv".to_owned());
         }
+        over("stores", &self.stores, &most.stores, &mut list);
+        over("data", &self.data, &most.data, &mut list);
         over("clock", self.clock.as_slice(), most.clock.as_slice(), &mut list);
         list
     }
@@ -205,6 +225,8 @@ impl Permissions {
             sensitive: list(&self.sensitive, wanted("sensitive")),
             api: list(&self.api, wanted("api")),
             kv: self.kv && wanted("kv"),
+            stores: list(&self.stores, wanted("stores")),
+            data: list(&self.data, wanted("data")),
             clock: self.clock.filter(|_| wanted("clock")),
         }
     }
@@ -224,6 +246,8 @@ impl Permissions {
             ("sensitive", !self.sensitive.is_empty()),
             ("api", !self.api.is_empty()),
             ("kv", self.kv),
+            ("stores", !self.stores.is_empty()),
+            ("data", !self.data.is_empty()),
             ("clock", self.clock.is_some()),
         ]
         .into_iter()

@@ -1,7 +1,10 @@
 use proptest::prelude::*;
 
 use super::pattern::Pattern;
-use super::{Access, CallPattern, FsMode, FsPermission, NetPattern, Permissions, TopicPattern, normal};
+use super::{
+    Access, CallPattern, DataPattern, FsMode, FsPermission, NetPattern, Permissions, StorePattern,
+    TopicPattern, normal,
+};
 use crate::limits::Span;
 
 fn call(text: &str) -> CallPattern {
@@ -10,6 +13,14 @@ fn call(text: &str) -> CallPattern {
 
 fn net(text: &str) -> NetPattern {
     NetPattern::try_from(text.to_owned()).unwrap()
+}
+
+fn store(text: &str) -> StorePattern {
+    StorePattern::try_from(text.to_owned()).unwrap()
+}
+
+fn data(text: &str) -> DataPattern {
+    DataPattern::try_from(text.to_owned()).unwrap()
 }
 
 fn fs(path: &str, mode: FsMode) -> FsPermission {
@@ -180,8 +191,11 @@ fn every_access_has_its_permission() {
         sensitive: vec![TopicPattern("plan.before:token".to_owned())],
         api: vec![TopicPattern("plan.*".to_owned())],
         kv: true,
+        stores: vec![store("orders:ro"), store("cache:rw")],
+        data: vec![data("customers:name,city"), data("log:*")],
         clock: Some(Span(std::time::Duration::from_millis(1))),
     };
+    let (ro, rw) = (FsMode::ReadOnly, FsMode::ReadWrite);
     let clock = |us| Access::Clock(Span(std::time::Duration::from_micros(us)));
     let cases = [
         (Access::Call { extension: "a.b", method: "m" }, true, "call = [\"a.b/m\"]"),
@@ -205,6 +219,14 @@ fn every_access_has_its_permission() {
         (Access::Api("plan.analyse"), true, "api = [\"plan.analyse\"]"),
         (Access::Api("role.analyse"), false, "api = [\"role.analyse\"]"),
         (Access::Kv, true, "kv = true"),
+        (Access::Store { name: "orders", mode: ro }, true, "stores = [\"orders:ro\"]"),
+        (Access::Store { name: "orders", mode: rw }, false, "stores = [\"orders:rw\"]"),
+        (Access::Store { name: "cache", mode: ro }, true, "stores = [\"cache:ro\"]"),
+        (Access::Store { name: "cache", mode: rw }, true, "stores = [\"cache:rw\"]"),
+        (Access::Store { name: "other", mode: ro }, false, "stores = [\"other:ro\"]"),
+        (Access::Data { source: "customers", field: "city" }, true, "data = [\"customers:city\"]"),
+        (Access::Data { source: "customers", field: "email" }, false, "data = [\"customers:email\"]"),
+        (Access::Data { source: "log", field: "line" }, true, "data = [\"log:line\"]"),
         (clock(1000), true, "clock = \"1ms\""),
         (clock(1), false, "clock = \"1us\""),
     ];
@@ -303,6 +325,36 @@ proptest! {
 }
 
 #[test]
+fn stores_and_data_are_named() {
+    for text in ["orders", "orders:", ":ro", "orders:r", "orders:RW", "a b:ro", "*:ro", "a:b:ro", "a,b:ro"] {
+        assert!(StorePattern::try_from(text.to_owned()).is_err(), "{text}");
+    }
+    for text in ["customers", "customers:", ":a", "customers:a,", "customers:*,a", "c:a:b", "c:a b", "*:a"] {
+        assert!(DataPattern::try_from(text.to_owned()).is_err(), "{text}");
+    }
+    assert!(StorePattern::try_from(format!("{}:ro", "x".repeat(129))).is_err());
+    assert_eq!(data("customers:name, city,name").to_string(), "customers:city,name");
+    // What both cover.
+    let stores = [("a:ro", "a:rw", Some("a:ro")), ("a:rw", "a:rw", Some("a:rw")), ("a:ro", "b:ro", None)];
+    for (ours, theirs, both) in stores {
+        assert_eq!(store(ours).meet(&store(theirs)), both.map(store), "{ours} {theirs}");
+        assert_eq!(store(theirs).meet(&store(ours)), both.map(store), "{theirs} {ours}");
+    }
+    let sources = [
+        ("c:a,b", "c:b,d", Some("c:b")),
+        ("c:a", "c:*", Some("c:a")),
+        ("c:*", "c:*", Some("c:*")),
+        ("c:a", "c:b", None),
+        ("c:a", "d:a", None),
+    ];
+    for (ours, theirs, both) in sources {
+        assert_eq!(data(ours).meet(&data(theirs)), both.map(data), "{ours} {theirs}");
+        assert_eq!(data(theirs).meet(&data(ours)), both.map(data), "{theirs} {ours}");
+    }
+    assert!(data("c:*").covers(&data("c:a")) && !data("c:a").covers(&data("c:*")));
+}
+
+#[test]
 fn the_list_of_names_has_each_permission() {
     let all = serde_json::to_value(Permissions::default()).unwrap();
     let mut names: Vec<&str> = all.as_object().unwrap().keys().map(String::as_str).collect();
@@ -310,9 +362,9 @@ fn the_list_of_names_has_each_permission() {
     names.sort_unstable();
     listed.sort_unstable();
     assert_eq!(names, listed);
-    let some: Permissions = serde_json::from_value(
-        serde_json::json!({ "kv": true, "env": ["A"], "secrets": ["s"], "clock": "1ms" }),
-    )
+    let some: Permissions = serde_json::from_value(serde_json::json!({
+        "kv": true, "env": ["A"], "secrets": ["s"], "clock": "1ms", "stores": ["a:ro"], "data": ["c:a"],
+    }))
     .unwrap();
     assert_eq!(some.only(|_| true), some);
     assert_eq!(some.only(|_| false), Permissions::default());
