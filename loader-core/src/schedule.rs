@@ -12,8 +12,9 @@ use quadriga_abi::{Error, ErrorCode, ExtensionId, codec};
 use serde::Serialize;
 
 use crate::dispatcher::{Core, lock};
+use crate::kv::now;
 use crate::route::Slot;
-use crate::{CallOptions, Dispatcher, KvStore, State};
+use crate::{CallOptions, Dispatcher, KvAction, KvChange, KvKey, KvQuota, KvStore, State};
 
 /// How long is slept at a stretch: so much later it shows that the clock was set.
 const STRETCH: Duration = Duration::from_secs(10);
@@ -27,8 +28,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// How long a call may take that the manifest gives no deadline.
 const DEADLINE: Duration = Duration::from_secs(600);
 
-/// Whose the records are in a store of the host's.
-const OWNER: &str = "quadriga.schedule";
+/// Whose the records are in a store: by the id of the extension and the name of the job.
+pub(crate) const OWNER: &str = "quadriga.schedule";
 
 /// The most times that are counted as missed at once.
 const COUNTED: u64 = 1000;
@@ -153,7 +154,7 @@ impl Core {
         };
         let planned = slot.reach.ward.jobs.keep(&source.manifest.schedule);
         let (core, weak) = (Arc::downgrade(self), Arc::downgrade(slot));
-        let memory = self.memory.as_ref().filter(|_| !slot.reach.ward.loose);
+        let memory = self.kv.get().filter(|_| !slot.reach.ward.loose);
         let memory = memory.map(|store| Memory { store: Arc::clone(store), extension: slot.id.clone() });
         let all = planned.into_iter().map(|job| follow(core.clone(), weak.clone(), job, memory.clone()));
         slot.clock.set(self.executor().spawn(join_all(all.collect::<Vec<_>>())).abort_handle());
@@ -194,7 +195,12 @@ impl Core {
 /// Waits for one time after the other, as long as calls go to this generation. Holds nothing while it waits.
 async fn follow(core: Weak<Core>, slot: Weak<Slot>, planned: Planned, memory: Option<Memory>) {
     if let Some(memory) = &memory {
-        planned.recall(memory.recall(&planned).await);
+        let known = memory.recall(&planned).await;
+        planned.recall(known);
+        if known.is_none() {
+            // An interval goes on in the next process, however soon that begins.
+            memory.remember(&planned, planned.seen()).await;
+        }
     }
     let Span(jitter) = planned.kept.job.jitter.unwrap_or(Span(Duration::ZERO));
     while let Some(next) = planned.next() {
@@ -259,16 +265,11 @@ impl Memory {
     async fn ask<T: Send + 'static>(
         &self,
         planned: &Planned,
-        ask: impl FnOnce(&dyn KvStore, &ExtensionId, &str) -> Result<T, Error> + Send + 'static,
+        ask: impl FnOnce(&dyn KvStore, KvKey) -> Result<T, Error> + Send + 'static,
     ) -> Option<T> {
-        let (store, key) = (Arc::clone(&self.store), format!("{}/{}", self.extension, planned.name));
-        let asked = tokio::task::spawn_blocking(move || {
-            // No extension can have it, since the publisher is the host's.
-            let owner = ExtensionId::new(OWNER)
-                .map_err(|error| Error::new(ErrorCode::Internal, error.to_string()))?;
-            ask(&*store, &owner, &key)
-        });
-        match asked.await {
+        let key = KvKey { namespace: self.extension.to_string(), key: planned.name.to_string() };
+        let store = Arc::clone(&self.store);
+        match tokio::task::spawn_blocking(move || ask(&*store, key)).await {
             Ok(Ok(answer)) => Some(answer),
             Ok(Err(error)) => {
                 let extension = self.extension.as_str();
@@ -280,14 +281,19 @@ impl Memory {
     }
 
     async fn recall(&self, planned: &Planned) -> Option<Timestamp> {
-        let bytes = self.ask(planned, |store, owner, key| store.get(owner, key)).await??;
-        let (when, seen): (String, String) = codec::from_bytes(&bytes).ok()?;
+        let entry = self.ask(planned, |store, key| store.get(OWNER, &key, now())).await??;
+        let (when, seen): (String, String) = codec::from_bytes(&entry.value).ok()?;
         seen.parse().ok().filter(|_| when == self::when(&planned.kept.job))
     }
 
     async fn remember(&self, planned: &Planned, seen: Timestamp) {
         if let Ok(value) = codec::to_bytes(&(when(&planned.kept.job), seen.to_string())) {
-            self.ask(planned, move |store, owner, key| store.put(owner, key, value.into())).await;
+            let action = KvAction::Put { value: value.into(), expires: None };
+            let put = move |store: &dyn KvStore, key| {
+                let change = KvChange { key, version: None, action };
+                store.write(OWNER, &[change], KvQuota::NONE, now())
+            };
+            self.ask(planned, put).await;
         }
     }
 }
@@ -321,6 +327,11 @@ impl Planned {
     fn recall(&self, seen: Option<Timestamp>) {
         let mut state = lock(&self.kept.state);
         state.seen = state.seen.or(seen);
+    }
+
+    /// The last time that was seen to: now, if there was none.
+    fn seen(&self) -> Timestamp {
+        *lock(&self.kept.state).seen.get_or_insert_with(Timestamp::now)
     }
 
     /// When it is due next. It is counted from the first load on, and anew if the clock was set back.

@@ -5,6 +5,7 @@
 //!   2026-01-31T12-00-00.000Z/
 //!     backup.json     what it is, and each of its files with size and digest
 //!     store.sqlite
+//!     data.sqlite     if there is any
 //!     packages/       as in the home
 //! ```
 
@@ -17,9 +18,11 @@ use std::time::SystemTime;
 use quadriga_abi::{Error, ErrorCode, ExtensionId};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 
 use super::packages::sync_one;
-use super::{Home, Installed, Progress, audit, entries, failed, remove, store};
+use super::{Home, Installed, Progress, audit, data, entries, failed, remove, store};
 
 /// What a folder with a backup in it says of itself.
 const ABOUT: &str = "backup.json";
@@ -185,10 +188,16 @@ impl Backup {
 
     /// The home that was made is what the backup says.
     async fn compare(&self, home: &Home) -> Result<(), Error> {
-        let check = sqlx::query_scalar::<_, String>("PRAGMA integrity_check");
-        let said = check.fetch_all(&mut *home.connection().await?).await.map_err(store::failed)?;
-        if said != ["ok"] {
-            return Err(broken(&self.path, format!("store.sqlite: {}", said.join(", "))));
+        let broken_database = |file: &str, why: String| broken(&self.path, format!("{file}: {why}"));
+        let whole = is_whole(&mut *home.connection().await?).await;
+        whole.map_err(|why| broken_database("store.sqlite", why))?;
+        let data = home.path().join(data::FILE);
+        if data.exists() {
+            let open = SqliteConnectOptions::new().filename(data).connect().await;
+            let mut open = open.map_err(|error| broken_database(data::FILE, error.to_string()))?;
+            let whole = is_whole(&mut open).await;
+            open.close().await.map_err(store::failed)?;
+            whole.map_err(|why| broken_database(data::FILE, why))?;
         }
         let list = home.list().await?;
         let folders = list.iter().flat_map(|it| [Some(&it.current), it.previous.as_ref()]).flatten();
@@ -236,12 +245,10 @@ impl Drop for Unfinished {
 async fn snapshot(home: &Path, to: &Path, progress: &Progress) -> Result<Option<Backup>, Error> {
     let at = store::millis(SystemTime::now());
     let database = to.join("store.sqlite");
-    let source = store::open(&home.join("store.sqlite")).await?;
-    // One read transaction, whatever others write meanwhile.
-    let query = sqlx::query("VACUUM INTO ?").bind(database.to_string_lossy().into_owned());
-    let copying = query.execute(&source).await.map_err(store::failed);
-    source.close().await;
-    copying?;
+    copy_database(&home.join("store.sqlite"), &database).await?;
+    if home.join(data::FILE).exists() {
+        copy_database(&home.join(data::FILE), &to.join(data::FILE)).await?;
+    }
     let copy = store::open(&database).await?;
     let read = async {
         let mut connection = copy.acquire().await.map_err(store::failed)?;
@@ -276,6 +283,23 @@ async fn snapshot(home: &Path, to: &Path, progress: &Progress) -> Result<Option<
     fs::write(&about, text).map_err(failed(&about))?;
     sync_one(&about)?;
     Ok(Some(backup))
+}
+
+/// Copies a database in one read transaction, whatever others write meanwhile.
+async fn copy_database(from: &Path, to: &Path) -> Result<(), Error> {
+    let options = SqliteConnectOptions::new().filename(from).busy_timeout(store::PATIENCE);
+    let mut source = options.connect().await.map_err(store::failed)?;
+    let query = sqlx::query("VACUUM INTO ?").bind(to.to_string_lossy().into_owned());
+    let copied = query.execute(&mut source).await.map(drop).map_err(store::failed);
+    source.close().await.map_err(store::failed)?;
+    copied
+}
+
+/// Looks whether a database is whole.
+async fn is_whole(open: &mut SqliteConnection) -> Result<(), String> {
+    let check = sqlx::query_scalar::<_, String>("PRAGMA integrity_check");
+    let said = check.fetch_all(open).await.map_err(|error| error.to_string())?;
+    if said == ["ok"] { Ok(()) } else { Err(said.join(", ")) }
 }
 
 fn installed(list: &[Installed]) -> BTreeMap<ExtensionId, semver::Version> {

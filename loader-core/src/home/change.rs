@@ -9,6 +9,7 @@ use sqlx::SqliteConnection;
 
 use super::audit::{self, Act};
 use super::graph::{Edge, Graph, What};
+use super::licenses::Denied;
 use super::solve::{Candidate, solve};
 use super::{Differences, Installed, InstalledState, fault, store};
 use crate::fit::fits_host;
@@ -150,16 +151,19 @@ fn why(edge: &Edge<'_>, all: &[Installed]) -> String {
     }
 }
 
-/// Which of some versions that came in are taken, by their place, and what else is enabled for them.
+/// Which of some versions that came in are taken, by their place, and what else is enabled for them. What is
+/// denied is taken only where nothing else would do.
 pub(super) fn choose(
     all: &[Installed],
     came: &[Installed],
+    denied: &Denied,
     needs: Needs,
     dependents: Dependents,
 ) -> Result<(Vec<usize>, Vec<Installed>), Error> {
     let newest = |at: &usize| {
         let same = came.iter().filter(|it| it.id == came[*at].id);
-        same.max_by_key(|it| &it.current.version).is_some_and(|it| it.current == came[*at].current)
+        let best = same.max_by_key(|it| (!denied.contains_key(&it.current.folder), &it.current.version));
+        best.is_some_and(|it| it.current == came[*at].current)
     };
     let newest: Vec<usize> = (0..came.len()).filter(newest).collect();
     let on = |at: &usize| came[*at].state == InstalledState::Enabled;
@@ -174,7 +178,7 @@ pub(super) fn choose(
         let there = all.iter().filter(|it| !came.iter().any(|new| new.id == it.id));
         (offered.iter().map(|at| &came[*at]).chain(there).collect(), offered)
     };
-    let chosen = choose_among(all, &rows, &wanted, needs, dependents)?;
+    let chosen = choose_among(all, &rows, denied, &wanted, needs, dependents)?;
     let mut taken: Vec<usize> = newest.into_iter().filter(|at| !on(at)).collect();
     let mut more = Vec::new();
     for place in chosen {
@@ -197,28 +201,37 @@ pub(super) fn choose(
 pub(super) fn choose_among(
     all: &[Installed],
     rows: &[&Installed],
+    denied: &Denied,
     wanted: &[&ExtensionId],
     needs: Needs,
     dependents: Dependents,
 ) -> Result<Vec<usize>, Error> {
-    let candidates: Vec<Candidate<'_>> =
-        rows.iter().map(|it| candidate(it, wanted.contains(&&it.id), needs)).collect();
     let now = Graph::of_enabled(all);
     let running = now.levels().into_iter().flatten().map(|node| now.id(node));
     let running: Vec<&ExtensionId> = running.filter(|id| !wanted.contains(id)).collect();
-    match solve(&candidates, &[wanted, &running].concat()) {
-        // Those that stand in the way are disabled, so they are not asked.
-        Err(_) if dependents == Dependents::Disable => solve(&candidates, wanted),
+    let among = |denied: &Denied| {
+        let candidates: Vec<Candidate<'_>> =
+            rows.iter().map(|it| candidate(it, wanted.contains(&&it.id), denied, needs)).collect();
+        match solve(&candidates, &[wanted, &running].concat()) {
+            // Those that stand in the way are disabled, so they are not asked.
+            Err(_) if dependents == Dependents::Disable => solve(&candidates, wanted),
+            solved => solved,
+        }
+    };
+    match among(denied) {
+        // What is denied says why best.
+        Err(_) if !denied.is_empty() => among(&Denied::new()),
         solved => solved,
     }
 }
 
-fn candidate(it: &Installed, is_wanted: bool, needs: Needs) -> Candidate<'_> {
+fn candidate<'a>(it: &'a Installed, is_wanted: bool, denied: &Denied, needs: Needs) -> Candidate<'a> {
     let (manifest, about) = (&it.current.manifest, format!("{} ", it.id));
     let preferred = is_wanted || it.state == InstalledState::Enabled;
     let misfit = fits_host(manifest).err().map(|error| error.message.replacen(&about, "", 1));
     let disabled = (!preferred && needs == Needs::Refuse).then(|| "is disabled".to_owned());
-    Candidate { manifest, preferred, barred: misfit.or(disabled) }
+    let denied = denied.get(&it.current.folder).cloned();
+    Candidate { manifest, preferred, barred: misfit.or(disabled).or(denied) }
 }
 
 /// Extensions in the order in which they can start once some have changed.

@@ -177,7 +177,8 @@ pub fn with_needs(list: &[Installed], id: &ExtensionId) -> Vec<Installed> {
 }
 
 /// Loads what is enabled, each with what it is granted and once what it needs runs, and those that do not
-/// need each other at the same time. Gives what did not start and why; the rest runs.
+/// need each other at the same time. Gives what did not start and why; the rest runs. What they keep in the
+/// key-value store is kept in the home, unless the host has a store of its own.
 pub async fn start(dispatcher: &Dispatcher, list: &[Installed]) -> Vec<(ExtensionId, Error)> {
     start_all(dispatcher, list, false).await
 }
@@ -190,6 +191,10 @@ pub async fn start_lazily(dispatcher: &Dispatcher, list: &[Installed]) -> Vec<(E
 }
 
 async fn start_all(dispatcher: &Dispatcher, list: &[Installed], lazy: bool) -> Vec<(ExtensionId, Error)> {
+    // HOME/packages/ID/VERSION
+    if let Some(home) = list.first().and_then(|it| it.current.folder.ancestors().nth(3)) {
+        super::keep_data(dispatcher, home);
+    }
     let levels = order(list);
     let mut failed = Vec::new();
     for level in &levels {

@@ -58,12 +58,16 @@ impl Home {
     /// process is killed, the home says what the next one starts. Operations take place one after another:
     /// one that loads something holds up the others, and [`Dispatcher::revoke`] is there for what cannot wait.
     ///
+    /// What extensions put into the key-value store the home keeps, unless the host has a store of its own
+    /// ([`Builder::kv`](crate::Builder::kv)) or is attached to another home already.
+    ///
     /// What the host decides about extensions goes into the audit trail, in the name of
     /// [`HOST`](super::HOST): all that is denied, the first access of each sort that is allowed, each read of a
     /// secret or a sensitive field, and what alerts and supervision do. It is written down within a second or
     /// so; the same things are counted, and written down once a minute, and so is what goes beyond 64
     /// different things of one extension. A process that is killed does not write down the last second.
     pub fn attach(self, host: &Dispatcher) -> Self {
+        host.core.kv.get_or_init(|| Arc::new(self.data.clone()));
         let (turn, store) = (Arc::<Mutex<()>>::default(), self.store.clone());
         host.core.trail.keep();
         let keeping = keep(store, Arc::clone(&host.core.trail), Arc::clone(&turn));
@@ -71,17 +75,23 @@ impl Home {
         Self { host: Some(Arc::new(Attached { host: host.clone(), turn, keeper })), ..self }
     }
 
-    /// Has the attached host load an extension anew from its folder, as [`Dispatcher::reload`] does.
+    /// Has the attached host load an extension anew from its folder, as [`Dispatcher::reload`] does; or for
+    /// the first time, if it is enabled and did not start.
     ///
     /// # Errors
-    /// `not_installed`; `host_not_running`, if no host is attached; as for [`Dispatcher::reload`].
+    /// `not_installed`; `host_not_running`, if no host is attached; as for [`Dispatcher::reload`] or
+    /// [`Dispatcher::load`].
     pub async fn reload(&self, id: &str, actor: &str) -> Result<Status, Error> {
         let Some(Attached { host, .. }) = self.host.as_deref() else {
             return Err(Error::new(ErrorCode::HostNotRunning, "the home is attached to no host"));
         };
         let (mut transaction, all) = self.begin().await?;
-        find(&all, id)?;
-        host.reload(id).await?;
+        let installed = find(&all, id)?;
+        let enabled = installed.state == InstalledState::Enabled;
+        match host.core.folder_of(&installed.id) {
+            None if enabled => _ = host.load(&installed.current.folder, installed.load_options()?).await?,
+            _ => host.reload(id).await?,
+        }
         let status = host.status(id)?;
         let detail = json!({ "version": status.version });
         audit::write(&mut transaction, Act { actor, action: "reload", extension: id, detail }).await?;

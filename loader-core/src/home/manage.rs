@@ -8,7 +8,7 @@ use sqlx::{Sqlite, Transaction};
 
 use super::audit::{self, Act};
 use super::change::{Came, Changes, Dependents, Needs, because, choose_among, ids, in_order, settle, write};
-use super::licenses::accepted;
+use super::licenses::{accepted, denied};
 use super::packages::requested;
 use super::{Differences, Home, Installed, InstalledState, fault, find, store};
 use crate::config::{Configuration, Origin, Settings, settings_from_environment};
@@ -65,7 +65,9 @@ impl Home {
         let mut on = vec![&one];
         let rows: Vec<&Installed> = all.iter().collect();
         if needs == Needs::Enable {
-            let chosen = choose_among(&all, &rows, &[&one.id], needs, Dependents::Refuse)?;
+            let off = all.iter().filter(|it| it.state == InstalledState::Disabled);
+            let denied = denied(&mut transaction, off).await?;
+            let chosen = choose_among(&all, &rows, &denied, &[&one.id], needs, Dependents::Refuse)?;
             let others = chosen.into_iter().map(|place| rows[place]);
             on.extend(others.filter(|it| it.state == InstalledState::Disabled && it.id != one.id));
         }
@@ -123,7 +125,8 @@ impl Home {
         Ok(Changes { came, disabled: ids(&disabled), ..Changes::default() })
     }
 
-    /// Takes an extension away with all its versions.
+    /// Takes an extension away with all its versions, and with what it keeps in the key-value store unless
+    /// that is to stay ([`Home::keep_data`]).
     ///
     /// # Errors
     /// As for [`Home::disable`].
@@ -135,6 +138,9 @@ impl Home {
         let detail = json!({ "version": installed.current.version });
         write(&mut transaction, &going, actor, "disable", |it| because(it, id)).await?;
         store::delete(&mut transaction, &installed.id).await?;
+        if !self.keeps_data {
+            store::put_leaving(&mut transaction, &installed.id).await?;
+        }
         fault::point("without its rows");
         let act = Act { actor, action: "uninstall", extension: id, detail };
         audit::write(&mut transaction, act).await?;

@@ -4,6 +4,7 @@
 //! home/
 //!   lock            held by the process that works with the home
 //!   store.sqlite    what is installed, granted and was done: the truth
+//!   data.sqlite     what extensions keep in the key-value store
 //!   packages/       ID/VERSION-DIGEST, unpacked
 //!   staging/        what is not installed yet
 //! ```
@@ -15,6 +16,7 @@
 mod audit;
 mod backup;
 mod change;
+mod data;
 mod deps;
 mod differ;
 mod fault;
@@ -42,6 +44,7 @@ use std::time::SystemTime;
 pub use audit::{Audited, Entry, HOST};
 pub use backup::{BackedUp, Backup};
 pub use change::{Came, Changes, Dependents, Needs};
+pub use data::{Data, keep_data};
 pub use deps::{Dependencies, Dependent, Needed, NeededKind, order, start, start_lazily, stop, with_needs};
 pub use differ::Differences;
 pub use grants::Grants;
@@ -70,8 +73,12 @@ pub struct Home {
     store: SqlitePool,
     /// Held by who puts files into the home or takes some away.
     files: Arc<Mutex<()>>,
+    /// What extensions keep.
+    data: Data,
     /// Whether everything is done as always, and then taken back.
     rehearsal: bool,
+    /// Whether what they keep stays when they are uninstalled.
+    keeps_data: bool,
     /// What runs changes with the home.
     host: Option<Arc<Attached>>,
     _lock: Arc<Held>,
@@ -158,7 +165,9 @@ impl Home {
         let path = path.canonicalize().map_err(failed(&path))?;
         let lock = Arc::new(lock(&path)?);
         let store = store::open(&path.join("store.sqlite")).await?;
-        let home = Self { path, store, files: Arc::default(), rehearsal: false, host: None, _lock: lock };
+        let (data, files) = (Data::of(&path), Arc::default());
+        let (rehearsal, keeps_data) = (false, false);
+        let home = Self { path, store, files, data, rehearsal, keeps_data, host: None, _lock: lock };
         home.clear().await?;
         Ok(home)
     }
@@ -188,14 +197,17 @@ impl Home {
         find(&Self::look(path).await?, id)
     }
 
-    /// Waits until what was given up has put its files away, what was decided is written down and the database
-    /// is closed, and then lets others work with the home. Dropped, it does the same a little later and in the
+    /// Waits until what was given up has put its files away, what was decided is written down and the databases
+    /// are closed, and then lets others work with the home. Dropped, it does the same a little later and in the
     /// other order, but writes nothing down.
     pub async fn close(self) {
         drop(self.files.lock().await);
         if let Err(error) = self.write_down().await {
             tracing::warn!(%error, "what was decided is not written down");
         }
+        let data = self.data.clone();
+        // Whatever comes of that.
+        let _ = tokio::task::spawn_blocking(move || data.close()).await;
         self.store.close().await;
     }
 
@@ -203,6 +215,17 @@ impl Home {
     /// does all that it does otherwise, unpacks and verifies, and takes that back.
     pub fn rehearse(self) -> Self {
         Self { rehearsal: true, ..self }
+    }
+
+    /// From now on what an extension keeps in the key-value store stays when it is uninstalled, for when it is
+    /// installed again.
+    pub fn keep_data(self) -> Self {
+        Self { keeps_data: true, ..self }
+    }
+
+    /// What extensions keep in it.
+    pub fn data(&self) -> &Data {
+        &self.data
     }
 
     /// Where it is.
@@ -257,8 +280,16 @@ impl Home {
         Ok(())
     }
 
-    /// Removes files that no row names.
+    /// Removes files that no row names, and what nobody is to keep any more.
     async fn clear(&self) -> Result<(), Error> {
+        let leaving = store::leaving(&mut *self.connection().await?).await?;
+        for id in leaving {
+            let (data, owner) = (self.data.clone(), id.clone());
+            let forgotten = tokio::task::spawn_blocking(move || data.forget(&owner)).await;
+            forgotten.map_err(|error| Error::new(ErrorCode::Internal, error.to_string()))??;
+            fault::point("without its data");
+            store::left(&mut *self.connection().await?, &id).await?;
+        }
         let staging = self.path.join("staging");
         for left in entries(&staging)? {
             remove(&left)?;

@@ -15,7 +15,7 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::audit::{self, Act};
 use super::change::{Came, Changes, Dependents, Needs, choose, ids, in_order, settle, write};
-use super::licenses::accepted;
+use super::licenses::{accepted, denied};
 use super::manage::takes;
 use super::trust::Trust;
 use super::{
@@ -182,7 +182,10 @@ impl Home {
         options: &InstallOptions,
     ) -> Result<Changes, Error> {
         let rows: Vec<Installed> = came.iter().map(|it| it.installed.clone()).collect();
-        let (chosen, more) = choose(all, &rows, options.needs, options.dependents)?;
+        // What is enabled already goes on.
+        let off = all.iter().filter(|it| it.state == InstalledState::Disabled);
+        let denied = denied(&mut transaction, rows.iter().chain(off)).await?;
+        let (chosen, more) = choose(all, &rows, &denied, options.needs, options.dependents)?;
         let mut at = 0..;
         placed.retain(|_| at.next().is_some_and(|at| chosen.contains(&at)));
         let mut at = 0..;

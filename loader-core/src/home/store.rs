@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
-use sqlx::{Row as _, SqliteConnection, SqlitePool};
+use sqlx::{Connection as _, Row as _, SqliteConnection, SqlitePool};
 
 use super::trust::Trust;
 use super::{
@@ -73,10 +73,12 @@ CREATE TABLE license_policy (
     policy TEXT NOT NULL
 ) STRICT;
 ",
+    // Of whom nothing is to be kept any more.
+    "CREATE TABLE leaving (id TEXT PRIMARY KEY) STRICT",
 ];
 
 /// How long a process that only reads may hold it up.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long an operation waits for its turn: one before it may have several slow extensions started.
 const TURN: Duration = Duration::from_secs(600);
@@ -93,24 +95,33 @@ pub(super) async fn open(path: &Path) -> Result<SqlitePool, Error> {
         .busy_timeout(PATIENCE);
     let pool = SqlitePoolOptions::new().max_connections(1).acquire_timeout(TURN);
     let pool = pool.connect_with(options).await.map_err(failed)?;
-    let up_to_date = |done: &i64| usize::try_from(*done) == Ok(STEPS.len());
-    if up_to_date(&steps(&mut *pool.acquire().await.map_err(failed)?).await?) {
-        return Ok(pool);
+    bring_up_to_date(&mut *pool.acquire().await.map_err(failed)?, STEPS, path).await?;
+    Ok(pool)
+}
+
+/// Makes the steps that were not made yet.
+pub(super) async fn bring_up_to_date(
+    connection: &mut SqliteConnection,
+    all: &[&'static str],
+    path: &Path,
+) -> Result<(), Error> {
+    let up_to_date = |done: &i64| usize::try_from(*done) == Ok(all.len());
+    if up_to_date(&steps(&mut *connection).await?) {
+        return Ok(());
     }
-    let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
     // Somebody may have been quicker.
     let done = usize::try_from(steps(&mut transaction).await?).ok();
-    let Some(missing) = done.and_then(|done| STEPS.get(done..)) else {
+    let Some(missing) = done.and_then(|done| all.get(done..)) else {
         let message = format!("{} was written by a newer version of this program", path.display());
         return Err(Error::new(ErrorCode::StoreFailed, message).with_hint("update this program"));
     };
     for step in missing {
         sqlx::raw_sql(*step).execute(&mut *transaction).await.map_err(failed)?;
     }
-    let version = format!("PRAGMA user_version = {}", STEPS.len());
+    let version = format!("PRAGMA user_version = {}", all.len());
     sqlx::raw_sql(sqlx::AssertSqlSafe(version)).execute(&mut *transaction).await.map_err(failed)?;
-    transaction.commit().await.map_err(failed)?;
-    Ok(pool)
+    transaction.commit().await.map_err(failed)
 }
 
 /// How many steps were made.
@@ -352,4 +363,21 @@ pub(super) async fn delete(connection: &mut SqliteConnection, id: &ExtensionId) 
         sqlx::query(query).bind(id.as_str()).execute(&mut *connection).await.map_err(failed)?;
     }
     Ok(())
+}
+
+/// Notes that nothing that an extension kept is to stay.
+pub(super) async fn put_leaving(connection: &mut SqliteConnection, id: &ExtensionId) -> Result<(), Error> {
+    let query = sqlx::query("INSERT OR IGNORE INTO leaving (id) VALUES (?)").bind(id.as_str());
+    query.execute(connection).await.map_err(failed).map(drop)
+}
+
+/// Of whom that was noted.
+pub(super) async fn leaving(connection: &mut SqliteConnection) -> Result<Vec<String>, Error> {
+    sqlx::query_scalar("SELECT id FROM leaving").fetch_all(connection).await.map_err(failed)
+}
+
+/// Nothing of it is left.
+pub(super) async fn left(connection: &mut SqliteConnection, id: &str) -> Result<(), Error> {
+    let query = sqlx::query("DELETE FROM leaving WHERE id = ?").bind(id);
+    query.execute(connection).await.map_err(failed).map(drop)
 }

@@ -4,8 +4,8 @@ mod spdx;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
-use std::path::Path;
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
 
 use quadriga_abi::{Error, ErrorCode, ExtensionId};
 use quadriga_package::{SBOM_FILE, third_party};
@@ -69,6 +69,9 @@ pub struct Licensed {
     /// Why the policy denies it, if it does.
     pub denied: Option<String>,
 }
+
+/// What is denied, by its folder, and why.
+pub(super) type Denied = HashMap<PathBuf, String>;
 
 impl Default for LicensePolicy {
     fn default() -> Self {
@@ -231,6 +234,26 @@ pub(super) async fn accepted(connection: &mut SqliteConnection, rows: Vec<Instal
     }
     let rows = rows.into_iter().filter(|it| !policy.exceptions.contains(&it.id)).collect();
     look(policy, rows).await?.iter().try_for_each(Licenses::accepted)
+}
+
+/// Of which of these the policy denies a part, by their folders: why, for a sentence that begins with name and
+/// version.
+pub(super) async fn denied<'a>(
+    connection: &mut SqliteConnection,
+    rows: impl Iterator<Item = &'a Installed>,
+) -> Result<Denied, Error> {
+    let policy = store::license_policy(connection).await?;
+    if policy.is_open() {
+        return Ok(Denied::new());
+    }
+    let rows: Vec<Installed> = rows.cloned().collect();
+    let all = look(policy, rows.clone()).await?;
+    let why = |it: &Licenses| {
+        let error = it.accepted().err()?;
+        Some(error.message.replacen(&format!("{} {} ", it.id, it.version), "", 1))
+    };
+    let denied = rows.into_iter().zip(&all).filter_map(|(row, it)| Some((row.current.folder, why(it)?)));
+    Ok(denied.collect())
 }
 
 /// Reads the SBOMs of these, beside the executor.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use quadriga_abi::Error;
+use quadriga_abi::{Bytes, Error};
 use tempfile::TempDir;
 
 use super::{
@@ -14,7 +14,7 @@ use super::{
 use crate::home::{
     Dependents, Home, InstallOptions, LicensePolicy, Needs, Offer, Terms, TrustLevel, fault, start,
 };
-use crate::{Dispatcher, MockRuntime};
+use crate::{Dispatcher, KvAction, KvChange, KvKey, KvQuota, KvStore as _, MockRuntime};
 
 /// What the process that is killed does, and with which home and packages.
 const CHILD: &str = "QUADRIGA_HOME_TEST";
@@ -130,11 +130,17 @@ async fn whole(home: &Path, before: &[String], after: &[String], operation: &str
     nothing_else(&home).await;
     let done = now == after;
     assert!(done || now == before, "{operation}: {now:?}");
+    assert_eq!(keeps(&home), !(done && operation == "uninstall"), "{operation}");
     let last = home.audit().await.unwrap().pop().unwrap();
     let action = OPERATIONS.iter().find(|it| it.0 == operation).map(|it| it.1);
     assert_eq!(Some(&*last.action) == action && audited.entries > BASE, done, "{operation}: {last:?}");
     home.close().await;
     done
+}
+
+/// Whether `a.b` has what it kept.
+fn keeps(home: &Home) -> bool {
+    home.data().get("a.b", &KvKey::plain("k"), 1).unwrap().is_some()
 }
 
 /// Entries of the audit trail of the home that all operations begin with.
@@ -173,6 +179,9 @@ async fn slow_whatever_kills_it_an_operation_is_wholly_done_or_wholly_not() {
         home.disable("a.e", Dependents::Refuse, ME).await.unwrap();
         home.grant("a.e", &kv, ME).await.unwrap();
         assert_eq!(home.audit().await.unwrap().len(), BASE);
+        let action = KvAction::Put { value: Bytes::from_static(b"\xc3"), expires: None };
+        let change = KvChange { key: KvKey::plain("k"), version: None, action };
+        home.data().write("a.b", &[change], KvQuota::NONE, 1).unwrap();
         home.close().await;
     }
     let home = Home::open(&base).await.unwrap();

@@ -129,6 +129,36 @@ async fn a_policy_holds_for_updates_rollbacks_and_what_is_enabled() {
 }
 
 #[tokio::test]
+async fn another_version_is_taken_than_one_that_is_denied() {
+    let folder = TempDir::new().unwrap();
+    let home = Home::open(folder.path().join("home")).await.unwrap();
+    home.set_license_policy(policy(&["MIT"], &[], false), ME).await.unwrap();
+    let one = licensed(folder.path(), "a.b", "1.0.0", Some("MIT"), None);
+    let [two, three] = ["2.0.0", "3.0.0"].map(|it| licensed(folder.path(), "a.b", it, Some("ISC"), None));
+    let offers = |paths: &[&PathBuf]| paths.iter().map(|path| Offer::from(open(path))).collect::<Vec<_>>();
+    for enable in [false, true] {
+        let options = InstallOptions { enable, ..options() };
+        let error = home.install(offers(&[&two, &three]), options.clone()).await.unwrap_err();
+        assert!(error.code == ErrorCode::LicenseDenied && error.message.contains("a.b 3.0.0"), "{error}");
+        let came = home.install(offers(&[&two, &one, &three]), options).await.unwrap().came;
+        assert_eq!(came[0].installed.current.version.to_string(), "1.0.0");
+        home.uninstall("a.b", Dependents::Refuse, ME).await.unwrap();
+    }
+    // Of those that provide what is needed too.
+    let provides = "[capabilities]\nprovides = ['disk@1.0.0']";
+    home.set_license_policy(LicensePolicy::default(), ME).await.unwrap();
+    for (id, license) in [("a.p", "ISC"), ("a.q", "MIT")] {
+        let about = format!("license = '{license}'");
+        install(&home, &package_of(folder.path(), id, "1.0.0", [&about, provides], &[])).await.unwrap();
+    }
+    let needs = ["license = 'MIT'", "[capabilities]\nrequires = ['disk@^1']"];
+    install(&home, &package_of(folder.path(), "a.c", "1.0.0", needs, &[])).await.unwrap();
+    home.set_license_policy(policy(&["MIT"], &[], false), ME).await.unwrap();
+    let changes = home.enable("a.c", Needs::Enable, ME).await.unwrap();
+    assert_eq!(ids(&changes.enabled), ["a.q", "a.c"]);
+}
+
+#[tokio::test]
 async fn licences_are_looked_at_without_working_with_the_home() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("home");

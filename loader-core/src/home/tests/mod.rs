@@ -13,6 +13,7 @@ use crate::Dispatcher;
 
 mod backup;
 mod config;
+mod data;
 mod decisions;
 mod deps;
 mod kill;
@@ -101,7 +102,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// All files below a folder but for those of the database.
+/// All files below a folder but for those of the databases.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let mut list = Vec::new();
     for entry in entries(folder).unwrap() {
@@ -109,7 +110,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
         if entry.is_dir() {
             list.extend(files(&entry));
             list.push(entry);
-        } else if !name.starts_with("store.sqlite") {
+        } else if !name.contains(".sqlite") {
             list.push(entry);
         }
     }
