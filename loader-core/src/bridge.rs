@@ -10,7 +10,7 @@ use crate::dispatcher::Core;
 use crate::net::{Connection, Insecure, Trust, Wanted};
 use crate::route::Slot;
 use crate::service::service_name;
-use crate::ward::{Counter, Link, Passage, Reach, Ward};
+use crate::ward::{Counter, Link, Passage, Reach};
 use crate::{BoxFuture, CallContext, Input, Items, Outcome};
 
 /// The host as one extension sees it: what its runtime calls on its behalf. Cheap to clone.
@@ -378,11 +378,6 @@ impl Bridge {
             Host::Here(_, reach) => Some(reach),
             Host::Elsewhere(_) => None,
         }
-    }
-
-    /// What is kept of the extension, where the dispatcher is in this process.
-    pub(crate) fn ward(&self) -> Option<&Ward> {
-        self.reach().map(|reach| &*reach.ward)
     }
 
     /// The dispatcher and what is known of the extension there.

@@ -1,8 +1,9 @@
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use arc_swap::ArcSwap;
-use quadriga_abi::Error;
+use quadriga_abi::permission::is_plain_name;
+use quadriga_abi::{Error, ErrorCode};
 use secrecy::SecretString;
 use tokio::sync::{Semaphore, broadcast};
 
@@ -12,8 +13,8 @@ use crate::dispatcher::{Core, Runtimes};
 use crate::event::Bus;
 use crate::hook::Hooks;
 use crate::net::check_certificates;
-use crate::service::{Events, HookService, Kv, Process, Secrets, Services};
-use crate::{Dispatcher, KvStore, Launcher, MemoryPool, Policy, Runtime, Service};
+use crate::service::{Data, Events, HookService, Kv, Process, Secrets, Services};
+use crate::{DataSource, Dispatcher, KvStore, Launcher, MemoryKv, MemoryPool, Policy, Runtime, Service};
 
 /// Threads for calls that an event loop makes to guests that block. A call beyond them is refused
 /// rather than queued: the threads may all be waiting for it.
@@ -30,6 +31,7 @@ pub struct Builder {
     services: Services,
     kv: Option<Arc<dyn KvStore>>,
     secrets: Secrets,
+    data: Data,
     launcher: Option<Arc<dyn Launcher>>,
 }
 
@@ -52,7 +54,9 @@ impl Builder {
     }
 
     /// Keeps what extensions put into the key-value store in a store of the host's, beyond their
-    /// unload; and, under the id `quadriga.schedule`, when their jobs were due last. Otherwise it is kept in memory as long as they are loaded, bounded by [`Policy::kv`].
+    /// unload; and, for the owner `quadriga.schedule`, when their jobs were due last. Otherwise it is kept in
+    /// the home that the host starts or is attached to or, if there is none, in memory as long as they are
+    /// loaded. [`Policy::kv`] bounds it.
     pub fn kv(mut self, store: impl KvStore + 'static) -> Self {
         self.kv = Some(Arc::new(store));
         self
@@ -77,6 +81,13 @@ impl Builder {
         self
     }
 
+    /// Lets extensions query data of the host under this name, of which each sees the fields that it is granted.
+    /// A later one of the same name takes its place.
+    pub fn source(mut self, name: &str, source: impl DataSource) -> Self {
+        self.data.sources.insert(name.to_owned(), Arc::new(source));
+        self
+    }
+
     /// Has programs run for the extensions that are granted some. Without, nobody has that done, and
     /// extensions that ask for it are only loaded where they could start programs by themselves.
     pub fn launcher(mut self, launcher: impl Launcher) -> Self {
@@ -94,10 +105,17 @@ impl Builder {
     /// Starts the dispatcher's threads.
     ///
     /// # Errors
-    /// If the system gives no threads, or the policy's certificates cannot be read.
+    /// If the system gives no threads, the policy's certificates cannot be read, or a source of data has a name
+    /// that no permission can have.
     pub fn build(self) -> std::io::Result<Dispatcher> {
         let invalid = |error| std::io::Error::new(std::io::ErrorKind::InvalidInput, error);
         check_certificates(&self.policy.trusted_certificates).map_err(invalid)?;
+        if let Some(name) = self.data.sources.keys().find(|name| !is_plain_name(name)) {
+            return Err(invalid(Error::new(
+                ErrorCode::InvalidArguments,
+                format!("{name:?} is no name of a source of data: 1 to 128 bytes, no blanks, *, : or ,"),
+            )));
+        }
         let executor = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .max_blocking_threads(DETACHED_CALLS + 32)
@@ -114,11 +132,12 @@ impl Builder {
             self.launcher.iter().for_each(|launcher| launcher.share_memory(&pool));
         }
         let mut services = self.services;
-        let (quota, store, secrets) = (self.policy.kv, self.kv, self.secrets);
-        let memory = store.clone();
+        let (secrets, data) = (self.secrets, self.data);
         let launches = self.launcher.is_some() || services.contains_key("process");
         let process = Process { launcher: self.launcher };
-        services.entry("kv".to_owned()).or_insert_with(|| Arc::new(Kv { quota, store }));
+        services.entry("kv".to_owned()).or_insert_with(|| Arc::new(Kv::Own));
+        services.entry("store".to_owned()).or_insert_with(|| Arc::new(Kv::Shared));
+        services.entry("data".to_owned()).or_insert_with(|| Arc::new(data));
         services.entry("process".to_owned()).or_insert_with(|| Arc::new(process));
         services.entry("events".to_owned()).or_insert_with(|| Arc::new(Events));
         services.entry("hooks".to_owned()).or_insert_with(|| Arc::new(HookService));
@@ -127,7 +146,8 @@ impl Builder {
             runtimes: self.runtimes,
             policy: self.policy,
             services,
-            memory,
+            kv: self.kv.map_or_else(OnceLock::new, OnceLock::from),
+            shared: MemoryKv::default(),
             launches,
             bus: Bus::default(),
             hooks: Hooks::default(),

@@ -2,7 +2,7 @@ use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU64;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -30,7 +30,7 @@ use crate::service::Services;
 use crate::state;
 use crate::stream::{Input, Output, Streams};
 use crate::ward::{Alert, Rules, Trail};
-use crate::{Builder, Call, KvStore, LoadOptions, Policy, Provided, Runtime, SpanRef, Status};
+use crate::{Builder, Call, KvStore, LoadOptions, MemoryKv, Policy, Provided, Runtime, SpanRef, Status};
 
 /// Loads extensions and routes calls to them. Cheap to clone; the last clone ends what is loaded.
 #[derive(Clone)]
@@ -46,7 +46,9 @@ pub(crate) struct Core {
     pub(crate) policy: Policy,
     pub(crate) services: Services,
     /// What the host keeps for longer than it lives, if it does.
-    pub(crate) memory: Option<Arc<dyn KvStore>>,
+    pub(crate) kv: OnceLock<Arc<dyn KvStore>>,
+    /// What several extensions share, unless it is there.
+    pub(crate) shared: MemoryKv,
     /// One of them runs programs.
     pub(crate) launches: bool,
     pub(crate) bus: Bus,

@@ -48,8 +48,8 @@ pub struct Policy {
     pub monitor: Monitor,
     /// How much memory all extensions may use together; `None` for no such limit.
     pub total_memory: Option<TotalMemory>,
-    /// How much each extension may keep in the key-value store, unless the host has a store of its
-    /// own ([`Builder::kv`](crate::Builder::kv)).
+    /// How much each extension may keep in the key-value store. A store of the host's own
+    /// ([`Builder::kv`](crate::Builder::kv)) is told, and may have bounds of its own.
     pub kv: KvQuota,
     /// How many events may wait for each subscriber, and how long it may take for one.
     pub events: EventQuota,

@@ -4,18 +4,19 @@
 
 mod common;
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, ThreadId};
 
 use common::{call, host, kv, load, only_kv, told, until, wanted};
 use quadriga_core::abi::permission::{AccessKind, Permissions};
-use quadriga_core::abi::{Bytes, Error, ErrorCode, ExtensionId, Value, codec};
+use quadriga_core::abi::{Bytes, Error, ErrorCode, Value, codec};
 use quadriga_core::{
-    CallOptions, DecisionFilter, Dispatcher, Effect, Grant, KvQuota, KvStore, LoadOptions, MockRuntime,
-    Outcome, Policy, Reason, Snippet, Tally, Verdict,
+    CallOptions, DecisionFilter, Dispatcher, Effect, Grant, KvChange, KvEntry, KvKey, KvQuota, KvRange,
+    KvStore, LoadOptions, MemoryKv, MockRuntime, Outcome, Policy, Reason, Snippet, Tally, Verdict,
+    check_kv_store,
 };
+use serde_json::json;
 
 const ASKS: &str = "[permissions]\nkv = true";
 
@@ -166,42 +167,45 @@ async fn what_many_put_at_once_is_counted_right() {
 /// A store of the host's own.
 #[derive(Clone, Default)]
 struct Shelf {
-    pairs: Arc<Mutex<BTreeMap<(String, String), Bytes>>>,
+    pairs: Arc<MemoryKv>,
+    writes: Arc<AtomicU64>,
     threads: Arc<Mutex<Vec<ThreadId>>>,
     quick: bool,
 }
 
 impl KvStore for Shelf {
-    fn get(&self, extension: &ExtensionId, key: &str) -> Result<Option<Bytes>, Error> {
+    fn get(&self, owner: &str, key: &KvKey, now: u64) -> Result<Option<KvEntry>, Error> {
         self.threads.lock().unwrap().push(thread::current().id());
-        Ok(self.pairs.lock().unwrap().get(&(extension.to_string(), key.to_owned())).cloned())
+        self.pairs.get(owner, key, now)
     }
 
-    fn put(&self, extension: &ExtensionId, key: &str, value: Bytes) -> Result<(), Error> {
-        if key == "full" {
-            return Err(Error::new(ErrorCode::QuotaExceeded, "the shelf is full"));
-        }
-        assert_ne!(key, "panic");
-        self.pairs.lock().unwrap().insert((extension.to_string(), key.to_owned()), value);
-        Ok(())
+    fn list(&self, owner: &str, range: &KvRange, now: u64) -> Result<Vec<String>, Error> {
+        self.pairs.list(owner, range, now)
     }
 
-    fn delete(&self, extension: &ExtensionId, key: &str) -> Result<bool, Error> {
-        Ok(self.pairs.lock().unwrap().remove(&(extension.to_string(), key.to_owned())).is_some())
-    }
-
-    fn list(
+    fn entries(
         &self,
-        extension: &ExtensionId,
-        prefix: &str,
-        after: Option<&str>,
-        most: usize,
-    ) -> Result<Vec<String>, Error> {
-        let pairs = self.pairs.lock().unwrap();
-        let own = pairs.keys().filter(|(owner, _)| owner == extension.as_str()).map(|(_, key)| key);
-        let wanted =
-            own.filter(|key| key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after));
-        Ok(wanted.take(most).cloned().collect())
+        owner: &str,
+        range: &KvRange,
+        bytes: u64,
+        now: u64,
+    ) -> Result<Vec<(String, KvEntry)>, Error> {
+        self.pairs.entries(owner, range, bytes, now)
+    }
+
+    fn write(
+        &self,
+        owner: &str,
+        changes: &[KvChange],
+        quota: KvQuota,
+        now: u64,
+    ) -> Result<Option<Vec<bool>>, Error> {
+        self.writes.fetch_add(1, Ordering::SeqCst);
+        match changes.first().map(|it| &*it.key.key) {
+            Some("full") => Err(Error::new(ErrorCode::QuotaExceeded, "the shelf is full")),
+            Some("panic") => panic!("as it should"),
+            _ => self.pairs.write(owner, changes, quota, now),
+        }
     }
 
     fn blocks(&self) -> bool {
@@ -229,8 +233,9 @@ async fn a_host_can_keep_it_elsewhere() {
         // What may wait does not hold up the thread of a guest.
         let here = shelf.threads.lock().unwrap().contains(&thread::current().id());
         assert_eq!(here, quick);
+        assert!(shelf.get("a.x", &KvKey::plain("k"), 1).unwrap().is_some());
         assert!(kv::<bool>(&host, "a.x", "delete", ("k",)).await.unwrap());
-        assert!(shelf.pairs.lock().unwrap().is_empty());
+        assert!(shelf.get("a.x", &KvKey::plain("k"), 1).unwrap().is_none());
     }
 }
 
@@ -251,7 +256,7 @@ async fn nothing_of_loose_code_stays() {
     let put = run(only_kv(), "put", pair).await;
     put.result.unwrap();
     assert_eq!(put.decisions.last().unwrap().what, "use the key-value store");
-    assert!(shelf.pairs.lock().unwrap().is_empty());
+    assert_eq!(shelf.writes.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test]
@@ -281,4 +286,162 @@ async fn a_call_in_flight_is_denied_what_was_revoked() {
     assert_eq!(host.revoke("a.x", &only_kv()).unwrap(), Effect::Now);
     told.store(true, Ordering::SeqCst);
     assert_eq!(running.await.unwrap().unwrap_err().code, ErrorCode::PermissionDenied);
+}
+
+#[test]
+fn the_table_for_stores_finds_what_is_wrong() {
+    assert_eq!(check_kv_store(&Shelf::default()), Ok(()));
+    /// Forgets to compare versions.
+    struct Careless(MemoryKv);
+    impl KvStore for Careless {
+        fn get(&self, owner: &str, key: &KvKey, now: u64) -> Result<Option<KvEntry>, Error> {
+            self.0.get(owner, key, now)
+        }
+
+        fn list(&self, owner: &str, range: &KvRange, now: u64) -> Result<Vec<String>, Error> {
+            self.0.list(owner, range, now)
+        }
+
+        fn entries(
+            &self,
+            owner: &str,
+            range: &KvRange,
+            bytes: u64,
+            now: u64,
+        ) -> Result<Vec<(String, KvEntry)>, Error> {
+            self.0.entries(owner, range, bytes, now)
+        }
+
+        fn write(
+            &self,
+            owner: &str,
+            changes: &[KvChange],
+            quota: KvQuota,
+            now: u64,
+        ) -> Result<Option<Vec<bool>>, Error> {
+            let changes: Vec<KvChange> =
+                changes.iter().map(|it| KvChange { version: None, ..it.clone() }).collect();
+            self.0.write(owner, &changes, quota, now)
+        }
+    }
+    let wrong = check_kv_store(&Careless(MemoryKv::default())).unwrap_err();
+    assert!(wrong.starts_with("versions are compared before anything is done, step 0"), "{wrong}");
+}
+
+#[tokio::test]
+async fn versions_tell_whether_a_value_was_changed() {
+    let host = host(told(), Policy::default());
+    let _x = load(&host, "a.x", ASKS, Grant::Requested).await;
+    let kv = async |method, arguments: serde_json::Value| {
+        let value: Value = kv(&host, "a.x", method, arguments).await.unwrap();
+        value.to_json()
+    };
+    let (no, yes) = (json!(false), json!(true));
+    assert_eq!(kv("entry", json!(["k"])).await, json!(null));
+    assert_eq!(kv("put", json!(["k", 1, { "version": 7 }])).await, no);
+    assert_eq!(kv("put", json!(["k", 1, { "version": 0 }])).await, yes);
+    assert_eq!(kv("put", json!(["k", 2, { "version": 0 }])).await, no);
+    let entry = kv("entry", json!(["k"])).await;
+    assert_eq!((&entry["value"], &entry["ttl"]), (&json!(1), &json!(null)));
+    let version = entry["version"].as_u64().unwrap();
+    assert_eq!(kv("put", json!(["k", 2, { "version": version }])).await, yes);
+    assert_eq!(kv("delete", json!(["k", { "version": version }])).await, no);
+    assert_eq!(kv("put", json!(["k", 3, { "version": version }])).await, no);
+    assert_eq!(kv("put", json!(["k", 3])).await, json!(null));
+    assert_eq!(kv("get", json!(["k"])).await, json!(3));
+    let version = kv("entry", json!(["k"])).await["version"].clone();
+    assert_eq!(kv("delete", json!(["k", { "version": version }])).await, yes);
+    assert_eq!(kv("delete", json!(["k", {}])).await, no);
+}
+
+#[tokio::test]
+async fn a_batch_is_done_as_a_whole() {
+    let host = host(told(), Policy { kv: KvQuota { bytes: 1000, keys: 3 }, ..Policy::default() });
+    let _x = load(&host, "a.x", ASKS, Grant::Requested).await;
+    let batch = async |changes: serde_json::Value| kv::<bool>(&host, "a.x", "batch", (changes,)).await;
+    let keys = async || kv::<Vec<String>>(&host, "a.x", "list", ()).await.unwrap();
+    let two = json!([{ "put": "a", "value": [1, null] }, { "put": "b", "value": null, "version": 0 }]);
+    assert!(batch(two.clone()).await.unwrap());
+    assert!(!batch(two).await.unwrap(), "b is there now");
+    let entry = kv::<Value>(&host, "a.x", "entry", ("b",)).await.unwrap().to_json();
+    assert_eq!(entry["value"], json!(null));
+    let version = entry["version"].clone();
+    let swap =
+        json!([{ "check": "b", "version": version }, { "delete": "a" }, { "put": ["n", "a"], "value": 1 }]);
+    assert!(batch(swap.clone()).await.unwrap());
+    assert_eq!(keys().await, ["b"]);
+    assert_eq!(kv::<i64>(&host, "a.x", "get", (("n", "a"),)).await.unwrap(), 1);
+    let many = json!([{ "delete": "b" }, { "put": "c", "value": 1 }, { "put": "d", "value": 1 }, { "put": "e", "value": 1 }]);
+    assert_eq!(batch(many).await.unwrap_err().code, ErrorCode::QuotaExceeded);
+    assert_eq!(keys().await, ["b"]);
+    assert!(batch(json!([])).await.unwrap());
+}
+
+#[tokio::test]
+async fn pages_of_entries_are_bounded() {
+    let host = host(told(), Policy::default());
+    let _x = load(&host, "a.x", ASKS, Grant::Requested).await;
+    for key in ["a", "b", "c"] {
+        kv::<()>(&host, "a.x", "put", (("n", key), Value::Bytes(vec![7; 400 << 10]))).await.unwrap();
+    }
+    kv::<bool>(&host, "a.x", "put", (("n", "d"), "soon", json!({ "ttl": 100.5 }))).await.unwrap();
+    let page = async |arguments: serde_json::Value| {
+        let page: Vec<Value> = kv(&host, "a.x", "entries", arguments).await.unwrap();
+        page.iter().map(Value::to_json).collect::<Vec<_>>()
+    };
+    let keys = |page: &[serde_json::Value]| {
+        page.iter().map(|entry| entry["key"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(keys(&page(json!([["n", ""]])).await), ["a", "b"], "a megabyte");
+    let rest = page(json!([["n", ""], "b"])).await;
+    assert_eq!(keys(&rest), ["c", "d"]);
+    let ttl = rest[1]["ttl"].as_f64().unwrap();
+    assert!(ttl > 50.0 && ttl <= 100.5, "{ttl}");
+    assert!(rest[0]["ttl"].is_null() && rest[0]["version"].as_u64() < rest[1]["version"].as_u64());
+    assert_eq!(keys(&page(json!([["n", ""], null, 1])).await), ["a"]);
+    assert!(page(json!([["n", ""], "d"])).await.is_empty() && page(json!([])).await.is_empty());
+}
+
+#[tokio::test]
+async fn values_expire() {
+    let host = host(told(), Policy::default());
+    let _x = load(&host, "a.x", ASKS, Grant::Requested).await;
+    assert!(kv::<bool>(&host, "a.x", "put", ("k", 1, json!({ "ttl": 0.05 }))).await.unwrap());
+    until(async || kv::<Option<i64>>(&host, "a.x", "get", ("k",)).await.unwrap().is_none()).await;
+    assert!(kv::<Vec<String>>(&host, "a.x", "list", ()).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_no_operation() {
+    let host = host(told(), Policy::default());
+    let _x = load(&host, "a.x", ASKS, Grant::Requested).await;
+    let (long, many) = ("x".repeat(513), vec![json!({ "delete": "k" }); 1001]);
+    let cases = [
+        ("get", json!([]), "it takes a key"),
+        ("get", json!(["k", 1]), "1 more than it takes"),
+        ("get", json!([""]), "a key has 1 to 512 bytes, this has 0"),
+        ("put", json!([long, 1]), "a key has 1 to 512 bytes, this has 513"),
+        ("get", json!([7]), "expected a key, or a list of a namespace and a key"),
+        ("get", json!([["", "k"]]), "a namespace has 1 to 128 bytes, this has 0"),
+        ("put", json!(["k"]), "it takes a key and a value"),
+        ("put", json!(["k", 1, { "ttl": 0 }]), "ttl is a number of seconds above 0"),
+        ("put", json!(["k", 1, { "ttl": 1e12 }]), "ttl is a number of seconds above 0"),
+        ("put", json!(["k", 1, { "tll": 1 }]), "unknown field `tll`"),
+        ("delete", json!(["k", { "version": -1 }]), "version"),
+        ("batch", json!([]), "it takes a list of changes"),
+        ("batch", json!([many]), "1001 changes are more than 1000"),
+        (
+            "batch",
+            json!([[{ "put": "k" }]]),
+            "change 0: expected put and value, or delete, or check and version",
+        ),
+        ("batch", json!([[{ "delete": "k" }, { "check": "k" }]]), "change 1: expected put and value"),
+        ("batch", json!([[{ "delete": "k", "ttl": 1 }]]), "change 0: expected put and value"),
+    ];
+    for (method, arguments, why) in cases {
+        let error = kv::<Value>(&host, "a.x", method, &arguments).await.unwrap_err();
+        assert_eq!(error.code, ErrorCode::InvalidArguments, "{method} {arguments}: {error}");
+        assert!(error.message.starts_with(&format!("quadriga.kv/{method}: the arguments: ")), "{error}");
+        assert!(error.message.contains(why), "{method}: {error}");
+    }
 }

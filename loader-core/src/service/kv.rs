@@ -1,139 +1,142 @@
-//! `quadriga.kv`: what each extension keeps for itself, by key.
+//! `quadriga.kv`: what each extension keeps for itself, by key. `quadriga.store`: what several share; there the
+//! name of the store stands before the other arguments.
 
-use std::collections::BTreeMap;
-use std::ops::Bound;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use quadriga_abi::limits::ByteSize;
-use quadriga_abi::permission::Access;
-use quadriga_abi::{Bytes, Error, ErrorCode, ExtensionId, codec};
-use serde::Serialize;
+use quadriga_abi::msgpack::{Reader, Token, write};
+use quadriga_abi::permission::{Access, FsMode, is_plain_name};
+use quadriga_abi::{Bytes, Error, ErrorCode, Value, ValueError, codec};
+use serde::{Deserialize, Serialize};
 
-use super::{Service, pair, unknown_method};
-use crate::dispatcher::lock;
+use super::{Service, unknown_method};
+use crate::kv::{KvAction, KvChange, KvEntry, KvKey, KvQuota, KvRange, KvStore, now};
 use crate::{Bridge, CallContext, Outcome};
 
-/// The most bytes in a key.
+/// The most bytes in a namespace, and in a key.
+const NAMESPACE: usize = 128;
 const KEY: usize = 512;
 
-/// The most keys in one list.
+/// The most keys in one list, entries in one page, and changes in one batch.
 const LISTED: usize = 1000;
 
-/// Where the host keeps what extensions put into the key-value store, instead of in memory: by the id
-/// of the extension, so that it outlasts an unload and the host itself. What loose code puts never
-/// comes here.
-///
-/// Keys have 1 to 512 bytes, values are one MessagePack value each. A store of the host's sees to
-/// bounds of its own. The permission is asked for before it is called, from many threads at once; what
-/// it refuses the extension gets as it is. The host may look into it too, and empty it.
-pub trait KvStore: Send + Sync {
-    /// The value of a key.
-    ///
-    /// # Errors
-    /// If the store fails.
-    fn get(&self, extension: &ExtensionId, key: &str) -> Result<Option<Bytes>, Error>;
+/// Bytes of the keys and values of one page, unless its first entry has more.
+const PAGE: u64 = 1 << 20;
 
-    /// Puts a value in the place of the one before, if there is one.
-    ///
-    /// # Errors
-    /// If the store fails, or `quota_exceeded`.
-    fn put(&self, extension: &ExtensionId, key: &str, value: Bytes) -> Result<(), Error>;
-
-    /// Takes a key away, and says whether it was there.
-    ///
-    /// # Errors
-    /// If the store fails.
-    fn delete(&self, extension: &ExtensionId, key: &str) -> Result<bool, Error>;
-
-    /// The keys that begin with `prefix` and come after the key `after`, in the order of their bytes:
-    /// the first `most`.
-    ///
-    /// # Errors
-    /// If the store fails.
-    fn list(
-        &self,
-        extension: &ExtensionId,
-        prefix: &str,
-        after: Option<&str>,
-        most: usize,
-    ) -> Result<Vec<String>, Error>;
-
-    /// Whether it may wait, for a disk or a server. Then it is called on threads of its own, rather
-    /// than on those of the guests.
-    fn blocks(&self) -> bool {
-        true
-    }
-}
-
-/// How much one extension may keep in the memory of the host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct KvQuota {
-    /// Bytes of all keys and values, as MessagePack.
-    pub bytes: u64,
-    /// How many keys.
-    pub keys: usize,
-}
-
-impl Default for KvQuota {
-    fn default() -> Self {
-        Self { bytes: 4 << 20, keys: 10_000 }
-    }
-}
+/// The longest time that a value may be given to live, in seconds: a thousand years.
+const LONGEST: f64 = 31_556_952_000.0;
 
 /// The service.
-pub(crate) struct Kv {
-    pub(crate) quota: KvQuota,
-    /// The host's own. In memory, if there is none.
-    pub(crate) store: Option<Arc<dyn KvStore>>,
+pub(crate) enum Kv {
+    /// Of what each extension keeps for itself.
+    Own,
+    /// Of what several share.
+    Shared,
 }
 
-/// What one extension keeps in memory. It goes with it.
-#[derive(Default)]
-pub(crate) struct Space(Mutex<Kept>);
-
-#[derive(Default)]
-struct Kept {
-    pairs: BTreeMap<String, Bytes>,
-    bytes: u64,
-}
-
-/// A space, and how much fits into it.
-struct Bounded<'a> {
-    space: &'a Space,
-    quota: KvQuota,
-}
-
+/// What is asked of a store.
 enum Operation {
-    Get(String),
-    Put(String, Bytes),
-    Delete(String),
-    List(String, Option<String>),
+    Get(KvKey),
+    Entry(KvKey),
+    List(KvRange),
+    Entries(KvRange),
+    Write(Vec<KvChange>, Answer),
+}
+
+/// What comes back when something was changed or not.
+enum Answer {
+    Nil,
+    /// Whether the versions were as they should be.
+    Done,
+    /// Whether the first key was there, and they were.
+    There,
+}
+
+/// A key, in no namespace or in one.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a key, or a list of a namespace and a key")]
+enum GivenKey {
+    Plain(String),
+    Within(String, String),
+}
+
+/// The last argument of `put`.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct PutOptions {
+    /// Seconds.
+    ttl: Option<f64>,
+    version: Option<u64>,
+}
+
+/// The last argument of `delete`.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct DeleteOptions {
+    version: Option<u64>,
+}
+
+/// One change of a batch.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GivenChange {
+    put: Option<GivenKey>,
+    #[serde(default, deserialize_with = "given")]
+    value: Option<Value>,
+    ttl: Option<f64>,
+    delete: Option<GivenKey>,
+    check: Option<GivenKey>,
+    version: Option<u64>,
+}
+
+/// Nil is a value, and not the absence of one.
+fn given<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
+}
+
+/// Arguments, one after the other. What is missing at the end, or nil, is not given.
+struct Given<'a> {
+    reader: Reader<'a>,
+    left: usize,
 }
 
 impl Service for Kv {
     fn call(&self, caller: &Bridge, parent: &CallContext, method: &str, arguments: Bytes) -> Outcome {
         let begin = || {
-            caller.check(parent, &Access::Kv)?;
-            Operation::read(method, &arguments)
+            let mut given = Given::new(&arguments).map_err(|why| self.wrong(method, &why))?;
+            let owner = match self {
+                Self::Own => {
+                    caller.check(parent, &Access::Kv)?;
+                    caller.extension().to_string()
+                }
+                Self::Shared => {
+                    let name = given.store().map_err(|why| self.wrong(method, &why))?;
+                    let mode = match method {
+                        "get" | "entry" | "list" | "entries" => FsMode::ReadOnly,
+                        _ => FsMode::ReadWrite,
+                    };
+                    caller.check(parent, &Access::Store { name: &name, mode })?;
+                    // No extension has such an id.
+                    format!("store/{name}")
+                }
+            };
+            let operation = self.read(method, given)?;
+            let (core, reach) = caller.here()?;
+            Ok::<_, Error>((core, Arc::clone(&reach.ward), operation, owner))
         };
-        let operation = match begin() {
-            Ok(operation) => operation,
-            Err(error) => return error.into(),
+        let (core, ward, operation, owner) = match begin() {
+            Ok(begun) => begun,
+            Err(error) => return Outcome::from(error),
         };
-        let extension = caller.extension();
-        let Some(ward) = caller.ward() else {
-            return Error::new(ErrorCode::Internal, "the extension is in another process").into();
-        };
-        match self.store.as_ref().filter(|_| !ward.loose) {
-            None => {
-                let space = Bounded { space: &ward.space, quota: self.quota };
-                Outcome::Ready(operation.run(&space, extension))
-            }
-            Some(store) if !store.blocks() => Outcome::Ready(operation.run(&**store, extension)),
+        let (quota, own) = (core.policy.kv, matches!(self, Self::Own));
+        let memory = if own { &ward.kept } else { &core.shared };
+        match core.kv.get().filter(|_| !(own && ward.loose)) {
+            None => Outcome::Ready(operation.run(memory, &owner, quota)),
+            Some(store) if !store.blocks() => Outcome::Ready(operation.run(&**store, &owner, quota)),
             Some(store) => {
-                let (store, extension) = (Arc::clone(store), extension.clone());
+                let store = Arc::clone(store);
                 Outcome::Pending(Box::pin(async move {
-                    let done = tokio::task::spawn_blocking(move || operation.run(&*store, &extension)).await;
+                    let done =
+                        tokio::task::spawn_blocking(move || operation.run(&*store, &owner, quota)).await;
                     done.unwrap_or_else(|_| Err(Error::new(ErrorCode::Internal, "the store panicked")))
                 }))
             }
@@ -141,111 +144,214 @@ impl Service for Kv {
     }
 }
 
-impl Operation {
-    fn read(method: &str, arguments: &Bytes) -> Result<Self, Error> {
-        let wrong = |why: String| {
-            Error::new(ErrorCode::InvalidArguments, format!("quadriga.kv/{method}: the arguments: {why}"))
-        };
-        let one = || match codec::from_arguments(arguments) {
-            Ok((key,)) => checked(key).map_err(wrong),
-            Err(error) => Err(wrong(error.to_string())),
-        };
-        match method {
-            "get" => one().map(Self::Get),
-            "delete" => one().map(Self::Delete),
-            "put" => {
-                let none = || wrong("it takes a key and a value".to_owned());
-                let (key, value) = pair(arguments).ok_or_else(none)?;
-                let key = checked(key.to_owned()).map_err(wrong)?;
-                // A part of the message would keep the whole of it.
-                Ok(Self::Put(key, Bytes::copy_from_slice(value)))
+impl Kv {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Own => "kv",
+            Self::Shared => "store",
+        }
+    }
+
+    fn wrong(&self, method: &str, why: &str) -> Error {
+        let message = format!("quadriga.{}/{method}: the arguments: {why}", self.name());
+        Error::new(ErrorCode::InvalidArguments, message)
+    }
+
+    fn read(&self, method: &str, mut given: Given<'_>) -> Result<Operation, Error> {
+        let read = match method {
+            "get" => given.key().and_then(|key| given.end(Operation::Get(key))),
+            "entry" => given.key().and_then(|key| given.end(Operation::Entry(key))),
+            "put" => given.put(),
+            "delete" => given.delete(),
+            "list" => given.range(false).map(Operation::List),
+            "entries" => given.range(true).map(Operation::Entries),
+            "batch" => given.batch(),
+            _ => {
+                let there = ["get", "entry", "put", "delete", "list", "entries", "batch"];
+                return Err(unknown_method(self.name(), method, &there));
             }
-            "list" => {
-                let given: Vec<Option<String>> =
-                    codec::from_arguments(arguments).map_err(|error| wrong(error.to_string()))?;
-                let mut given = given.into_iter();
-                let (prefix, after) = (given.next().flatten().unwrap_or_default(), given.next().flatten());
-                match given.next() {
-                    None => Ok(Self::List(prefix, after)),
-                    Some(_) => Err(wrong("it takes a prefix, and the key to go on after".to_owned())),
+        };
+        read.map_err(|why| self.wrong(method, &why))
+    }
+}
+
+impl Operation {
+    /// Does it, and encodes what it comes to.
+    fn run(self, store: &dyn KvStore, owner: &str, quota: KvQuota) -> Result<Bytes, Error> {
+        let now = now();
+        match self {
+            Self::Get(key) => Ok(store.get(owner, &key, now)?.map_or(NIL, |entry| entry.value)),
+            Self::Entry(key) => match store.get(owner, &key, now)? {
+                Some(entry) => encoded(|out| append(out, None, &entry, now)),
+                None => Ok(NIL),
+            },
+            Self::List(range) => encode(&store.list(owner, &range, now)?),
+            Self::Entries(range) => {
+                let entries = store.entries(owner, &range, PAGE, now)?;
+                encoded(|out| {
+                    write(out, Token::List(entries.len()))?;
+                    entries.iter().try_for_each(|(key, entry)| append(out, Some(key), entry, now))
+                })
+            }
+            Self::Write(changes, answer) => {
+                let done = store.write(owner, &changes, quota, now)?;
+                match answer {
+                    Answer::Nil => Ok(NIL),
+                    Answer::Done => encode(&done.is_some()),
+                    Answer::There => encode(&done.is_some_and(|there| there.first() == Some(&true))),
                 }
             }
-            _ => Err(unknown_method("kv", method, &["get", "put", "delete", "list"])),
-        }
-    }
-
-    /// Does it, and encodes what it comes to.
-    fn run(self, store: &dyn KvStore, extension: &ExtensionId) -> Result<Bytes, Error> {
-        const NIL: Bytes = Bytes::from_static(&[0xc0]);
-        let encoded = |bytes: Result<Vec<u8>, codec::EncodeError>| {
-            bytes.map(Bytes::from).map_err(|error| Error::new(ErrorCode::Internal, error.to_string()))
-        };
-        match self {
-            Self::Get(key) => store.get(extension, &key).map(|value| value.unwrap_or(NIL)),
-            Self::Put(key, value) => store.put(extension, &key, value).map(|()| NIL),
-            Self::Delete(key) => encoded(codec::to_bytes(&store.delete(extension, &key)?)),
-            Self::List(prefix, after) => {
-                let keys = store.list(extension, &prefix, after.as_deref(), LISTED)?;
-                encoded(codec::to_bytes(&keys))
-            }
         }
     }
 }
 
-fn checked(key: String) -> Result<String, String> {
-    match (1..=KEY).contains(&key.len()) {
-        true => Ok(key),
-        false => Err(format!("a key has 1 to {KEY} bytes, this has {}", key.len())),
+const NIL: Bytes = Bytes::from_static(&[0xc0]);
+
+fn encode(value: &impl Serialize) -> Result<Bytes, Error> {
+    let bytes = codec::to_bytes(value).map_err(|error| Error::new(ErrorCode::Internal, error.to_string()))?;
+    Ok(bytes.into())
+}
+
+fn encoded(append: impl FnOnce(&mut Vec<u8>) -> Result<(), ValueError>) -> Result<Bytes, Error> {
+    let mut out = Vec::new();
+    append(&mut out).map_err(|error| Error::new(ErrorCode::Internal, error.to_string()))?;
+    Ok(out.into())
+}
+
+/// An entry as a map: its key, if that is wanted, its value as it was put, its version, and the seconds that
+/// it has left.
+fn append(out: &mut Vec<u8>, key: Option<&String>, entry: &KvEntry, now: u64) -> Result<(), ValueError> {
+    write(out, Token::Map(3 + usize::from(key.is_some())))?;
+    if let Some(key) = key {
+        write(out, Token::Text("key"))?;
+        write(out, Token::Text(key))?;
+    }
+    write(out, Token::Text("value"))?;
+    out.extend_from_slice(&entry.value);
+    write(out, Token::Text("version"))?;
+    let version = i64::try_from(entry.version).map_or(Token::UInt(entry.version), Token::Int);
+    write(out, version)?;
+    write(out, Token::Text("ttl"))?;
+    let left = entry.expires.map(|expires| expires.saturating_sub(now) as f64 / 1000.0);
+    write(out, left.map_or(Token::Nil, Token::Float))
+}
+
+impl<'a> Given<'a> {
+    fn new(arguments: &'a [u8]) -> Result<Self, String> {
+        let mut reader = Reader::new(arguments);
+        match reader.token() {
+            Ok(Token::List(left)) => Ok(Self { reader, left }),
+            _ => Err("they are no list".to_owned()),
+        }
+    }
+
+    /// The next one as it is.
+    fn raw(&mut self) -> Result<Option<&'a [u8]>, String> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        self.left -= 1;
+        let from = self.reader.rest();
+        self.reader.skip().map_err(|error| error.to_string())?;
+        Ok(Some(&from[..from.len() - self.reader.rest().len()]))
+    }
+
+    fn next<T: Deserialize<'a>>(&mut self) -> Result<Option<T>, String> {
+        let Some(raw) = self.raw()? else { return Ok(None) };
+        codec::from_bytes(raw).map_err(|error| error.to_string())
+    }
+
+    fn end<T>(&self, read: T) -> Result<T, String> {
+        match self.left {
+            0 => Ok(read),
+            more => Err(format!("{more} more than it takes")),
+        }
+    }
+
+    fn store(&mut self) -> Result<String, String> {
+        let name = self.next::<String>()?.ok_or_else(|| "it takes the name of a store".to_owned())?;
+        if is_plain_name(&name) { Ok(name) } else { Err("this is no name of a store".to_owned()) }
+    }
+
+    fn key(&mut self) -> Result<KvKey, String> {
+        self.next::<GivenKey>()?.ok_or_else(|| "it takes a key".to_owned())?.checked(1)
+    }
+
+    fn put(&mut self) -> Result<Operation, String> {
+        let key = self.key()?;
+        let value = self.raw()?.ok_or_else(|| "it takes a key and a value".to_owned())?;
+        let options = self.next::<PutOptions>()?;
+        let answer = if options.is_some() { Answer::Done } else { Answer::Nil };
+        let PutOptions { ttl, version } = options.unwrap_or_default();
+        // A part of the message would keep the whole of it.
+        let action = KvAction::Put { value: Bytes::copy_from_slice(value), expires: expires(ttl)? };
+        self.end(Operation::Write(vec![KvChange { key, version, action }], answer))
+    }
+
+    fn delete(&mut self) -> Result<Operation, String> {
+        let key = self.key()?;
+        let DeleteOptions { version } = self.next()?.unwrap_or_default();
+        let change = KvChange { key, version, action: KvAction::Delete };
+        self.end(Operation::Write(vec![change], Answer::There))
+    }
+
+    fn range(&mut self, bounded: bool) -> Result<KvRange, String> {
+        let KvKey { namespace, key: prefix } =
+            self.next::<GivenKey>()?.unwrap_or(GivenKey::Plain(String::new())).checked(0)?;
+        let after = self.next()?;
+        let most = if bounded { self.next::<usize>()?.unwrap_or(LISTED) } else { LISTED };
+        self.end(KvRange { namespace, prefix, after, most: most.min(LISTED) })
+    }
+
+    fn batch(&mut self) -> Result<Operation, String> {
+        let given: Vec<GivenChange> = self.next()?.ok_or_else(|| "it takes a list of changes".to_owned())?;
+        if given.len() > LISTED {
+            return Err(format!("{} changes are more than {LISTED}", given.len()));
+        }
+        let changes = given.into_iter().enumerate();
+        let changes = changes.map(|(at, it)| it.read().map_err(|why| format!("change {at}: {why}")));
+        let changes = changes.collect::<Result<_, String>>()?;
+        self.end(Operation::Write(changes, Answer::Done))
     }
 }
 
-impl KvStore for Bounded<'_> {
-    fn get(&self, _: &ExtensionId, key: &str) -> Result<Option<Bytes>, Error> {
-        Ok(lock(&self.space.0).pairs.get(key).cloned())
-    }
-
-    fn put(&self, extension: &ExtensionId, key: &str, value: Bytes) -> Result<(), Error> {
-        let mut kept = lock(&self.space.0);
-        let before = kept.pairs.get(key).map(|value| size(key, value));
-        let bytes = kept.bytes - before.unwrap_or(0) + size(key, &value);
-        let keys = kept.pairs.len() + usize::from(before.is_none());
-        let over = match (bytes > self.quota.bytes, keys > self.quota.keys) {
-            (true, _) => format!("{} of keys and values", ByteSize(self.quota.bytes)),
-            (_, true) => format!("{} keys", self.quota.keys),
-            _ => {
-                kept.bytes = bytes;
-                kept.pairs.insert(key.to_owned(), value);
-                return Ok(());
+impl GivenKey {
+    fn checked(self, least: usize) -> Result<KvKey, String> {
+        let (namespace, key) = match self {
+            Self::Plain(key) => (String::new(), key),
+            Self::Within(namespace, key) if (1..=NAMESPACE).contains(&namespace.len()) => (namespace, key),
+            Self::Within(namespace, _) => {
+                return Err(format!("a namespace has 1 to {NAMESPACE} bytes, this has {}", namespace.len()));
             }
         };
-        let message = format!("{extension} may keep {over} in the key-value store");
-        Err(Error::new(ErrorCode::QuotaExceeded, message).with_hint("delete some first"))
-    }
-
-    fn delete(&self, _: &ExtensionId, key: &str) -> Result<bool, Error> {
-        let mut kept = lock(&self.space.0);
-        let gone = kept.pairs.remove(key);
-        kept.bytes -= gone.as_ref().map_or(0, |value| size(key, value));
-        Ok(gone.is_some())
-    }
-
-    fn list(
-        &self,
-        _: &ExtensionId,
-        prefix: &str,
-        after: Option<&str>,
-        most: usize,
-    ) -> Result<Vec<String>, Error> {
-        let from = match after {
-            Some(after) if after >= prefix => Bound::Excluded(after),
-            _ => Bound::Included(prefix),
-        };
-        let kept = lock(&self.space.0);
-        let keys = kept.pairs.range::<str, _>((from, Bound::Unbounded)).map(|(key, _)| key);
-        Ok(keys.take_while(|key| key.starts_with(prefix)).take(most).cloned().collect())
+        match (least..=KEY).contains(&key.len()) {
+            true => Ok(KvKey { namespace, key }),
+            false => Err(format!("a key has 1 to {KEY} bytes, this has {}", key.len())),
+        }
     }
 }
 
-fn size(key: &str, value: &Bytes) -> u64 {
-    (key.len() + value.len()) as u64
+impl GivenChange {
+    fn read(self) -> Result<KvChange, String> {
+        let Self { put, value, ttl, delete, check, version } = self;
+        let (key, action) = match (put, value, delete, check) {
+            (Some(key), Some(value), None, None) => {
+                let value = value.to_bytes().map_err(|error| error.to_string())?.into();
+                (key, KvAction::Put { value, expires: expires(ttl)? })
+            }
+            (None, None, Some(key), None) if ttl.is_none() => (key, KvAction::Delete),
+            (None, None, None, Some(key)) if ttl.is_none() && version.is_some() => (key, KvAction::Check),
+            _ => return Err("expected put and value, or delete, or check and version".to_owned()),
+        };
+        Ok(KvChange { key: key.checked(1)?, version, action })
+    }
+}
+
+/// When what lives for so many seconds expires.
+fn expires(ttl: Option<f64>) -> Result<Option<u64>, String> {
+    match ttl {
+        None => Ok(None),
+        Some(ttl) if ttl > 0.0 && ttl <= LONGEST => Ok(Some(now() + (ttl * 1000.0).ceil() as u64)),
+        Some(ttl) => Err(format!("ttl is a number of seconds above 0, up to a thousand years, not {ttl}")),
+    }
 }

@@ -1,6 +1,7 @@
 //! The services of the host itself: extensions call them under ids of a publisher that none of them
 //! can have.
 
+mod data;
 mod events;
 mod hooks;
 mod kv;
@@ -22,10 +23,10 @@ use crate::dispatcher::Core;
 use crate::route::suggest;
 use crate::{Bridge, CallContext, Outcome};
 
+pub(crate) use data::Data;
 pub(crate) use events::Events;
 pub(crate) use hooks::HookService;
-pub(crate) use kv::{Kv, Space};
-pub use kv::{KvQuota, KvStore};
+pub(crate) use kv::Kv;
 pub use process::{Ended, Launch, Launcher};
 pub(crate) use process::{Process, Runs};
 pub(crate) use secrets::Secrets;
@@ -83,6 +84,8 @@ pub fn beside_calls(permissions: &Permissions) -> Permissions {
     Permissions {
         call: Vec::new(),
         kv: false,
+        stores: Vec::new(),
+        data: Vec::new(),
         secrets: Vec::new(),
         emit: Vec::new(),
         subscribe: Vec::new(),

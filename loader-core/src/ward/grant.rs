@@ -7,12 +7,12 @@ use std::time::SystemTime;
 use quadriga_abi::permission::Permissions;
 use quadriga_abi::{Error, ErrorCode};
 
-use super::{Effect, Held, REVOCATIONS, Reach, Reason, Ward};
+use super::{Effect, Held, REVOCATIONS, Reach, Reason};
 use crate::Grant;
 use crate::dispatcher::lock;
 
 #[cfg(feature = "home")]
-impl Ward {
+impl super::Ward {
     /// Grants something else from now on, and says from when on that holds.
     pub(crate) fn regrant(&self, grant: Grant) -> Effect {
         let mut held = lock(&self.held);

@@ -42,8 +42,8 @@ use crate::net::Connections;
 use crate::program::may_start;
 use crate::route::Slot;
 use crate::schedule::Jobs;
-use crate::service::{Runs, Space, beside_calls};
-use crate::{Grant, Instance, Unit};
+use crate::service::{Runs, beside_calls};
+use crate::{Grant, Instance, MemoryKv, Unit};
 
 /// How many revocations are remembered, to explain what is denied.
 const REVOCATIONS: usize = 64;
@@ -56,8 +56,8 @@ pub(crate) struct Ward {
     pub(crate) history: History,
     /// Whether it is a loose piece of source, of which nothing stays.
     pub(crate) loose: bool,
-    /// What it keeps in the key-value store in memory.
-    pub(crate) space: Space,
+    /// What it keeps in the key-value store in memory. It goes with it.
+    pub(crate) kept: MemoryKv,
     /// What it does by the clock.
     pub(crate) jobs: Jobs,
     held: Mutex<Held>,
@@ -135,7 +135,7 @@ impl Ward {
             standing,
             history,
             loose,
-            space: Space::default(),
+            kept: MemoryKv::default(),
             jobs: Jobs::default(),
             held,
         })

@@ -1,14 +1,16 @@
 //! What extensions do by the clock.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-use quadriga_core::abi::{Bytes, ExtensionId, codec};
-use quadriga_core::{JobStatus, KvStore};
+use quadriga_core::abi::{Bytes, codec};
+use quadriga_core::{JobStatus, KvAction, KvChange, KvKey, KvQuota, KvStore as _, MemoryKv};
 use serde_json::Value as Json;
 
 use super::*;
 use crate::common::{package, until};
+
+/// Whose it is in a store when jobs were due.
+const OWNER: &str = "quadriga.schedule";
 
 fn job(host: &Dispatcher) -> JobStatus {
     host.jobs().remove(0)
@@ -105,39 +107,19 @@ async fn a_method_that_is_not_there_fails_the_load() {
     assert!(error.message.contains("[schedule.tidy] names the method \"wrk\""), "{error}");
 }
 
-/// A store that outlasts a host.
-#[derive(Clone, Default)]
-struct Disk(Arc<Mutex<BTreeMap<String, Bytes>>>);
-
-impl KvStore for Disk {
-    fn get(&self, owner: &ExtensionId, key: &str) -> Result<Option<Bytes>, Error> {
-        Ok(self.0.lock().unwrap().get(&format!("{owner} {key}")).cloned())
-    }
-
-    fn put(&self, owner: &ExtensionId, key: &str, value: Bytes) -> Result<(), Error> {
-        self.0.lock().unwrap().insert(format!("{owner} {key}"), value);
-        Ok(())
-    }
-
-    fn delete(&self, _: &ExtensionId, _: &str) -> Result<bool, Error> {
-        Ok(false)
-    }
-
-    fn list(&self, _: &ExtensionId, _: &str, _: Option<&str>, _: usize) -> Result<Vec<String>, Error> {
-        Ok(Vec::new())
-    }
-}
-
 #[tokio::test]
 async fn the_next_host_knows_what_was_missed() {
-    const KEY: &str = "quadriga.schedule a.b/tidy";
-    let disk = Disk::default();
+    // It outlasts the hosts.
+    let disk = Arc::new(MemoryKv::default());
+    let key = KvKey { namespace: "a.b".to_owned(), key: "tidy".to_owned() };
     // Two days ago, as if the host had ended then.
     let then = std::time::SystemTime::now() - Duration::from_secs(48 * 3600);
     let then = jiff::Timestamp::try_from(then).unwrap();
     let put = |when: &str| {
-        let value = codec::to_bytes(&(when, then.to_string())).unwrap();
-        disk.0.lock().unwrap().insert(KEY.to_owned(), value.into());
+        let value = codec::to_bytes(&(when, then.to_string())).unwrap().into();
+        let action = KvAction::Put { value, expires: None };
+        let change = KvChange { key: key.clone(), version: None, action };
+        disk.write(OWNER, &[change], KvQuota::NONE, 1).unwrap();
     };
     for (missed, kept, runs) in
         [("once", "0 * * * * UTC", 1), ("skip", "0 * * * * UTC", 0), ("once", "5 * * * * UTC", 0)]
@@ -161,10 +143,29 @@ async fn the_next_host_knows_what_was_missed() {
             assert_eq!(seen.lock().unwrap()[0]["missed"], 47);
         }
         until(async || {
-            let bytes = disk.0.lock().unwrap()[KEY].clone();
-            let (when, at): (String, String) = codec::from_bytes(&bytes).unwrap();
+            let now = disk.get(OWNER, &key, 1).unwrap().unwrap();
+            let (when, at): (String, String) = codec::from_bytes(&now.value).unwrap();
             when == kept && at != then.to_string()
         })
         .await;
     }
+}
+
+#[tokio::test]
+async fn an_interval_goes_on_in_the_next_host() {
+    let disk = Arc::new(MemoryKv::default());
+    let mut due = Vec::new();
+    for _ in 0..2 {
+        let host = Dispatcher::builder()
+            .runtime(MockRuntime::new().echo("work"))
+            .kv(Arc::clone(&disk))
+            .build()
+            .unwrap();
+        let _dir = load(&host, "a.b", "[schedule.tidy]\nmethod = 'work'\nevery = '1h'", Grant::Nothing).await;
+        until(async || job(&host).next.is_some()).await;
+        due.push(job(&host).next);
+        let key = KvKey { namespace: "a.b".to_owned(), key: "tidy".to_owned() };
+        until(async || disk.get(OWNER, &key, 1).unwrap().is_some()).await;
+    }
+    assert_eq!(due[0], due[1]);
 }
