@@ -64,7 +64,15 @@ pub use quadriga_core::{
 pub use quadriga_derive::HookContext;
 
 /// What a host does for extensions itself, beside calls.
-pub use quadriga_core::{Ended, KvQuota, KvStore, Launch, Launcher, SecretString, Service};
+pub use quadriga_core::{Ended, Launch, Launcher, SecretString, Service};
+
+/// Data of a host that extensions may query.
+pub use quadriga_core::{DataComparison, DataFilter, DataOrder, DataPage, DataQuery, DataSource};
+
+/// What extensions keep with their host, wherever that puts it.
+pub use quadriga_core::{
+    KvAction, KvChange, KvEntry, KvKey, KvQuota, KvRange, KvStore, MemoryKv, check_kv_store,
+};
 
 /// APIs over HTTP, with an OpenAPI document of them.
 #[cfg(feature = "http")]

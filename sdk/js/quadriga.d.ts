@@ -44,6 +44,13 @@ export interface Host {
   readonly log: Log;
   /** What the extension keeps with its host, by key. It needs the permission `kv`. */
   readonly kv: KeyValue;
+  /**
+   * A store that several extensions share, by its name. To read there it needs the permission `stores` with
+   * `"NAME:ro"`, to change something `"NAME:rw"`.
+   */
+  store(name: string): KeyValue;
+  /** Data of the host, of which it sees the fields that the permission `data` names. */
+  readonly data: Data;
   /** The host's secrets that the extension was granted, under the permission `secrets`. */
   readonly secrets: Secrets;
   /** Has the host run programs. Each needs the permission `subprocess`. */
@@ -97,20 +104,95 @@ export interface Emitted {
 /** Which events are dropped where a queue is full. */
 export type Overflow = "drop-newest" | "drop-oldest";
 
-/** A key-value store. Each extension sees its own keys, of 1 to 512 bytes. */
+/** A key of 1 to 512 bytes, or a namespace and a key within it. The same keys in others are others. */
+export type Key = string | readonly [namespace: string, key: string];
+
+/** A key-value store. Of `kv`, each extension sees its own keys. */
 export interface KeyValue {
   /** The value of a key, or `null`. */
-  get<V = any>(key: string): Promise<V | null>;
+  get<V = any>(key: Key): Promise<V | null>;
+  /** The value of a key with what is known of it, or `null`. */
+  entry<V = any>(key: Key): Promise<Entry<V> | null>;
   /**
-   * Puts a value in the place of the one before.
+   * Puts a value in the place of the one before. With options, says whether the version was as it should be;
+   * otherwise nothing is put.
    *
    * @throws {QuadrigaError} `quota_exceeded` if there is no room for it.
    */
-  put(key: string, value: Value): Promise<null>;
-  /** Takes a key away, and says whether it was there. */
-  delete(key: string): Promise<boolean>;
+  put(key: Key, value: Value): Promise<null>;
+  put(key: Key, value: Value, options: PutOptions): Promise<boolean>;
+  /** Takes a key away, if its version is as it should be, and says whether it did. */
+  delete(key: Key, options?: { version?: number }): Promise<boolean>;
   /** The keys that begin with `prefix`, in order: the first 1000, or the first 1000 after `after`. */
-  list(prefix?: string, after?: string): Promise<string[]>;
+  list(prefix?: Key, after?: string): Promise<string[]>;
+  /**
+   * The same with their values: the first `most` of them, or fewer if they are large. There are no more when
+   * none come back.
+   */
+  entries<V = any>(
+    prefix?: Key,
+    after?: string | null,
+    most?: number,
+  ): Promise<(Entry<V> & { readonly key: string })[]>;
+  /**
+   * Makes all changes, in their order, or none if a version is not as it should be; says whether it did.
+   *
+   * @throws {QuadrigaError} `quota_exceeded` if there is no room for what there would be in the end.
+   */
+  batch(changes: readonly Change[]): Promise<boolean>;
+}
+
+/** A value that is kept. */
+export interface Entry<V = any> {
+  readonly value: V;
+  /** Each put gives a value a higher version than any before it. */
+  readonly version: number;
+  /** The seconds that it has left, or `null` if it stays. */
+  readonly ttl: number | null;
+}
+
+/** How a value is put. */
+export interface PutOptions {
+  /** Seconds after which it is gone. */
+  ttl?: number | null;
+  /** Only if the value that is there has this version; 0 if there must be none. */
+  version?: number | null;
+}
+
+/** One change of a batch. `check` changes nothing. */
+export type Change =
+  | ({ put: Key; value: Value } & PutOptions)
+  | { delete: Key; version?: number | null }
+  | { check: Key; version: number };
+
+/** The host's data. */
+export interface Data {
+  /**
+   * The rows of a source that all conditions hold for: a page of them.
+   *
+   * @throws {QuadrigaError} `permission_denied` if a field is named that was not granted, `message_too_large` if
+   * the page is.
+   */
+  query<R = Record<string, any>>(source: string, query?: Query): Promise<Page<R>>;
+}
+
+/** Which rows, and what of them. */
+export interface Query {
+  /** All that were granted, if left out. */
+  fields?: readonly string[] | null;
+  where?: readonly (readonly [field: string, is: "=" | "<" | "<=" | ">" | ">=", value: Value])[] | null;
+  order?: readonly (readonly [field: string, way: "asc" | "desc"])[] | null;
+  /** 100 if left out, and 1000 at most. */
+  limit?: number | null;
+  /** The `next` of the page before. */
+  cursor?: string | null;
+}
+
+/** Some rows. */
+export interface Page<R = Record<string, any>> {
+  readonly rows: R[];
+  /** Where the next page begins; `null` if there is none. */
+  readonly next: string | null;
 }
 
 /** The host's secrets. */

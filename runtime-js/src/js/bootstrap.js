@@ -174,12 +174,15 @@
     }
   }
 
-  // The functions of a service of the host.
-  function service(name, ...methods) {
+  // The functions of a service of the host, with what stands before their other arguments.
+  function service(name, methods, ...first) {
     const functions = { __proto__: null };
-    for (const method of methods) functions[method] = (...args) => call(`quadriga.${name}`, method, ...args);
+    for (const method of methods) {
+      functions[method] = (...args) => call(`quadriga.${name}`, method, ...first, ...args);
+    }
     return ObjectFreeze(functions);
   }
+  const ofStores = ["get", "entry", "put", "delete", "list", "entries", "batch"];
 
   function logger(level) {
     return (...values) => op_qx_log(level, line(values));
@@ -209,11 +212,13 @@
       warn: logger(3),
       error: logger(4),
     }),
-    ...service("events", "emit", "subscribe", "unsubscribe"),
-    ...service("hooks", "proceed"),
-    kv: service("kv", "get", "put", "delete", "list"),
-    secrets: service("secrets", "get"),
-    process: service("process", "run"),
+    ...service("events", ["emit", "subscribe", "unsubscribe"]),
+    ...service("hooks", ["proceed"]),
+    kv: service("kv", ofStores),
+    store: (name) => service("store", ofStores, name),
+    data: service("data", ["query"]),
+    secrets: service("secrets", ["get"]),
+    process: service("process", ["run"]),
     config: () => op_qx_config(),
     cancelled: () => op_qx_cancelled(),
   });

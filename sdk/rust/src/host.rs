@@ -229,42 +229,8 @@ pub fn unsubscribe(topic: &str, method: &str) -> Result<bool> {
     call(EVENTS, "unsubscribe", (topic, method))
 }
 
-/// What the extension keeps with its host, by key. Needs the permission `kv`.
-///
-/// Each extension sees its own keys. A key has 1 to 512 bytes.
-pub mod kv {
-    use serde::Serialize;
-    use serde::de::DeserializeOwned;
-
-    use super::{Result, call};
-
-    const SERVICE: &str = "quadriga.kv";
-
-    /// The value of a key. Fails if it is no `T`.
-    #[track_caller]
-    pub fn get<T: DeserializeOwned>(key: &str) -> Result<Option<T>> {
-        call(SERVICE, "get", (key,))
-    }
-
-    /// Puts a value in the place of the one before. Fails with `quota_exceeded` if there is no room
-    /// for it.
-    #[track_caller]
-    pub fn put(key: &str, value: impl Serialize) -> Result<()> {
-        call(SERVICE, "put", (key, value))
-    }
-
-    /// Takes a key away, and says whether it was there.
-    #[track_caller]
-    pub fn delete(key: &str) -> Result<bool> {
-        call(SERVICE, "delete", (key,))
-    }
-
-    /// The keys that begin with a prefix, in order: the first 1000, or the first 1000 after a key.
-    #[track_caller]
-    pub fn list(prefix: &str, after: Option<&str>) -> Result<Vec<String>> {
-        call(SERVICE, "list", (prefix, after))
-    }
-}
+pub mod data;
+pub mod kv;
 
 /// The host's secrets that the extension was granted, under the permission `secrets`.
 pub mod secrets {

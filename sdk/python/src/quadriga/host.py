@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, AsyncIterator, Iterator, Literal, Mapping, Protocol, Sequence, TypedDict
+from typing import (
+    Any,
+    AsyncIterator,
+    Iterator,
+    Literal,
+    Mapping,
+    NotRequired,
+    Protocol,
+    Sequence,
+    TypedDict,
+)
 
 from . import _host
 
@@ -116,7 +126,24 @@ def cancelled() -> bool:
     return _host.cancelled()
 
 
+Key = str | tuple[str, str]
+"""A key of 1 to 512 bytes, or a namespace and a key within it. The same keys in others are others."""
+
+
+class Entry(TypedDict):
+    """A value that is kept. `key` is there in what `entries` gives."""
+
+    key: NotRequired[str]
+    value: Any
+    version: int
+    """Each put gives a value a higher version than any before it."""
+    ttl: float | None
+    """The seconds that it has left, or None if it stays."""
+
+
 _Keys = list[str]
+_Entries = list[Entry]
+_Rows = list[dict[str, Any]]
 
 
 class _KeyValue:
@@ -125,24 +152,97 @@ class _KeyValue:
     Coroutines call `quadriga.kv` with `call_async` instead, so that others go on.
     """
 
-    def get(self, key: str) -> Any:
-        """The value of a key, or None."""
-        return call("quadriga.kv", "get", key)
+    def __init__(self, service: str, *first: str) -> None:
+        self._service = service
+        self._first = first
 
-    def put(self, key: str, value: Any) -> None:
-        """Puts a value in the place of the one before.
+    def _call(self, method: str, *args: Any) -> Any:
+        return call(self._service, method, *self._first, *args)
+
+    def get(self, key: Key) -> Any:
+        """The value of a key, or None."""
+        return self._call("get", key)
+
+    def entry(self, key: Key) -> Entry | None:
+        """The value of a key with what is known of it, or None."""
+        return self._call("entry", key)
+
+    def put(self, key: Key, value: Any, *, ttl: float | None = None, version: int | None = None) -> bool:
+        """Puts a value in the place of the one before, and says whether it did.
+
+        It is gone after `ttl` seconds. With `version` it is put only if the value that is there has
+        this version; 0 if there must be none.
 
         Raises QuadrigaError with the code `quota_exceeded` if there is no room for it.
         """
-        call("quadriga.kv", "put", key, value)
+        return self._call("put", key, value, {"ttl": ttl, "version": version})
 
-    def delete(self, key: str) -> bool:
-        """Takes a key away, and says whether it was there."""
-        return call("quadriga.kv", "delete", key)
+    def delete(self, key: Key, *, version: int | None = None) -> bool:
+        """Takes a key away, if its version is as it should be, and says whether it did."""
+        return self._call("delete", key, {"version": version})
 
-    def list(self, prefix: str = "", after: str | None = None) -> _Keys:
+    def list(self, prefix: Key = "", after: str | None = None) -> _Keys:
         """The keys that begin with `prefix`, in order: the first 1000, or the first after `after`."""
-        return call("quadriga.kv", "list", prefix, after)
+        return self._call("list", prefix, after)
+
+    def entries(self, prefix: Key = "", after: str | None = None, most: int | None = None) -> _Entries:
+        """The same with their values: the first `most` of them, or fewer if they are large.
+
+        There are no more when none come back.
+        """
+        return self._call("entries", prefix, after, most)
+
+    def batch(self, changes: Sequence[Mapping[str, Any]]) -> bool:
+        """Makes all changes, in their order, or none if a version is not as it should be.
+
+        Each is `{"put": key, "value": value}`, with `ttl` and `version` if they are wanted,
+        `{"delete": key}`, with `version` if that is wanted, or `{"check": key, "version": version}`.
+        Says whether they were made.
+
+        Raises QuadrigaError with the code `quota_exceeded` if there is no room for what there would
+        be in the end.
+        """
+        return self._call("batch", changes)
+
+
+def store(name: str) -> _KeyValue:
+    """A store that several extensions share, by its name.
+
+    To read there it needs the permission `stores` with `"NAME:ro"`, to change something `"NAME:rw"`.
+    """
+    return _KeyValue("quadriga.store", name)
+
+
+class Page(TypedDict):
+    """Some rows of the host's data. `next` is where the next page begins, or None."""
+
+    rows: _Rows
+    next: str | None
+
+
+class _Data:
+    """Data of the host, of which the extension sees the fields that the permission `data` names."""
+
+    def query(
+        self,
+        source: str,
+        *,
+        fields: Sequence[str] | None = None,
+        where: Sequence[tuple[str, Literal["=", "<", "<=", ">", ">="], Any]] = (),
+        order: Sequence[tuple[str, Literal["asc", "desc"]]] = (),
+        limit: int | None = None,
+        cursor: str | None = None,
+    ) -> Page:
+        """The rows of a source that all conditions hold for: a page of them, of 100 unless `limit` says
+        something else, and of 1000 at most.
+
+        Without `fields` they have all that were granted. `cursor` is the `next` of the page before.
+
+        Raises QuadrigaError with the code `permission_denied` if a field is named that was not granted,
+        and `message_too_large` if the page is.
+        """
+        query = {"fields": fields, "where": where, "order": order, "limit": limit, "cursor": cursor}
+        return call("quadriga.data", "query", source, query)
 
 
 class _Secrets:
@@ -216,7 +316,8 @@ class _Log:
         _host.log("error", str(message))
 
 
-kv = _KeyValue()
+kv = _KeyValue("quadriga.kv")
+data = _Data()
 secrets = _Secrets()
 process = _Process()
 log = _Log()
