@@ -13,7 +13,7 @@ use crate::completions::CompletionsArgs;
 use crate::doctor::DoctorArgs;
 use crate::home::args::{
     AuditArgs, BackupArgs, DepsArgs, EnableArgs, GoingArgs, HomeArgs, InstallArgs, ListArgs, OneArgs,
-    PermissionArgs, RestoreArgs, UpdateArgs,
+    PermissionArgs, RestoreArgs, UninstallArgs, UpdateArgs,
 };
 use crate::home::grants::GrantsArgs;
 use crate::home::licences::LicencesArgs;
@@ -72,12 +72,7 @@ Examples:
   quadriga disable acme.hello
   quadriga disable acme.words --with-dependents")]
     Disable(GoingArgs),
-    /// Take an installed extension away, with all its versions
-    #[command(after_help = "\
-Examples:
-  quadriga uninstall acme.hello
-  quadriga uninstall acme.words --with-dependents --dry-run")]
-    Uninstall(GoingArgs),
+    Uninstall(UninstallArgs),
     Deps(DepsArgs),
     List(ListArgs),
     /// Show one that is installed: its versions, what it asks for and is granted

@@ -168,7 +168,7 @@ fn build(output: Output) -> Result<()> {
     let mut text = format!("quadriga {version}, contract {contract}, {os} {arch}\n\n");
     writeln!(text, "{}", table(&header, &[], cells.collect()))?;
     text.push_str(
-        "\nEvery runtime also keeps load-timeout, message-size, queue-depth and call-depth, and mediates call, kv and secrets.\n",
+        "\nEvery runtime also keeps load-timeout, message-size, queue-depth and call-depth, and mediates call, kv, stores, data and secrets.\n",
     );
     if let Some(row) = rows.iter().find(|row| !row.limits_isolated.is_empty()) {
         let (limits, permissions) = (row.limits_isolated.join(", "), row.permissions_isolated.join(", "));

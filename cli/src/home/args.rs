@@ -145,6 +145,24 @@ pub(crate) struct GoingArgs {
     pub(crate) rehearsal: RehearsalArgs,
 }
 
+/// Take an installed extension away, with all its versions
+///
+/// What it kept in the key-value store goes with it.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  quadriga uninstall acme.hello
+  quadriga uninstall acme.hello --keep-data
+  quadriga uninstall acme.words --with-dependents --dry-run")]
+pub(crate) struct UninstallArgs {
+    #[command(flatten)]
+    pub(crate) going: GoingArgs,
+
+    /// Leave what it kept in the key-value store there, for when it is installed again
+    #[arg(long)]
+    pub(crate) keep_data: bool,
+}
+
 /// Whether it is done.
 #[derive(Debug, Args)]
 pub(crate) struct RehearsalArgs {
@@ -219,7 +237,8 @@ pub(crate) enum DepsFormat {
 Examples:
   quadriga list
   quadriga list --enabled --runtime python
-  quadriga list --publisher acme --tag text --json | jq '.[].id'")]
+  quadriga list --publisher acme --tag text --json | jq '.[].id'
+  quadriga list --health not-ready")]
 pub(crate) struct ListArgs {
     /// Only what is enabled
     #[arg(long, conflicts_with = "disabled")]
@@ -245,12 +264,29 @@ pub(crate) struct ListArgs {
     #[arg(long = "tag", value_name = "WORD")]
     pub(crate) tags: Vec<String>,
 
+    /// Show how each does, as the host that runs the home says, and only what does so
+    #[cfg(unix)]
+    #[arg(long, value_enum, value_name = "HEALTH")]
+    pub(crate) health: Option<HealthArg>,
+
     /// Only what has this text in its id, name or description
     #[arg(value_name = "TEXT")]
     pub(crate) text: Option<String>,
 
     #[command(flatten)]
     pub(crate) home: HomeArgs,
+}
+
+/// How an extension does.
+#[cfg(unix)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum HealthArg {
+    /// However it does
+    Any,
+    /// It is alive and takes calls
+    Ready,
+    /// It should run, and is not ready or did not start
+    NotReady,
 }
 
 /// Permissions of one that is installed.

@@ -31,7 +31,8 @@ use crate::package::args::PackageArgs;
 use crate::package::progress::Progress;
 use crate::package::public;
 use args::{
-    AuditArgs, EnableArgs, GoingArgs, HomeArgs, InstallArgs, OffersArgs, OneArgs, PermissionArgs, UpdateArgs,
+    AuditArgs, EnableArgs, GoingArgs, HomeArgs, InstallArgs, OffersArgs, OneArgs, PermissionArgs,
+    UninstallArgs, UpdateArgs,
 };
 pub(crate) use backup::{backup, restore};
 pub(crate) use deps::deps;
@@ -81,6 +82,7 @@ pub(crate) async fn installed(
     let Some(id) = id_of(typed) else { return Ok(None) };
     let all = Home::look(home.path()?).await?;
     let wanted = enabled(home, &id).await?;
+    home::keep_data(dispatcher, home.path()?);
     let mut others = home::with_needs(&all, &id);
     others.retain(|it| it.id != id);
     // What is missing the load will say.
@@ -170,8 +172,14 @@ pub(crate) fn disable(args: GoingArgs, output: Output) -> Result<ExitCode> {
 }
 
 /// Takes an extension away.
-pub(crate) fn uninstall(args: GoingArgs, output: Output) -> Result<ExitCode> {
-    going(args, output, |id, with_dependents, dry_run| Operation::Uninstall { id, with_dependents, dry_run })
+pub(crate) fn uninstall(args: UninstallArgs, output: Output) -> Result<ExitCode> {
+    let UninstallArgs { going: args, keep_data } = args;
+    going(args, output, |id, with_dependents, dry_run| Operation::Uninstall {
+        id,
+        with_dependents,
+        keep_data,
+        dry_run,
+    })
 }
 
 fn going(

@@ -80,6 +80,8 @@ pub(crate) enum Operation {
         #[serde(default)]
         with_dependents: bool,
         #[serde(default)]
+        keep_data: bool,
+        #[serde(default)]
         dry_run: bool,
     },
     Grant {
@@ -204,8 +206,10 @@ impl Operation {
             Self::Disable { id, with_dependents, dry_run } => {
                 changes(change(dry_run).disable(&id, dependents(with_dependents), actor).await, dry_run)
             }
-            Self::Uninstall { id, with_dependents, dry_run } => {
-                changes(change(dry_run).uninstall(&id, dependents(with_dependents), actor).await, dry_run)
+            Self::Uninstall { id, with_dependents, keep_data, dry_run } => {
+                let home = change(dry_run);
+                let home = if keep_data { home.keep_data() } else { home };
+                changes(home.uninstall(&id, dependents(with_dependents), actor).await, dry_run)
             }
             Self::Grant { id, permissions } => json(home.grant(id.as_str(), &permissions, actor).await?),
             Self::Revoke { id, permissions } => json(home.revoke(id.as_str(), &permissions, actor).await?),

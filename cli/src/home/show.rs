@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
@@ -7,17 +8,38 @@ use quadriga::abi::ExtensionId;
 use quadriga::abi::permission::Permissions;
 use quadriga::home::{Came, Changes, Entry, Home, Installed, InstalledState, InstalledVersion};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value as Json, json};
 
+#[cfg(unix)]
+use super::args::HealthArg;
 use super::args::{ListArgs, OneArgs};
 use crate::host;
+#[cfg(unix)]
+use crate::live;
 use crate::output::{Output, harmless, table};
+
+/// One that is installed, and how it does if that was asked for.
+#[derive(Serialize)]
+struct Listed {
+    #[serde(flatten)]
+    installed: Installed,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    health: Option<Json>,
+}
 
 /// Lists what is installed.
 pub(crate) fn list(args: ListArgs, output: Output) -> Result<ExitCode> {
+    let healths = healths(&args)?;
     host::run(async move {
         let mut list = Home::look(args.home.path()?).await?;
         list.retain(|installed| passes(&args, installed));
+        let listed = |installed: Installed| {
+            let of = |healths: &Healths| healths.get(installed.id.as_str()).cloned().unwrap_or_default();
+            Listed { health: healths.as_ref().map(of), installed }
+        };
+        let mut list: Vec<Listed> = list.into_iter().map(listed).collect();
+        list.retain(|it| does(&args, it.health.as_ref()));
         if output.json {
             return output.value(&list).map(|()| ExitCode::SUCCESS);
         }
@@ -25,7 +47,8 @@ pub(crate) fn list(args: ListArgs, output: Output) -> Result<ExitCode> {
             output.note("nothing that fits is installed");
             return Ok(ExitCode::SUCCESS);
         }
-        let row = |it: &Installed| {
+        let row = |listed: &Listed| {
+            let it = &listed.installed;
             let about = &it.current.manifest.extension;
             let what = about.description.lines().next().unwrap_or_default();
             let cells = [
@@ -36,11 +59,67 @@ pub(crate) fn list(args: ListArgs, output: Output) -> Result<ExitCode> {
                 it.current.manifest.runtime.kind.as_str(),
                 what,
             ];
-            cells.map(harmless).to_vec()
+            let mut cells: Vec<String> = cells.map(harmless).to_vec();
+            cells.extend(listed.health.as_ref().map(|health| harmless(&words(health))));
+            cells
         };
-        let header = ["extension", "version", "state", "trust", "runtime", "description"];
+        let mut header = vec!["extension", "version", "state", "trust", "runtime", "description"];
+        header.extend(healths.as_ref().map(|_| "health"));
         output.text(&table(&header, &[], list.iter().map(row).collect())).map(|()| ExitCode::SUCCESS)
     })
+}
+
+/// What the host says of what it runs, or should run, by id.
+type Healths = BTreeMap<String, Json>;
+
+/// Asks the host how all that it runs does, if that is wanted.
+#[cfg(unix)]
+fn healths(args: &ListArgs) -> Result<Option<Healths>> {
+    #[derive(Deserialize)]
+    struct Answer {
+        extensions: Healths,
+        failed: BTreeMap<String, Json>,
+    }
+    if args.health.is_none() {
+        return Ok(None);
+    }
+    let answer = live::ask(&args.home.path()?, &live::Request::Health { id: None })?;
+    let Answer { extensions, failed } = serde_json::from_value(answer)?;
+    let failed = failed.into_iter().map(|(id, why)| {
+        let why = why["message"].as_str().unwrap_or_default();
+        (id, json!({ "ready": false, "reason": format!("did not start: {why}") }))
+    });
+    Ok(Some(extensions.into_iter().chain(failed).collect()))
+}
+
+#[cfg(not(unix))]
+fn healths(_: &ListArgs) -> Result<Option<Healths>> {
+    Ok(None)
+}
+
+/// Whether it does as is asked for. What the host does not run does neither well nor ill.
+#[cfg(unix)]
+fn does(args: &ListArgs, health: Option<&Json>) -> bool {
+    let ready = health.and_then(|health| health["ready"].as_bool());
+    match args.health {
+        None | Some(HealthArg::Any) => true,
+        Some(HealthArg::Ready) => ready == Some(true),
+        Some(HealthArg::NotReady) => ready == Some(false),
+    }
+}
+
+#[cfg(not(unix))]
+fn does(_: &ListArgs, _: Option<&Json>) -> bool {
+    true
+}
+
+fn words(health: &Json) -> String {
+    match (health["ready"].as_bool(), health["reason"].as_str()) {
+        (None, _) => "-".to_owned(),
+        (Some(true), _) => "ready".to_owned(),
+        (Some(false), None) => "not ready".to_owned(),
+        (Some(false), Some(reason)) => format!("not ready: {reason}"),
+    }
 }
 
 fn passes(args: &ListArgs, installed: &Installed) -> bool {

@@ -258,7 +258,15 @@ impl Host {
             Request::Reload { id } => {
                 let managed = self.managed.read().await;
                 let home = managed.as_ref().ok_or_else(ending)?;
-                let status = self.there(&id, home.reload(&id, actor).await)?;
+                let reloaded = home.reload(&id, actor).await;
+                if let Ok(list) = home.list().await {
+                    self.forget(&list);
+                }
+                if let (Err(error), Ok(known)) = (&reloaded, ExtensionId::new(&id)) {
+                    // Why it does not start may be something else now.
+                    self.failed().entry(known).and_modify(|why| *why = error.clone());
+                }
+                let status = reloaded?;
                 Ok(json!({ "id": id, "version": status.version, "generation": status.generation }))
             }
         }
