@@ -45,6 +45,15 @@ mod hooks;
 mod hostile;
 #[cfg(any(feature = "js-v8", feature = "js-quickjs"))]
 mod js;
+#[cfg(all(
+    feature = "process",
+    feature = "native",
+    feature = "python",
+    feature = "wasm",
+    any(feature = "v8", feature = "quickjs"),
+    target_os = "linux"
+))]
+mod kept;
 #[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
 mod licences;
 #[cfg(all(
@@ -128,6 +137,15 @@ mod spans;
 mod streams;
 #[cfg(all(feature = "process", any(feature = "v8", feature = "quickjs"), target_os = "linux"))]
 mod teams;
+#[cfg(all(
+    feature = "process",
+    feature = "native",
+    feature = "python",
+    feature = "wasm",
+    any(feature = "v8", feature = "quickjs"),
+    target_os = "linux"
+))]
+mod terminal;
 #[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
 mod versions;
 #[cfg(all(feature = "process", any(feature = "v8", feature = "quickjs"), target_os = "linux"))]

@@ -317,18 +317,50 @@ fn monitoring_systems_read_metrics_and_readiness() {
     assert_eq!(running.end("-TERM"), Some(0));
 }
 
+/// Packs an extension that does not start.
+fn broken(place: &Place) -> String {
+    let broken = place.0.path().join("broken");
+    fs::create_dir(&broken).unwrap();
+    let manifest = "[extension]\nid = 'a.broken'\nversion = '1.0.0'\n[runtime]\nkind = 'javascript'\nentry = 'main.js'\n";
+    fs::write(broken.join("quadriga.toml"), manifest).unwrap();
+    fs::write(broken.join("main.js"), "throw new Error('never');\n").unwrap();
+    place.json(&["pack", broken.to_str().unwrap()])["package"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn what_is_installed_is_listed_by_how_it_does() {
+    let place = place();
+    place.json(&["disable", "hello.python"]);
+    place.json(&["install", &broken(&place), "--enable"]);
+    assert_eq!(place.fails(&["list", "--health", "any"]), "host_not_running");
+    let running = Running::start(&place);
+    let ids = |args: &[&str]| {
+        let list = place.json(&[&["list"], args].concat());
+        let list = list.as_array().unwrap().iter();
+        list.map(|it| (it["id"].as_str().unwrap().to_owned(), it["health"]["ready"].clone()))
+            .collect::<Vec<_>>()
+    };
+    let [broken, js, python] =
+        [("a.broken", json!(false)), ("hello.js", json!(true)), ("hello.python", json!(null))]
+            .map(|(id, ready)| (id.to_owned(), ready));
+    assert_eq!(ids(&["--health", "any"]), [broken.clone(), js.clone(), python]);
+    assert_eq!(ids(&["--health", "ready"]), std::slice::from_ref(&js));
+    assert_eq!(ids(&["--health", "not-ready"]), [broken]);
+    // Together with other filters.
+    assert_eq!(ids(&["--health", "ready", "--publisher", "a"]), []);
+    assert!(place.json(&["list"])[0].get("health").is_none());
+    let said = place.run(&["list", "--health", "any"]).1;
+    assert!(said.contains("not ready: did not start: ") && said.contains(" ready"), "{said}");
+    assert_eq!(running.end("-TERM"), Some(0));
+}
+
 #[test]
 fn what_does_not_start_or_is_ill_is_told() {
     let place = Place::new();
     let ill = "[health]\nmethod = 'fail'\ninterval = '100ms'\nfailures = 1000000";
     let folder = with(&quadriga_tests::guest("relay", "js"), ill);
     let ill = place.json(&["pack", folder.path().to_str().unwrap()])["package"].as_str().unwrap().to_owned();
-    let broken = place.0.path().join("broken");
-    fs::create_dir(&broken).unwrap();
-    let manifest = "[extension]\nid = 'a.broken'\nversion = '1.0.0'\n[runtime]\nkind = 'javascript'\nentry = 'main.js'\n";
-    fs::write(broken.join("quadriga.toml"), manifest).unwrap();
-    fs::write(broken.join("main.js"), "throw new Error('never');\n").unwrap();
-    let broken = place.json(&["pack", broken.to_str().unwrap()])["package"].as_str().unwrap().to_owned();
+    let broken = broken(&place);
     place.json(&["install", &ill, &broken, "--enable"]);
     let running = Running::start(&place);
     let status = place.json(&["status"]);
@@ -351,6 +383,33 @@ fn what_does_not_start_or_is_ill_is_told() {
         assert!(tries < 200, "{said}");
     };
     assert!(said.contains("failed ") && said.contains(" alive "), "{said}");
+    assert_eq!(running.end("-TERM"), Some(0));
+}
+
+#[test]
+fn what_did_not_start_is_started_by_a_reload() {
+    let place = Place::new();
+    let picky = place.0.path().join("picky");
+    fs::create_dir(&picky).unwrap();
+    let manifest = "[extension]\nid = 'a.picky'\nversion = '1.0.0'\n[runtime]\nkind = 'javascript'\nentry = 'main.js'\n\
+                    [config.schema.properties]\ncolour = { type = 'string' }\n";
+    fs::write(picky.join("quadriga.toml"), manifest).unwrap();
+    let code = "import { host } from 'quadriga';\nconst { colour } = host.config();\n\
+                if (colour !== 'red') throw new Error(`it is ${colour}`);\nexport const get = () => colour;\n";
+    fs::write(picky.join("main.js"), code).unwrap();
+    let package = place.json(&["pack", picky.to_str().unwrap()])["package"].as_str().unwrap().to_owned();
+    place.json(&["install", &package, "--enable"]);
+    let running = Running::start(&place);
+    let why = || place.json(&["status"])["failed"]["a.picky"]["message"].as_str().map(str::to_owned);
+    assert!(why().unwrap().contains("it is undefined"));
+    place.json(&["config", "a.picky", "--set", "colour=\"blue\""]);
+    assert_eq!(place.fails(&["reload", "a.picky"]), "load_failed");
+    assert!(why().unwrap().contains("it is blue"), "{:?}", why());
+    place.json(&["config", "a.picky", "--set", "colour=\"red\""]);
+    assert_eq!(place.json(&["reload", "a.picky"])["version"], "1.0.0");
+    assert_eq!((why(), &place.json(&["call", "a.picky", "get"])["result"]), (None, &json!("red")));
+    place.json(&["disable", "a.picky"]);
+    assert_eq!(place.fails(&["reload", "a.picky"]), "unknown_extension");
     assert_eq!(running.end("-TERM"), Some(0));
 }
 

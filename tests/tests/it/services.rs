@@ -8,12 +8,13 @@ use std::sync::{Arc, Mutex};
 use quadriga::abi::permission::{AccessKind, Permissions};
 use quadriga::abi::{Error, ErrorCode, Isolation, Value};
 use quadriga::{
-    DecisionFilter, Dispatcher, Effect, Grant, KvQuota, LoadOptions, Policy, Reason, SecretString, Snippet,
-    Verdict,
+    DataComparison, DataPage, DataQuery, DataSource, DecisionFilter, Dispatcher, Effect, Grant, KvQuota,
+    LoadOptions, Policy, Reason, SecretString, Snippet, Verdict,
 };
 use quadriga_tests::{granted, guest, with};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::json;
 use tempfile::TempDir;
 use tracing_subscriber::fmt::format::FmtSpan;
 
@@ -144,6 +145,91 @@ async fn who_may_not_is_denied_from_the_next_operation_on() {
         let last = guest.host.decisions(&guest.id, &DecisionFilter { latest: Some(1), ..Default::default() });
         assert!(matches!(last.unwrap()[0].reason, Reason::Revoked { .. }));
         assert_eq!(guest.host.status(&guest.id).unwrap().generation, 1, "it runs on");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_have_versions_namespaces_and_ends() {
+    for (language, isolation) in PLACES {
+        eprintln!("{language} at {isolation}");
+        let guest = Guest::load(language, *isolation, Grant::Requested).await;
+        // Of those who count at once, nobody loses a step.
+        let counts = (0..4).map(|_| {
+            let (host, id) = (guest.host.clone(), guest.id.clone());
+            tokio::spawn(async move { host.invoke::<()>(&id, "count", &("n", 10)).await })
+        });
+        for count in counts.collect::<Vec<_>>() {
+            count.await.unwrap().unwrap();
+        }
+        assert_eq!(guest.call::<i64>("get", &("n",)).await.unwrap(), 40);
+        let relocate = async |key| guest.call::<bool>("relocate", &(key, ("space", "n"))).await.unwrap();
+        assert!(relocate("n").await);
+        assert!(!relocate("n").await, "it is gone");
+        guest.call::<()>("put", &("m", 1)).await.unwrap();
+        assert!(!relocate("m").await, "another is there");
+        assert_eq!(guest.call::<Vec<String>>("keys", &("", ())).await.unwrap(), ["m"]);
+        let page =
+            async |most: usize| guest.call::<Vec<(String, i64)>>("page", &("space", most)).await.unwrap();
+        assert_eq!(page(10).await, [("n".to_owned(), 40)]);
+        assert_eq!(page(0).await, []);
+        assert!(guest.call::<bool>("brief", &("m", 2)).await.unwrap());
+        while guest.call::<Option<i64>>("get", &("m",)).await.unwrap().is_some() {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Of two rows the older one, for whoever asks for those above an age.
+struct People;
+
+impl DataSource for People {
+    fn query(&self, query: &DataQuery) -> Result<DataPage, Error> {
+        let [filter] = &query.filters[..] else { panic!("{query:?}") };
+        assert_eq!(
+            (&*filter.field, filter.is, &filter.value),
+            ("age", DataComparison::Above, &Value::Int(30))
+        );
+        assert!(query.order.len() == 1 && query.order[0].descending, "{query:?}");
+        let row = [("name", Value::Text("Grace".to_owned())), ("age", Value::Int(85)), ("email", Value::Nil)];
+        let row = row.into_iter().map(|(field, value)| (field.to_owned(), value)).collect();
+        Ok(DataPage { rows: vec![row], next: None })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stores_are_shared_and_data_is_read_by_whom_it_was_granted_to() {
+    let policy = Policy { minimum_isolation: Isolation::None, ..Policy::default() };
+    let host = quadriga::builder().policy(policy).source("people", People).build().unwrap();
+    let asks = "[permissions]\nstores = ['board:rw', 'plan:ro']\ndata = ['people:name,age']";
+    for (language, isolation) in PLACES {
+        eprintln!("{language} at {isolation}");
+        let package = with(&guest("services", language), asks);
+        let grant = Grant::Requested;
+        let options = LoadOptions { grant, isolation: Some(*isolation), ..LoadOptions::default() };
+        let id = host.load(package.path(), options).await.unwrap().to_string();
+        let value = format!("{language} {isolation}");
+        host.invoke::<()>(&id, "share", &("board", &value, 1)).await.unwrap();
+        let shared: Vec<(String, i64)> = host.invoke(&id, "shared", &("board",)).await.unwrap();
+        assert!(shared.contains(&(value, 1)), "{shared:?}");
+        assert_eq!(host.invoke::<Vec<Value>>(&id, "shared", &("plan",)).await.unwrap(), []);
+        let denied = async |method, arguments: serde_json::Value, what: &str| {
+            let error = host.invoke::<Value>(&id, method, &arguments).await.unwrap_err();
+            assert_eq!(error.code, ErrorCode::PermissionDenied, "{error:?}");
+            assert_eq!(error.message, format!("{id} may not {what}"));
+        };
+        denied("share", json!(["plan", "k", 1]), "change the store plan").await;
+        denied("shared", json!(["other"]), "read the store other").await;
+        let older = async |fields: Option<&[&str]>| {
+            host.invoke::<serde_json::Value>(&id, "older", &(30, fields)).await.unwrap()
+        };
+        assert_eq!(older(Some(&["name"])).await, json!([{ "name": "Grace" }]));
+        assert_eq!(older(None).await, json!([{ "age": 85, "name": "Grace" }]));
+        denied("older", json!([30, ["email"]]), "read the field email of people").await;
+        let gone = serde_json::from_value(json!({ "stores": ["board:rw"], "data": ["people:name,age"] }));
+        assert_eq!(host.revoke(&id, &gone.unwrap()).unwrap(), Effect::Now);
+        denied("shared", json!(["board"]), "read the store board").await;
+        denied("older", json!([30, null]), "read the data people").await;
+        host.unload(&id).await.unwrap();
     }
 }
 

@@ -38,6 +38,46 @@ export function keys(prefix: string, after?: string) {
   return host.kv.list(prefix, after);
 }
 
+// Counts on from what is there, whatever others do meanwhile.
+export async function count(key: string, times: number) {
+  for (let done = 0; done < times; ) {
+    const entry = await host.kv.entry<number>(key);
+    const { value, version } = entry ?? { value: 0, version: 0 };
+    if (await host.kv.put(key, value + 1, { version })) done++;
+  }
+}
+
+// Has a value in another place, if there is one and nothing is there yet.
+export async function relocate(key: string, to: [string, string]) {
+  const entry = await host.kv.entry(key);
+  if (entry === null) return false;
+  const { value, version } = entry;
+  return host.kv.batch([{ delete: key, version }, { put: to, value, version: 0 }]);
+}
+
+export function brief(key: string, value: any) {
+  return host.kv.put(key, value, { ttl: 0.05 });
+}
+
+export async function page(namespace: string, most: number) {
+  const entries = await host.kv.entries([namespace, ""], null, most);
+  return entries.map(({ key, value }) => [key, value]);
+}
+
+export async function share(store: string, key: string, value: any) {
+  await host.store(store).put(["shared", key], value);
+}
+
+export async function shared(store: string) {
+  const entries = await host.store(store).entries(["shared", ""]);
+  return entries.map(({ key, value }) => [key, value]);
+}
+
+export async function older(age: number, fields: string[] | null) {
+  const page = await host.data.query("people", { fields, where: [["age", ">", age]], order: [["age", "desc"]] });
+  return page.rows;
+}
+
 export function secret(name: string) {
   return host.secrets.get(name);
 }

@@ -43,6 +43,46 @@ def keys(prefix: str, after: str | None = None) -> list[str]:
     return host.kv.list(prefix, after)
 
 
+def count(key: str, times: int) -> None:
+    """Counts on from what is there, whatever others do meanwhile."""
+    done = 0
+    while done < times:
+        entry = host.kv.entry(key)
+        value, version = (entry["value"], entry["version"]) if entry else (0, 0)
+        done += host.kv.put(key, value + 1, version=version)
+
+
+def relocate(key: str, to: tuple[str, str]) -> bool:
+    """Has a value in another place, if there is one and nothing is there yet."""
+    entry = host.kv.entry(key)
+    if entry is None:
+        return False
+    gone = {"delete": key, "version": entry["version"]}
+    return host.kv.batch([gone, {"put": to, "value": entry["value"], "version": 0}])
+
+
+def brief(key: str, value: Any) -> bool:
+    return host.kv.put(key, value, ttl=0.05)
+
+
+def page(namespace: str, most: int) -> list[list[Any]]:
+    entries = host.kv.entries((namespace, ""), most=most)
+    return [[entry["key"], entry["value"]] for entry in entries]
+
+
+def share(store: str, key: str, value: Any) -> None:
+    host.store(store).put(("shared", key), value)
+
+
+def shared(store: str) -> list[list[Any]]:
+    return [[entry["key"], entry["value"]] for entry in host.store(store).entries(("shared", ""))]
+
+
+def older(age: int, fields: list[str] | None) -> list[dict[str, Any]]:
+    page = host.data.query("people", fields=fields, where=[("age", ">", age)], order=[("age", "desc")])
+    return page["rows"]
+
+
 def secret(name: str) -> str:
     return host.secrets.get(name)
 

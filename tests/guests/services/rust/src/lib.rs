@@ -4,6 +4,8 @@
 mod services {
     use std::sync::{Mutex, PoisonError};
 
+    use quadriga_sdk::host::data::{Is, Query};
+    use quadriga_sdk::host::kv::{self, Put};
     use quadriga_sdk::{Emitted, Error, Event, Overflow, Value, host};
 
     static HEARD: Mutex<Vec<(String, Option<String>, Value)>> = Mutex::new(Vec::new());
@@ -43,6 +45,53 @@ mod services {
 
     pub fn keys(prefix: String, after: Option<String>) -> Result<Vec<String>, Error> {
         host::kv::list(&prefix, after.as_deref())
+    }
+
+    /// Counts on from what is there, whatever others do meanwhile.
+    pub fn count(key: String, times: u32) -> Result<(), Error> {
+        let mut done = 0;
+        while done < times {
+            let entry = kv::entry::<i64>(&key)?;
+            let (value, version) = entry.map_or((0, 0), |entry| (entry.value, entry.version));
+            let put = Put { version: Some(version), ..Put::default() };
+            done += u32::from(kv::put_with(&key, value + 1, put)?);
+        }
+        Ok(())
+    }
+
+    /// Has a value in another place, if there is one and nothing is there yet.
+    pub fn relocate(key: String, to: (String, String)) -> Result<bool, Error> {
+        let Some(entry) = kv::entry::<Value>(&key)? else { return Ok(false) };
+        let put = Put { version: Some(0), ..Put::default() };
+        kv::Batch::new().delete_if(key, entry.version).put_with(to, entry.value, put).commit()
+    }
+
+    pub fn brief(key: String, value: Value) -> Result<bool, Error> {
+        let put = Put { ttl: Some(std::time::Duration::from_millis(50)), ..Put::default() };
+        kv::put_with(key, value, put)
+    }
+
+    pub fn page(namespace: String, most: usize) -> Result<Vec<(String, Value)>, Error> {
+        let entries = kv::entries::<Value>((namespace, ""), None, Some(most))?;
+        Ok(entries.into_iter().map(|entry| (entry.key, entry.value)).collect())
+    }
+
+    pub fn share(store: String, key: String, value: Value) -> Result<(), Error> {
+        kv::store(store).put(("shared", key), value)
+    }
+
+    pub fn shared(store: String) -> Result<Vec<(String, Value)>, Error> {
+        let entries = kv::store(store).entries::<Value>(("shared", ""), None, None)?;
+        Ok(entries.into_iter().map(|entry| (entry.key, entry.value)).collect())
+    }
+
+    pub fn older(age: i64, fields: Option<Vec<String>>) -> Result<Vec<Value>, Error> {
+        let query = Query::new("people").filter("age", Is::Above, age)?.order_by_descending("age");
+        let query = match fields {
+            Some(fields) => query.fields(fields),
+            None => query,
+        };
+        Ok(query.page()?.rows)
     }
 
     pub fn secret(name: String) -> Result<String, Error> {
