@@ -70,6 +70,7 @@ async fn a_home_of_before_there_were_settings_is_brought_up_to_date() {
         DROP TABLE trusted;
         DROP TABLE terms;
         DROP TABLE license_policy;
+        DROP TABLE leaving;
         PRAGMA user_version = 1";
     sqlx::raw_sql(undo).execute(&mut *home.connection().await.unwrap()).await.unwrap();
     home.close().await;
