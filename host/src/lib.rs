@@ -16,6 +16,7 @@ pub use quadriga_core::{
     PROMETHEUS_TYPE, Pause, Reason, Recovery, Rule, Sample, Subject, Supervision, Tally, TotalMemory,
     Trigger, Verdict, prometheus,
 };
+pub use quadriga_core::{ApiStatus, Event, EventQuota, Events, SubscriptionStatus};
 pub use quadriga_core::{
     BoxFuture, Bridge, Call, CallContext, Instance, Language, Layer, LogLevel, MockRuntime, Outcome, Runtime,
     Support, Unit, Usage,
@@ -176,4 +177,18 @@ fn both(builder: Builder, runtime: impl Runtime, compiles: bool, worker: &Option
     #[cfg(not(all(feature = "process", target_os = "linux")))]
     let _ = (worker, compiles);
     builder.runtime(runtime)
+}
+
+/// The Rust of the documentation, which is compiled with the doctests.
+#[cfg(doctest)]
+mod documentation {
+    #[doc = include_str!("../../docs/apis.md")]
+    mod apis {}
+    #[doc = include_str!("../../docs/hooks.md")]
+    mod hooks {}
+    #[doc = include_str!("../../docs/hosts.md")]
+    mod hosts {}
+    #[cfg(feature = "home")]
+    #[doc = include_str!("../../docs/manage.md")]
+    mod manage {}
 }

@@ -10,7 +10,7 @@ use crate::cmd::{self, say};
 use crate::guests;
 use crate::repo::{self, Repo};
 use crate::setup::{self, Setup, Tool};
-use crate::{codegen, demo, test, tidy};
+use crate::{agents, codegen, demo, test, tidy};
 
 pub(crate) fn run(repo: &Repo) -> Result<()> {
     let mut steps = Steps::default();
@@ -27,6 +27,10 @@ pub(crate) fn run(repo: &Repo) -> Result<()> {
         });
         steps.run("codegen", || codegen::run(repo, &setup, true));
         steps.run("demo", || smoke(repo, &setup));
+        steps.run("agents", || {
+            let golden = repo.root.join(repo::EXAMPLE_HOST).join("golden.txt");
+            agents::run(repo, &setup, &["--check".to_owned(), golden.display().to_string()])
+        });
     }
     steps.close()
 }

@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::repo::Repo;
 use crate::setup::{self, JsEngine, Tool};
-use crate::{bench, ci, codegen, demo, fuzz, guests, test, tidy};
+use crate::{agents, bench, ci, codegen, demo, fuzz, guests, test, tidy};
 
 /// Set-up, guests, tests, checks, benches and the demo of this repository.
 #[derive(Parser)]
@@ -66,6 +66,18 @@ Examples:
         #[arg(long)]
         out: Option<PathBuf>,
         /// What to hand to `quadriga demo`.
+        #[arg(last = true)]
+        rest: Vec<String>,
+    },
+    /// Play a scenario on the example host, with seven extensions in four languages.
+    #[command(after_help = "\
+Examples:
+  cargo xtask agents
+  cargo xtask agents -- --isolation process
+  cargo xtask agents -- --check examples/agent-platform/golden.txt
+  cargo xtask agents -- --update examples/agent-platform/golden.txt")]
+    Agents {
+        /// What to hand to `agent-platform`.
         #[arg(last = true)]
         rest: Vec<String>,
     },
@@ -132,6 +144,10 @@ impl Cli {
             Task::Demo { dir, out, rest } => {
                 let setup = setup::run(&repo, None, &[])?;
                 demo::run(&repo, &setup, &dir, out.as_deref(), &rest)
+            }
+            Task::Agents { rest } => {
+                let setup = setup::run(&repo, None, &[])?;
+                agents::run(&repo, &setup, &rest)
             }
             Task::Tidy { json } => tidy::run(&repo, json),
             Task::Bench { rest } => bench::run(&repo, &rest),

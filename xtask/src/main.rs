@@ -1,5 +1,6 @@
 //! `cargo xtask`: set-up, guests, tests, checks, benches and the demo of this repository.
 
+mod agents;
 mod bench;
 mod ci;
 mod cli;

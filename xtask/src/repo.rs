@@ -9,6 +9,9 @@ use serde::Deserialize;
 
 use crate::cmd;
 
+/// The example that is a host, and not loaded by one; its extensions are below.
+pub(crate) const EXAMPLE_HOST: &str = "examples/agent-platform";
+
 /// The workspace as `cargo metadata` describes it.
 #[derive(Deserialize)]
 pub(crate) struct Repo {
@@ -57,16 +60,18 @@ impl Repo {
         serde_json::from_str(&text).context("`cargo metadata` printed something unexpected")
     }
 
-    /// The packages that the product consists of: everything but guests and examples, and the
-    /// bench, which would switch features on that the product doesn't have.
+    /// The packages that the product consists of, and the example host: everything but what is loaded,
+    /// and the bench, which would switch features on that the product doesn't have.
     pub(crate) fn host_packages(&self) -> impl Iterator<Item = &Package> {
         self.packages.iter().filter(|package| !self.is_guest(package) && package.name != "quadriga-bench")
     }
 
-    /// Guests and examples are loaded by the product, and never linked into it.
+    /// Guests and example extensions are loaded by the product, and never linked into it.
     pub(crate) fn is_guest(&self, package: &Package) -> bool {
         let dir = package.dir();
-        dir.starts_with(self.root.join("tests/guests")) || dir.starts_with(self.root.join("examples"))
+        let host = self.root.join(EXAMPLE_HOST);
+        let example = dir.starts_with(self.root.join("examples")) && dir != host;
+        dir.starts_with(self.root.join("tests/guests")) || example
     }
 
     /// A path as a person would write it, from the repository's root.

@@ -15,7 +15,7 @@ use crate::setup::{self, JsEngine, Setup, Tool, minisign};
 /// What the second engine must pass too, but in worker processes: those run the command, which is
 /// built with the first. `tests/` keeps these modules apart for it.
 const JS_TESTS: &str = "package(quadriga-runtime-js) or (package(quadriga-tests) \
-    and test(/^(js|directions|versions|conformance::(js|pairs))::/) \
+    and test(/^(js|agents|directions|versions|conformance::(js|pairs))::/) \
     and not test(/::(in_workers|here_and_there|there_and_here)::/))";
 
 pub(crate) struct Options {
@@ -30,7 +30,7 @@ pub(crate) fn run(repo: &Repo, options: &Options) -> Result<()> {
     let second = (everything && setup.engine == JsEngine::V8).then(|| setup.for_quickjs(repo)).transpose()?;
     guests::build(repo, &setup, Wanted::All)?;
     say("build: the tests");
-    cmd::run(build(repo, &setup).arg("--tests"))?;
+    cmd::run(build(repo, &setup, "quadriga").arg("--tests"))?;
 
     let mut jobs = Jobs::default();
     let engine = setup.engine.name();
@@ -51,20 +51,25 @@ pub(crate) fn run(repo: &Repo, options: &Options) -> Result<()> {
 
 /// Builds the `quadriga` command and says where it is.
 pub(crate) fn build_cli(repo: &Repo, setup: &Setup) -> Result<PathBuf> {
-    say("build: the quadriga command");
-    cmd::run(&mut build(repo, setup))?;
-    Ok(cli(repo))
+    build_program(repo, setup, "quadriga")
 }
 
-fn cli(repo: &Repo) -> PathBuf {
-    repo.profile_dir(None, "dev").join(format!("quadriga{}", std::env::consts::EXE_SUFFIX))
+/// The same of any program of the product.
+pub(crate) fn build_program(repo: &Repo, setup: &Setup, name: &str) -> Result<PathBuf> {
+    say(&format!("build: the program {name}"));
+    cmd::run(&mut build(repo, setup, name))?;
+    Ok(program(repo, name))
 }
 
-/// A build of the command with the features that the tests are built with: `--test tidy` makes
+fn program(repo: &Repo, name: &str) -> PathBuf {
+    repo.profile_dir(None, "dev").join(format!("{name}{}", std::env::consts::EXE_SUFFIX))
+}
+
+/// A build of a program with the features that the tests are built with: `--test tidy` makes
 /// cargo count dev-dependencies, and without it the engines would be compiled a second time.
-fn build(repo: &Repo, setup: &Setup) -> Command {
+fn build(repo: &Repo, setup: &Setup, program: &str) -> Command {
     let mut cargo = setup.cargo();
-    cargo.args(["build", "--bin", "quadriga", "--test", "tidy"]);
+    cargo.args(["build", "--bin", program, "--test", "tidy"]);
     select(repo, setup, &mut cargo);
     cargo
 }
@@ -112,7 +117,7 @@ fn with_guests<'a>(repo: &Repo, command: &'a mut Command) -> &'a mut Command {
     command
         .env("QUADRIGA_GUESTS", repo.target.join("guests"))
         .env("QUADRIGA_EXAMPLES", repo.target.join("examples"))
-        .env("QUADRIGA_BIN", cli(repo))
+        .env("QUADRIGA_BIN", program(repo, "quadriga"))
 }
 
 /// Runs one job after the other, and fails at the end where one did.

@@ -8,6 +8,13 @@
     feature = "python",
     target_os = "linux"
 ))]
+mod agents;
+#[cfg(all(
+    feature = "process",
+    any(feature = "v8", feature = "quickjs"),
+    feature = "python",
+    target_os = "linux"
+))]
 mod apis;
 #[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
 mod cli;

@@ -1,4 +1,4 @@
-//! The README's code is the code of examples that are compiled and run.
+//! The code in the README and in the walkthrough is that of examples that are compiled and run.
 
 use std::fs;
 use std::process::Command;
@@ -16,21 +16,47 @@ mod host_example {
     }
 }
 
-/// Each block that follows a line `<!-- FILE -->` is that file, to the letter.
-#[test]
-fn blocks_are_the_files_they_name() {
-    let readme = fs::read_to_string(repository().join("README.md")).unwrap();
-    let mut blocks = 0;
-    for part in readme.split("<!-- ").skip(1) {
+/// The blocks that follow a line `<!-- FILE -->`, with what is in that file.
+fn blocks(page: &str) -> Vec<(String, String, String)> {
+    let text = fs::read_to_string(repository().join(page)).unwrap();
+    let block = |part: &str| {
         let (file, rest) = part.split_once(" -->\n").expect("a marker ends with -->");
         let block =
             rest.strip_prefix("```").and_then(|block| block.split_once('\n')).expect("a block follows").1;
-        let (block, _) = block.split_once("```").expect("the block ends");
+        let (block, _) = block.split_once("\n```\n").expect("the block ends");
         let source = fs::read_to_string(repository().join(file)).expect(file);
+        (file.to_owned(), block.to_owned(), source)
+    };
+    text.split("<!-- ").skip(1).map(block).collect()
+}
+
+/// Each is its file, to the letter.
+#[test]
+fn blocks_are_the_files_they_name() {
+    let blocks = blocks("README.md");
+    for (file, block, source) in &blocks {
         assert_eq!(block.trim(), source.trim(), "{file} in README.md is out of date");
-        blocks += 1;
     }
-    assert_eq!(blocks, 6, "the host example, three extensions, a manifest and the commands of operators");
+    assert_eq!(
+        blocks.len(),
+        6,
+        "the host example, three extensions, a manifest and the commands of operators"
+    );
+}
+
+/// Each is a part of its file, whole lines of it, and each extension has one.
+#[test]
+fn the_walkthrough_shows_what_is_there() {
+    let blocks = blocks("docs/agents.md");
+    for (file, block, source) in &blocks {
+        let there = format!("\n{source}").contains(&format!("\n{block}\n"));
+        assert!(there, "{file} in docs/agents.md is out of date: it has no\n{block}");
+    }
+    for extension in fs::read_dir(repository().join("examples/agent-platform/extensions")).unwrap() {
+        let folder = extension.unwrap().path();
+        let shown = |(file, ..): &&(String, String, String)| repository().join(file).starts_with(&folder);
+        assert!(blocks.iter().any(|block| shown(&block)), "{} is not shown", folder.display());
+    }
 }
 
 #[tokio::test]

@@ -8,7 +8,11 @@ use anyhow::{Context as _, Result, bail};
 
 use super::foreign::{self, Toolchain};
 use crate::files::entries;
-use crate::repo::{Package, Repo};
+use crate::repo::{EXAMPLE_HOST, Package, Repo};
+
+/// Where the extensions of the demo and of the example host are built into.
+pub(super) const SITE: &str = "examples/site";
+pub(super) const AGENTS: &str = "examples/agents";
 
 const LANGUAGES: [&str; 4] = ["js", "python", "wasm", "native"];
 
@@ -58,14 +62,16 @@ pub(crate) fn all(repo: &Repo) -> Result<Vec<Guest>> {
     if hello.is_dir() {
         four_languages(repo, &hello, Path::new("examples/hello"), &mut found)?;
     }
-    for (name, dir) in folders(&repo.root.join("examples/site"))? {
-        let manifest = Manifest::read(repo, &dir.join("quadriga.toml"))?;
-        let dest = Path::new("examples/site").join(name);
-        let source = match manifest.kind {
-            Kind::JavaScript | Kind::Python => Source::Folder,
-            Kind::Wasm | Kind::Native => Source::Rust { package: package(repo, &dir)?.name.clone() },
-        };
-        found.push(Guest { dir, dest, manifest, source });
+    let agents = Path::new(EXAMPLE_HOST).join("extensions");
+    for (from, to) in [(Path::new(SITE), SITE), (&agents, AGENTS)] {
+        for (name, dir) in folders(&repo.root.join(from))? {
+            let manifest = Manifest::read(repo, &dir.join("quadriga.toml"))?;
+            let source = match manifest.kind {
+                Kind::JavaScript | Kind::Python => Source::Folder,
+                Kind::Wasm | Kind::Native => Source::Rust { package: package(repo, &dir)?.name.clone() },
+            };
+            found.push(Guest { dir, dest: Path::new(to).join(name), manifest, source });
+        }
     }
     Ok(found)
 }

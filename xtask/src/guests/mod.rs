@@ -25,6 +25,8 @@ pub(crate) enum Wanted {
     All,
     /// Only the extensions of the demo.
     Demo,
+    /// Only those of the example host.
+    Agents,
     /// The tests' guests with optimised native code, into a folder of their own.
     Bench,
 }
@@ -38,7 +40,8 @@ impl Wanted {
     fn includes(self, guest: &Guest) -> bool {
         match self {
             Self::All => true,
-            Self::Demo => guest.dest.starts_with("examples/site"),
+            Self::Demo => guest.dest.starts_with(discover::SITE),
+            Self::Agents => guest.dest.starts_with(discover::AGENTS),
             Self::Bench => guest.dest.starts_with("guests") && !matches!(guest.source, Source::Foreign(_)),
         }
     }

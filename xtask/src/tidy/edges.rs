@@ -46,11 +46,18 @@ const HOST: &[&str] = &[
 const APP: &[&str] = &["quadriga", "quadriga-registry-client"];
 
 /// Programs that only use the product.
-const PROGRAMS: [(&str, &[&str]); 5] = [
+const PROGRAMS: [(&str, &[&str]); 6] = [
+    ("agent-platform", &["quadriga"]),
     ("quadriga-conformance", &["quadriga-abi", "quadriga-package"]),
     (
         "quadriga-tests",
-        &["quadriga", "quadriga-conformance", "quadriga-registry", "quadriga-registry-client"],
+        &[
+            "agent-platform",
+            "quadriga",
+            "quadriga-conformance",
+            "quadriga-registry",
+            "quadriga-registry-client",
+        ],
     ),
     ("xtask", &["quadriga-conformance"]),
     // Stands for an SDK that claims another contract.
