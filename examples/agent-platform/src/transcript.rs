@@ -4,7 +4,7 @@
 use std::fmt;
 
 use quadriga::abi::manifest::HookMode;
-use quadriga::abi::{Error, ExtensionId};
+use quadriga::abi::{Error, ErrorCode, ExtensionId};
 use quadriga::{Account, Did, Step};
 use serde::Serialize;
 use serde_json::Value as Json;
@@ -132,6 +132,8 @@ impl fmt::Display for Entry {
                 line(f, 1, point)?;
                 answers.iter().try_for_each(|answer| line(f, 2, &answer.to_string()))?;
                 match stopped {
+                    // The reason is in the last answer.
+                    Some(error) if error.code == ErrorCode::HookVetoed => line(f, 2, "it stops here"),
                     Some(error) => line(f, 2, &format!("it stops here: {error}")),
                     None => Ok(()),
                 }
@@ -155,6 +157,7 @@ impl fmt::Display for Answer {
             Did::Nothing => f.write_str("takes note"),
             Did::Told => f.write_str("is told"),
             Did::Changed(fields) => write!(f, "changes {}", shortened(fields).join(", ")),
+            Did::Replaced => f.write_str("puts another outcome in its place"),
             Did::Allowed => f.write_str("allows it"),
             Did::Vetoed(reason) => write!(f, "objects: {reason}"),
             Did::Failed(error) => write!(f, "fails: {}: {error}", error.code),
@@ -164,7 +167,7 @@ impl fmt::Display for Answer {
         }?;
         match self.withheld[..] {
             [] => Ok(()),
-            _ => write!(f, ", without seeing {}", self.withheld.join(", ")),
+            _ => write!(f, " ({} withheld)", self.withheld.join(", ")),
         }
     }
 }
