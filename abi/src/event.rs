@@ -12,6 +12,19 @@ pub enum Overflow {
     DropOldest,
 }
 
+/// How sure it is that a subscriber gets each event.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "manifest", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Delivery {
+    /// It is handed over once, and lost if that fails.
+    #[default]
+    AtMostOnce,
+    /// It is kept until the method has taken it without an error, and handed over again until then: also
+    /// after a restart of the host, and so perhaps twice.
+    AtLeastOnce,
+}
+
 /// What became of an event when it was emitted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

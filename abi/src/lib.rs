@@ -30,7 +30,7 @@ pub use bytes::Bytes;
 pub use describe::{Description, Method, Parameter};
 pub use envelope::{Envelope, FrameError, Kind, Target};
 pub use error::{Error, ErrorCode, ErrorParts};
-pub use event::{Emitted, Overflow};
+pub use event::{Delivery, Emitted, Overflow};
 pub use kind::{Isolation, RuntimeKind};
 pub use name::{ExtensionId, NameError};
 /// What the schemas of types are made with.

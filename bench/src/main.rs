@@ -12,6 +12,7 @@ mod home;
 mod hooks;
 mod hop;
 mod measure;
+mod message;
 mod ready;
 #[cfg(target_os = "linux")]
 mod worker;
@@ -50,7 +51,14 @@ fn main() -> Result<ExitCode> {
     // What is named on the command line, or everything.
     let named: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let wanted = |name: &str| named.is_empty() || named.iter().any(|prefix| name.starts_with(prefix));
-    let needed = |language: &str| wanted(language) || language == "wasm" && wanted("ready, wasm");
+    let needed = |language: &str| {
+        let also = match language {
+            "wasm" => wanted("ready, wasm") || wanted("message"),
+            "native" => wanted("message"),
+            _ => false,
+        };
+        also || wanted(language)
+    };
     for language in ["native", "wasm", "python", "js"].into_iter().filter(|language| needed(language)) {
         let options = LoadOptions { grant: Grant::Requested, ..LoadOptions::default() };
         quadriga::block_on(host.load(guests.join(language), options))
@@ -102,6 +110,15 @@ fn main() -> Result<ExitCode> {
             met: |_, ours| ours <= 2000.0,
             ..many
         });
+    }
+
+    for (name, ends) in [
+        ("message, native to wasm", ["relay.native", "relay.wasm"]),
+        ("message, wasm to native", ["relay.wasm", "relay.native"]),
+    ] {
+        if wanted(name) {
+            figures.push(message::between(&host, name, ends, &payload)?);
+        }
     }
 
     #[cfg(target_os = "linux")]

@@ -16,6 +16,7 @@ use crate::home::args::{
     PermissionArgs, RestoreArgs, UninstallArgs, UpdateArgs,
 };
 use crate::home::grants::GrantsArgs;
+use crate::home::letters::DeadLettersArgs;
 use crate::home::licences::LicencesArgs;
 use crate::home::trust_args::{PinArgs, TrustArgs};
 use crate::host::GrantArg;
@@ -104,6 +105,7 @@ Examples:
 Examples:
   quadriga unpin acme.hello")]
     Unpin(OneArgs),
+    DeadLetters(DeadLettersArgs),
     Audit(AuditArgs),
     Backup(BackupArgs),
     Restore(RestoreArgs),

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use quadriga::abi::limits::Limits;
 use quadriga::abi::{ExtensionId, Isolation};
-use quadriga::{Dispatcher, Grant, LoadOptions, Policy};
+use quadriga::{Dispatcher, EventQuota, Grant, LoadOptions, Policy};
 use serde::{Deserialize, Serialize};
 
 use crate::secrets::Secrets;
@@ -36,7 +36,9 @@ pub(crate) fn start_with(
     limits: Limits,
     secrets: Secrets,
 ) -> Result<Dispatcher> {
-    build(Policy { minimum_isolation, load_timeout, limits, ..Policy::default() }, secrets)
+    // It ends with the command, and so may what is kept for it.
+    let events = EventQuota { in_memory: true, ..EventQuota::default() };
+    build(Policy { minimum_isolation, load_timeout, limits, events, ..Policy::default() }, secrets)
 }
 
 /// The same by a whole policy.

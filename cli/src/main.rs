@@ -63,6 +63,7 @@ fn main() -> ExitCode {
         Command::Trust(args) => home::trust(args, output),
         Command::Pin(args) => home::pin(args, output),
         Command::Unpin(args) => home::unpin(args, output),
+        Command::DeadLetters(args) => home::dead_letters(args, output),
         Command::Audit(args) => home::audit(args, output),
         Command::Backup(args) => home::backup(args, output),
         Command::Restore(args) => home::restore(args, output),

@@ -16,15 +16,15 @@ pub use quadriga_core::{
     PROMETHEUS_TYPE, Pause, Reason, Recovery, Rule, Sample, Subject, Supervision, Tally, TotalMemory,
     Trigger, Verdict, prometheus,
 };
+pub use quadriga_core::{
+    Answer, BroadcastFilter, BroadcastOptions, Builder, CallOptions, Configuration, Dispatcher, Executed,
+    Feed, Grant, Input, Items, LoadOptions, Metrics, Origin, Policy, Provided, Recycle, Setting, Settings,
+    Snippet, State, Status, abi, settings_from_environment, settings_from_file,
+};
 pub use quadriga_core::{ApiStatus, Event, EventQuota, Events, SubscriptionStatus};
 pub use quadriga_core::{
     BoxFuture, Bridge, Call, CallContext, Instance, Language, Layer, LogLevel, MockRuntime, Outcome, Runtime,
     Support, Unit, Usage,
-};
-pub use quadriga_core::{
-    Builder, CallOptions, Configuration, Dispatcher, Executed, Feed, Grant, Input, Items, LoadOptions,
-    Metrics, Origin, Policy, Provided, Recycle, Setting, Settings, Snippet, State, Status, abi,
-    settings_from_environment, settings_from_file,
 };
 
 /// What the derive macro takes schemas from.
@@ -78,6 +78,11 @@ pub use quadriga_core::{
 /// APIs over HTTP, with an OpenAPI document of them.
 #[cfg(feature = "http")]
 pub use quadriga_http as http;
+
+/// Events, and what is kept of them.
+pub use quadriga_core::{
+    DeadLetter, Event, EventQuota, EventStore, Events, KeptEvent, Letters, SubscriptionStatus,
+};
 
 /// Installed extensions, on disk.
 #[cfg(feature = "home")]

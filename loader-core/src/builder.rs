@@ -13,8 +13,10 @@ use crate::dispatcher::{Core, Runtimes};
 use crate::event::Bus;
 use crate::hook::Hooks;
 use crate::net::check_certificates;
-use crate::service::{Data, Events, HookService, Kv, Process, Secrets, Services};
-use crate::{DataSource, Dispatcher, KvStore, Launcher, MemoryKv, MemoryPool, Policy, Runtime, Service};
+use crate::service::{Calls, Data, Events, HookService, Kv, Process, Secrets, Services};
+use crate::{
+    DataSource, Dispatcher, EventStore, KvStore, Launcher, MemoryKv, MemoryPool, Policy, Runtime, Service,
+};
 
 /// Threads for calls that an event loop makes to guests that block. A call beyond them is refused
 /// rather than queued: the threads may all be waiting for it.
@@ -33,6 +35,7 @@ pub struct Builder {
     secrets: Secrets,
     data: Data,
     launcher: Option<Arc<dyn Launcher>>,
+    events: OnceLock<Arc<dyn EventStore>>,
 }
 
 impl Builder {
@@ -59,6 +62,14 @@ impl Builder {
     /// loaded. [`Policy::kv`] bounds it.
     pub fn kv(mut self, store: impl KvStore + 'static) -> Self {
         self.kv = Some(Arc::new(store));
+        self
+    }
+
+    /// Keeps the events of subscriptions that want each at least once, so that they outlast the host. A home has
+    /// such a store, and gives it to a host that has none when it is attached. Without one, extensions that
+    /// want that are not loaded, unless [`EventQuota::in_memory`](crate::EventQuota::in_memory) says so.
+    pub fn event_store(mut self, store: impl EventStore) -> Self {
+        self.events = OnceLock::from(Arc::new(store) as Arc<dyn EventStore>);
         self
     }
 
@@ -139,6 +150,7 @@ impl Builder {
         services.entry("store".to_owned()).or_insert_with(|| Arc::new(Kv::Shared));
         services.entry("data".to_owned()).or_insert_with(|| Arc::new(data));
         services.entry("process".to_owned()).or_insert_with(|| Arc::new(process));
+        services.entry("calls".to_owned()).or_insert_with(|| Arc::new(Calls));
         services.entry("events".to_owned()).or_insert_with(|| Arc::new(Events));
         services.entry("hooks".to_owned()).or_insert_with(|| Arc::new(HookService));
         services.entry("secrets".to_owned()).or_insert_with(|| Arc::new(secrets));
@@ -150,6 +162,7 @@ impl Builder {
             shared: MemoryKv::default(),
             launches,
             bus: Bus::default(),
+            events: self.events,
             hooks: Hooks::default(),
             apis: Apis::default(),
             deadlines: Deadlines::start(&handle),

@@ -30,7 +30,9 @@ use crate::service::Services;
 use crate::state;
 use crate::stream::{Input, Output, Streams};
 use crate::ward::{Alert, Rules, Trail};
-use crate::{Builder, Call, KvStore, LoadOptions, MemoryKv, Policy, Provided, Runtime, SpanRef, Status};
+use crate::{
+    Builder, Call, EventStore, KvStore, LoadOptions, MemoryKv, Policy, Provided, Runtime, SpanRef, Status,
+};
 
 /// Loads extensions and routes calls to them. Cheap to clone; the last clone ends what is loaded.
 #[derive(Clone)]
@@ -52,6 +54,8 @@ pub(crate) struct Core {
     /// One of them runs programs.
     pub(crate) launches: bool,
     pub(crate) bus: Bus,
+    /// Keeps events for those that want each at least once.
+    pub(crate) events: OnceLock<Arc<dyn EventStore>>,
     pub(crate) hooks: Hooks,
     pub(crate) apis: Apis,
     pub(crate) deadlines: Arc<Deadlines>,

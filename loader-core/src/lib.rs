@@ -3,6 +3,7 @@
 
 mod api;
 mod bridge;
+mod broadcast;
 mod builder;
 mod call;
 mod choice;
@@ -56,13 +57,14 @@ mod ward;
 
 pub use api::ApiStatus;
 pub use bridge::{Bridge, LogLevel, Uplink};
+pub use broadcast::{Answer, BroadcastFilter, BroadcastOptions};
 pub use builder::Builder;
 pub use call::CallOptions;
 pub use clock::ThreadClock;
 pub use config::{Configuration, Origin, Setting, Settings, settings_from_environment, settings_from_file};
 pub use data::{DataComparison, DataFilter, DataOrder, DataPage, DataQuery, DataSource};
 pub use dispatcher::Dispatcher;
-pub use event::{Event, EventQuota, Events, SubscriptionStatus};
+pub use event::{DeadLetter, Event, EventQuota, EventStore, Events, KeptEvent, Letters, SubscriptionStatus};
 pub use execute::{Executed, Language, Snippet};
 pub use folder::TemporaryFolder;
 pub use health::{Checked, Health, Liveness};

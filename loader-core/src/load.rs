@@ -234,7 +234,7 @@ impl Core {
 
     /// What follows for a generation once calls go to it.
     pub(crate) fn published(self: &Arc<Self>, slot: &Arc<Slot>) {
-        self.bus.declare(slot);
+        self.declare(slot);
         self.hooks.declare(slot);
         self.apis.declare(slot);
         self.watch(slot);
@@ -333,6 +333,9 @@ impl Core {
         reach.limit_output(&limits);
         let permissions = Permissions::clone(&reach.permissions());
         fits_host(manifest)?;
+        for subscription in manifest.events.values() {
+            self.can_keep(&manifest.extension.id, subscription.retry().ok().flatten())?;
+        }
         let runtime = self.choose(levels, manifest, options.isolation, &limits, &permissions)?;
         let runtime = Arc::clone(runtime);
         check_recycling(options, &runtime.support())?;

@@ -77,6 +77,10 @@ pub struct ExtensionMetrics {
     pub ingress: u64,
     /// Attempts to start programs, as far as its runtime counts them.
     pub spawns: u64,
+    /// Events that are kept for it and wait, of subscriptions that want each at least once.
+    pub kept_events: u64,
+    /// Dead letters: those of them that were given up.
+    pub dead_letters: u64,
     /// By name, those of its methods that were called. Who calls a method that it does not have makes
     /// none.
     pub methods: BTreeMap<String, MethodMetrics>,
@@ -130,6 +134,7 @@ impl Slot {
         let called = methods.filter_map(|(method, cell)| Some((method.name.clone(), cell.get()?.read())));
         let methods: BTreeMap<String, MethodMetrics> = called.collect();
         let meter = &self.reach.meter;
+        let (kept_events, dead_letters) = self.reach.ward.kept();
         ExtensionMetrics {
             id: self.id.clone(),
             version: self.version.clone(),
@@ -147,6 +152,8 @@ impl Slot {
             egress: meter.read(Counter::Egress),
             ingress: meter.read(Counter::Ingress),
             spawns: meter.read(Counter::Spawns),
+            kept_events,
+            dead_letters,
             methods,
         }
     }

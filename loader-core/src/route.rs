@@ -192,6 +192,10 @@ pub struct Status {
     pub metrics: Metrics,
     /// What it uses.
     pub usage: Usage,
+    /// Events that are kept for it and wait, of subscriptions that want each at least once.
+    pub kept_events: u64,
+    /// Dead letters: those of them that were given up.
+    pub dead_letters: u64,
     /// What holds it apart from the host; empty where that is the engine alone.
     pub layers: Vec<Layer>,
 }
@@ -328,6 +332,7 @@ impl Slot {
             let error = standing.last_error();
             (standing.state, standing.since, standing.reason.clone(), standing.restarts, error)
         });
+        let (kept_events, dead_letters) = self.reach.ward.kept();
         Status {
             id: self.id.clone(),
             version: self.version.clone(),
@@ -346,6 +351,8 @@ impl Slot {
             methods: self.instance.describe().methods.clone(),
             metrics: self.counters.read(self.gate.inside()),
             usage: self.usage(),
+            kept_events,
+            dead_letters,
             layers: self.instance.layers(),
         }
     }

@@ -40,6 +40,12 @@ export interface Host {
    * call up. A method that does not stream gives its one result.
    */
   stream<T = any>(extension: string, method: string, ...args: Value[]): AsyncIterableIterator<T>;
+  /**
+   * Calls a method of each extension that `to` is for, all with the same arguments, but never this one.
+   * Gives one answer for each that this extension may call, by id: those that it may not call are left
+   * out. It needs the permission `call` for the method.
+   */
+  broadcast<R = any>(to: To, method: string, ...args: Value[]): Promise<Answer<R>[]>;
   /** Writes to the host's log. */
   readonly log: Log;
   /** What the extension keeps with its host, by key. It needs the permission `kv`. */
@@ -57,7 +63,7 @@ export interface Host {
   readonly process: Process;
   /**
    * Emits an event, for all who are subscribed to the topic. It is delivered later, to each at most
-   * once. It needs the permission `emit`.
+   * once, or at least once if that is what it asked for. It needs the permission `emit`.
    */
   emit(topic: string, data: Value): Promise<Emitted>;
   /**
@@ -65,7 +71,7 @@ export interface Host {
    * exported function of this extension, one after another. It needs the permission `subscribe`.
    * What the manifest says under `[events]` needs no call.
    */
-  subscribe(topic: string, method: string, options?: { overflow?: Overflow }): Promise<null>;
+  subscribe(topic: string, method: string, options?: Subscribe): Promise<null>;
   /** Ends what `subscribe` began, and says whether there was anything to end. */
   unsubscribe(topic: string, method: string): Promise<boolean>;
   /**
@@ -87,12 +93,57 @@ export interface Host {
   cancelled(): boolean;
 }
 
+/** For whom a broadcast is: the extensions for which all that is said here holds. */
+export interface To {
+  /** What runs them: `"javascript"`, `"python"`, `"webassembly"`, `"native"`. */
+  runtime?: string | null;
+  /** One of the `tags` in their manifests. */
+  tag?: string | null;
+  /** A capability that they provide, such as `"cache"` or `"cache@^1.2"`. */
+  provides?: string | null;
+  /** Seconds that all of it may take; 30 if left out. */
+  timeout?: number | null;
+  /** Seconds that each extension may take. */
+  each?: number | null;
+  /** How many are called at the same time, up to 64; 16 if left out. */
+  parallel?: number | null;
+}
+
+/** What one extension answered to a broadcast: a value, or why there is none. */
+export type Answer<R = any> =
+  | { readonly extension: string; readonly value: R; readonly error?: undefined }
+  | { readonly extension: string; readonly error: AnswerError; readonly value?: undefined };
+
+/** Why an extension has no answer. */
+export interface AnswerError {
+  /** A stable name such as `"unknown_method"`. */
+  readonly code: string;
+  readonly message: string;
+  readonly hint: string | null;
+}
+
 /** What a function that is subscribed to a topic gets. */
 export interface Event<T = any> {
   readonly topic: string;
   /** The id of the extension that emitted it; `null` for the host. */
   readonly source: string | null;
   readonly data: T;
+  /** Names it, if it is delivered at least once: it may come more than once, and has the same each time. */
+  readonly id?: string;
+  /** Which attempt this is, from 1 on, if it is delivered at least once. */
+  readonly attempt?: number;
+}
+
+/** What a subscription wants: see `[events]` of the manifest. */
+export interface Subscribe {
+  overflow?: Overflow;
+  delivery?: "at-most-once" | "at-least-once";
+  /** With at-least-once: how often the function is called for one event; 5 if left out. */
+  attempts?: number;
+  /** How long after the first failure the next attempt comes, such as `"1s"`; twice as long after each more. */
+  "first-delay"?: string;
+  /** The longest time between two attempts, such as `"1min"`. */
+  "longest-delay"?: string;
 }
 
 /** What became of an event: the queues that it stands in, and the events that were dropped for it. */

@@ -5,6 +5,7 @@
 
 mod contract;
 mod error;
+mod event;
 mod fields;
 mod health;
 mod hook;
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
 
 pub use contract::{Check, Contract, Dependency, MethodContract, NeededMethod};
 pub use error::ManifestError;
+pub use event::{Retry, Subscription};
 pub use fields::{EntryPath, Hint, License, UniqueList, Version, VersionReq};
 pub use health::HealthCheck;
 pub use hook::{Hook, HookMode, OnFailure};
@@ -24,7 +26,7 @@ pub use toml::{Table, Value as TomlValue};
 
 use crate::limits::Limits;
 use crate::permission::{self, Access, Permissions};
-use crate::{ExtensionId, Isolation, Overflow, RuntimeKind};
+use crate::{ExtensionId, Isolation, RuntimeKind};
 
 /// The name of the manifest in a package's top folder.
 pub const FILE_NAME: &str = "quadriga.toml";
@@ -175,18 +177,6 @@ pub struct Capabilities {
     pub contracts: BTreeMap<String, EntryPath>,
 }
 
-/// `[events."TOPIC"]`: what an extension is subscribed to, from its load on. The topic may be the
-/// beginning of several, with a final `*`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Subscription {
-    /// The exported method that gets each event.
-    pub method: String,
-    /// What becomes of events that find its queue full.
-    #[serde(default)]
-    pub overflow: Overflow,
-}
-
 /// `[api.API.FUNCTION]`: a function that the extension adds to a host API.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -277,7 +267,7 @@ impl Manifest {
             let message = format!("{wrong:?} is no program: expected a plain name or an absolute path");
             return Err((vec!["permissions", "subprocess"], message));
         }
-        for topic in self.events.keys() {
+        for (topic, subscription) in &self.events {
             if !permission::is_topic_pattern(topic) {
                 let message = format!("{topic:?} is no topic: 1 to 256 bytes, no blanks, * only at the end");
                 return Err((vec!["events", topic], message));
@@ -287,6 +277,7 @@ impl Manifest {
                 let message = format!("[permissions] {} is missing", access.request());
                 return Err((vec!["events", topic], message));
             }
+            subscription.retry().map_err(|(key, message)| (vec!["events", topic, key], message))?;
         }
         for (point, hook) in &self.hooks {
             if !permission::is_topic(point) {

@@ -19,8 +19,12 @@ impl CallPattern {
 
     /// Whether the pattern covers a method.
     pub fn allows(&self, extension: &str, method: &str) -> bool {
-        self.extension.as_ref().is_none_or(|id| id.as_str() == extension)
-            && self.method.as_ref().is_none_or(|name| name == method)
+        self.extension.as_ref().is_none_or(|id| id.as_str() == extension) && self.allows_method(method)
+    }
+
+    /// Whether the pattern covers a method of this name in some extension.
+    pub fn allows_method(&self, method: &str) -> bool {
+        self.method.as_ref().is_none_or(|name| name == method)
     }
 }
 

@@ -5,6 +5,7 @@ pub(crate) mod args;
 mod backup;
 mod deps;
 pub(crate) mod grants;
+pub(crate) mod letters;
 pub(crate) mod licences;
 pub(crate) mod operation;
 mod show;
@@ -37,6 +38,7 @@ use args::{
 pub(crate) use backup::{backup, restore};
 pub(crate) use deps::deps;
 pub(crate) use grants::grants;
+pub(crate) use letters::dead_letters;
 pub(crate) use licences::licences;
 use operation::Operation;
 pub(crate) use show::{list, show};

@@ -11,7 +11,7 @@ use quadriga::home::{
     TrustLevel,
 };
 use quadriga::package::PublicKey;
-use quadriga::{Settings, package};
+use quadriga::{Letters, Settings, package};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
@@ -135,6 +135,15 @@ pub(crate) enum Operation {
     },
     /// Shows the policy on licences, or changes it.
     LicensePolicy(PolicyChange),
+    DeadLetters {
+        which: Letters,
+    },
+    RetryDeadLetters {
+        which: Letters,
+    },
+    DropDeadLetters {
+        which: Letters,
+    },
     Audit {},
     VerifyAudit {
         #[serde(default)]
@@ -257,6 +266,9 @@ impl Operation {
                 };
                 Ok(json!({ "policy": policy, "refused": refused }))
             }
+            Self::DeadLetters { which } => json(home.dead_letters(&which).await?),
+            Self::RetryDeadLetters { which } => json(home.retry_dead_letters(&which, actor).await?),
+            Self::DropDeadLetters { which } => json(home.drop_dead_letters(&which, actor).await?),
             Self::Audit {} => json(home.audit().await?),
             Self::VerifyAudit { head } => json(home.verify_audit(head.as_deref()).await?),
         }
@@ -340,12 +352,19 @@ mod tests {
         let policy = r#"{"request":"trust-policy","level":"low","minimum-release-age":"72h"}"#;
         let written = serde_json::to_value(read(policy)).unwrap();
         assert_eq!(written["minimum-release-age"], "72h");
+        let retry = r#"{"request":"retry-dead-letters","which":{"of":"a.b"}}"#;
+        let which = Letters::Of(ExtensionId::new("a.b").unwrap());
+        assert_eq!(read(retry), Operation::RetryDeadLetters { which });
+        let which = Letters::All;
+        assert_eq!(read(r#"{"request":"dead-letters","which":"all"}"#), Operation::DeadLetters { which });
         for text in [
             r#"{"request":"disable"}"#,
             r#"{"request":"disable","id":"a.b","more":1}"#,
             r#"{"request":"install","packages":[{"path":"/a.qx","kee":"k"}]}"#,
             r#"{"request":"grant","id":"a.b","permissions":{"all":true}}"#,
             r#"{"request":"trust-policy","minimum-release-age":"soon"}"#,
+            r#"{"request":"dead-letters"}"#,
+            r#"{"request":"drop-dead-letters","which":"some"}"#,
             r#"{"request":"audit","more":1}"#,
         ] {
             assert!(serde_json::from_str::<Operation>(text).is_err(), "{text}");

@@ -36,6 +36,10 @@ struct Status {
     restarts: u32,
     metrics: Total,
     usage: Used,
+    #[serde(default)]
+    kept_events: u64,
+    #[serde(default)]
+    dead_letters: u64,
     last_error: Option<LastError>,
     #[serde(default)]
     methods: Vec<Method>,
@@ -151,6 +155,10 @@ pub(super) fn all(answer: Json) -> Result<String> {
     if !all.extensions.is_empty() {
         lines.push(statuses(&all.extensions));
     }
+    let dead: u64 = all.extensions.iter().map(|it| it.dead_letters).sum();
+    if dead > 0 {
+        lines.push(format!("there are {dead} dead letters: quadriga dead-letters list"));
+    }
     lines.extend(all.failed.iter().map(|(id, error)| format!("{id} did not start: {}", error.message)));
     Ok(harmless(&lines.join("\n")))
 }
@@ -206,6 +214,9 @@ pub(super) fn one(answer: Json) -> Result<String> {
     lines.push(format!("  memory       {}", memory(it.usage.memory)));
     lines.extend(it.usage.cpu_time.map(|time| format!("  processor    {}", duration(time))));
     lines.extend(it.usage.process.map(|process| format!("  process      {process}")));
+    if it.kept_events + it.dead_letters > 0 {
+        lines.push(format!("  events       {} wait, {} dead letters", it.kept_events, it.dead_letters));
+    }
     lines.extend(it.reason.map(|reason| format!("  because      {reason}")));
     let last = it.last_error.map(|last| format!("  last error   {} {}", time(last.at), last.error.message));
     lines.extend(last);

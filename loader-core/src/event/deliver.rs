@@ -38,15 +38,12 @@ impl Core {
     }
 
     /// Lets an event through to its handler, or says why not.
-    fn admit_event(
+    pub(super) fn admit_event(
         self: &Arc<Self>,
         slot: Arc<Slot>,
-        subscription: &Subscription,
+        method: &str,
         sent: &Sent,
     ) -> Result<Admitted, Error> {
-        let Listener::Extension { method, .. } = &subscription.to else {
-            return Err(Error::new(ErrorCode::Internal, "the host calls no handler"));
-        };
         let topic = &sent.event.topic;
         slot.reach.check(0, &Access::Subscribe(topic))?;
         if let Some(source) = &sent.event.source {
@@ -101,7 +98,7 @@ async fn drain(core: Weak<Core>, subscription: Arc<Subscription>) {
             }
         } else {
             let Some(sent) = subscription.queue.next() else { return };
-            match core.admit_event(slot, &subscription, &sent) {
+            match core.admit_event(slot, subscription.method(), &sent) {
                 Ok(admitted) => {
                     let result = Outcome::from(admitted.run()).result().await;
                     subscription.note(result.map(drop), &sent);
@@ -120,7 +117,7 @@ fn take_turn(core: &Arc<Core>, subscription: &Subscription) -> bool {
             subscription.queue.dropped.fetch_add(1, Relaxed);
             continue;
         };
-        let result = core.admit_event(slot, subscription, &sent).and_then(|admitted| {
+        let result = core.admit_event(slot, subscription.method(), &sent).and_then(|admitted| {
             match admitted.run() {
                 Started::Ready(result) => result,
                 Started::InFlight(call) => crate::block_on::<InFlight>(call),

@@ -1,9 +1,9 @@
 //! Events as the host has to do with them.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use quadriga_abi::{Emitted, Error, ErrorCode, Overflow};
+use quadriga_abi::{Delivery, Emitted, Error, ErrorCode, Overflow};
 use serde::Serialize;
 
 use super::{Event, Listener, Subscription, check_pattern, check_topic, is_value};
@@ -21,16 +21,21 @@ pub struct SubscriptionStatus {
     pub declared: bool,
     /// What becomes of events that find its queue full.
     pub overflow: Overflow,
+    /// How sure it is that each event arrives.
+    pub delivery: Delivery,
     /// Events that wait.
     pub queued: usize,
     /// Events that the method took without an error.
     pub delivered: u64,
-    /// Events that the method did not take: it failed, took too long, or there was nothing to call.
+    /// Events that the method did not take: it failed, took too long, or there was nothing to call. Of those that
+    /// are kept, each attempt.
     pub failed: u64,
     /// Events that fell out of the full queue or did not get in.
     pub dropped: u64,
     /// Events that it was not allowed to have, or not from who emitted them.
     pub denied: u64,
+    /// Events that are kept and were given up: see [`Dispatcher::dead_letters`].
+    pub dead: usize,
 }
 
 /// The events on a topic from a moment on, for the host. Dropped, it ends the subscription.
@@ -41,18 +46,23 @@ pub struct Events {
 
 impl Dispatcher {
     /// Emits an event in the name of the host: `data` is one MessagePack value. It is delivered later,
-    /// to each subscription at most once.
+    /// to each subscription at most once, unless that wants it at least once. Where one does, this waits on
+    /// the calling thread until the store has it.
     ///
     /// # Errors
     /// If the topic is none, or the data no single value or larger than
-    /// [`EventQuota::bytes`](crate::EventQuota::bytes).
+    /// [`EventQuota::bytes`](crate::EventQuota::bytes). `overloaded`, if a subscription that wants it at least
+    /// once is full: then nobody gets it. `store_failed`, if it could not be kept: then those may have it that
+    /// want it at most once.
     pub fn emit(&self, topic: &str, data: &[u8]) -> Result<Emitted, Error> {
         let wrong = |why: String| Error::new(ErrorCode::InvalidArguments, why);
         check_topic(topic).map_err(wrong)?;
         if !is_value(data) {
             return Err(wrong(format!("the data for {topic} is not one MessagePack value")));
         }
-        self.core.emit(None, topic, data, 0, None)
+        let (emitted, written) = self.core.emit(None, topic, data, 0, None)?;
+        written.map_or(Ok(()), crate::block_on)?;
+        Ok(emitted)
     }
 
     /// Listens to a topic from now on, or to all that begin with what stands before a final `*`. What
@@ -63,7 +73,7 @@ impl Dispatcher {
     pub fn subscribe(&self, topic: &str) -> Result<Events, Error> {
         check_pattern(topic).map_err(|why| Error::new(ErrorCode::InvalidArguments, why))?;
         let host = Listener::Host(tokio::sync::Notify::new());
-        let subscription = Subscription::new(topic, Overflow::DropOldest, host);
+        let subscription = Subscription::new(topic, Overflow::DropOldest, host, None);
         self.core.bus.change(&[Arc::clone(&subscription)], |_| true);
         Ok(Events { subscription, core: Arc::downgrade(&self.core) })
     }
@@ -122,16 +132,21 @@ impl Subscription {
     fn status(&self) -> Option<SubscriptionStatus> {
         let Listener::Extension { method, declared, .. } = &self.to else { return None };
         let queue = &self.queue;
+        let keep = self.keep.as_ref().map(|(keep, _)| keep);
+        let (waiting, dead) = keep.map_or((queue.len(), 0), |keep| keep.counts());
+        let count = |of: &AtomicU64, kept: Option<&AtomicU64>| kept.unwrap_or(of).load(Relaxed);
         Some(SubscriptionStatus {
             topic: self.pattern.to_string(),
             method: method.to_string(),
             declared: *declared,
             overflow: self.overflow,
-            queued: queue.len(),
-            delivered: queue.delivered.load(Relaxed),
-            failed: queue.failed.load(Relaxed),
+            delivery: if keep.is_some() { Delivery::AtLeastOnce } else { Delivery::AtMostOnce },
+            queued: waiting,
+            delivered: count(&queue.delivered, keep.map(|keep| &keep.delivered)),
+            failed: count(&queue.failed, keep.map(|keep| &keep.failed)),
             dropped: queue.dropped.load(Relaxed),
             denied: queue.denied.load(Relaxed),
+            dead,
         })
     }
 }

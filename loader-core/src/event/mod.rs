@@ -1,26 +1,39 @@
 //! Events: who emits on a topic does not know who listens. Each subscription has a queue of its own,
 //! so that no subscriber holds up another or the one who emits.
 //!
-//! An event reaches a subscription at most once. Those of one emitter reach it in the order in which
-//! they were emitted, and the handler gets one at a time.
+//! An event reaches a subscription at most once, unless that wants it at least once: then it is kept in a
+//! store first (`keep`, `again`). Those of one emitter reach it in the order in which they were emitted, and
+//! the handler gets one at a time.
 
+mod again;
 mod deliver;
+mod keep;
+mod letters;
 mod listen;
 mod queue;
+mod store;
 mod topics;
 
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
+pub(crate) use keep::Keep;
+pub use letters::{DeadLetter, Letters};
+#[cfg(feature = "home")]
+pub(crate) use letters::{drop_all, find, retry};
 pub use listen::{Events, SubscriptionStatus};
 use quadriga_abi::limits::ByteSize;
+use quadriga_abi::manifest::{self, Retry};
 use quadriga_abi::permission::{is_topic, is_topic_pattern};
 use quadriga_abi::{Bytes, Emitted, Error, ErrorCode, ExtensionId, Overflow, TraceContext, codec, msgpack};
 use queue::{Pushed, Queue};
 use serde::Serialize;
+pub(crate) use store::MemoryEvents;
+pub use store::{EventStore, KeptEvent};
 use topics::Topics;
 
-use crate::dispatcher::Core;
+use crate::BoxFuture;
+use crate::dispatcher::{Core, lock};
 use crate::route::Slot;
 use crate::state::is_reserved;
 use crate::ward::Ward;
@@ -36,12 +49,27 @@ pub struct EventQuota {
     pub subscriptions: usize,
     /// How long a handler may take for one event, unless its own limits give it less.
     pub handler_timeout: std::time::Duration,
+    /// Events that are kept for one subscription that wants them at least once, dead letters among them.
+    pub kept: usize,
+    /// Bytes of those, with 256 for each.
+    pub kept_bytes: u64,
+    /// Whether they may be kept in memory where there is no store: then they are lost with the host.
+    /// Otherwise an extension that wants such a subscription is not loaded there.
+    pub in_memory: bool,
 }
 
 impl Default for EventQuota {
     fn default() -> Self {
         let handler_timeout = std::time::Duration::from_secs(10);
-        Self { events: 1024, bytes: 1 << 20, subscriptions: 64, handler_timeout }
+        Self {
+            events: 1024,
+            bytes: 1 << 20,
+            subscriptions: 64,
+            handler_timeout,
+            kept: 10_000,
+            kept_bytes: 16 << 20,
+            in_memory: false,
+        }
     }
 }
 
@@ -72,6 +100,8 @@ pub(crate) struct Subscription {
     overflow: Overflow,
     to: Listener,
     queue: Queue,
+    /// Where its events are kept, if it wants each at least once. Its queue has none then.
+    keep: Option<(Arc<Keep>, Retry)>,
 }
 
 enum Listener {
@@ -97,10 +127,33 @@ impl Sent {
         depth: u16,
         trace: Option<TraceContext>,
     ) -> Result<Self, Error> {
+        Self::with(topic, source, data, depth, trace, None)
+    }
+
+    /// The same for one that is kept, with its id and the number of this attempt.
+    fn again(event: &KeptEvent) -> Result<Self, Error> {
+        let attempt = Some((event.id.as_str(), event.attempts + 1));
+        Self::with(&event.topic, event.source.clone(), &event.data, event.depth, None, attempt)
+    }
+
+    fn with(
+        topic: &str,
+        source: Option<ExtensionId>,
+        data: &[u8],
+        depth: u16,
+        trace: Option<TraceContext>,
+        attempt: Option<(&str, u32)>,
+    ) -> Result<Self, Error> {
         let failed = |error: codec::EncodeError| Error::new(ErrorCode::Internal, error.to_string());
         let mut bytes = Vec::with_capacity(data.len() + topic.len() + 64);
-        // A list of one, which is a map of three.
-        bytes.extend([0x91, 0x83]);
+        // A list of one, which is a map of three or five.
+        bytes.extend([0x91, if attempt.is_some() { 0x85 } else { 0x83 }]);
+        if let Some((id, number)) = attempt {
+            codec::append(&mut bytes, &"id").map_err(failed)?;
+            codec::append(&mut bytes, &id).map_err(failed)?;
+            codec::append(&mut bytes, &"attempt").map_err(failed)?;
+            codec::append(&mut bytes, &number).map_err(failed)?;
+        }
         codec::append(&mut bytes, &"topic").map_err(failed)?;
         codec::append(&mut bytes, &topic).map_err(failed)?;
         codec::append(&mut bytes, &"source").map_err(failed)?;
@@ -127,17 +180,51 @@ impl Bus {
         gone.for_each(|subscription| subscription.queue.close());
     }
 
+    /// Ends the subscriptions of an extension that is unloaded. What is kept for them stays kept.
+    pub(crate) fn forget(&self, ward: &Arc<Ward>) {
+        lock(&ward.keeps).drain(..).for_each(|keep| keep.close());
+        if self.0.load().all().any(|subscription| subscription.is_of(ward)) {
+            self.change(&[], |subscription| !subscription.is_of(ward));
+        }
+    }
+
+    /// Takes back what an extension subscribed to, and says whether there was anything. What is kept for it
+    /// and was not delivered is gone, but for dead letters.
+    pub(crate) fn unsubscribe(&self, ward: &Arc<Ward>, pattern: &str, method: &str) -> bool {
+        let same = |it: &Subscription| it.is_made(ward) && it.is(pattern, method);
+        let there = self.0.load().all().any(|it| same(it));
+        if there {
+            self.change(&[], |it| !same(it));
+            let also =
+                self.0.load().all().any(|it| it.is_of(ward) && it.is(pattern, method) && it.keep.is_some());
+            let mut keeps = lock(&ward.keeps);
+            let place = keeps.iter().position(|keep| !also && keep.is_for(pattern, method));
+            if let Some(keep) = place.map(|place| keeps.swap_remove(place)) {
+                keep.close();
+                // Whoever asks has nothing to wait for.
+                drop(keep.store.remove(keep.waiting()));
+            }
+        }
+        there
+    }
+}
+
+impl Core {
     /// Puts what the manifest of a generation says in the place of what an earlier one said. What both
     /// say stays, with what waits there.
-    pub(crate) fn declare(&self, slot: &Slot) {
+    pub(crate) fn declare(self: &Arc<Self>, slot: &Slot) {
         let ward = &slot.reach.ward;
         let manifest = slot.source.as_ref().map(|source| &source.manifest.events);
+        // The manifest was checked.
+        let retry = |now: &manifest::Subscription| now.retry().ok().flatten();
         let says = |it: &Subscription| {
             let declared = manifest.and_then(|events| events.get(&*it.pattern));
-            declared.is_some_and(|now| it.is(&it.pattern, &now.method) && it.overflow == now.overflow)
+            declared.is_some_and(|now| {
+                it.is(&it.pattern, &now.method) && it.overflow == now.overflow && it.retry() == retry(now)
+            })
         };
         let is_declared = |it: &Subscription| it.is_of(ward) && !it.is_made(ward);
-        let topics = self.0.load();
+        let topics = self.bus.0.load();
         let there: Vec<_> = topics.all().filter(|it| is_declared(it)).collect();
         let new = manifest
             .into_iter()
@@ -145,60 +232,60 @@ impl Bus {
             .filter(|(pattern, _)| !there.iter().any(|it| *it.pattern == ***pattern && says(it)));
         let add: Vec<_> = new
             .map(|(pattern, now)| {
+                let keep = self.keep(ward, pattern, &now.method, retry(now));
                 let (ward, method) = (Arc::downgrade(ward), Arc::from(now.method.as_str()));
                 let to = Listener::Extension { ward, method, declared: true };
-                Subscription::new(pattern, now.overflow, to)
+                Subscription::new(pattern, now.overflow, to, keep)
             })
             .collect();
         if !add.is_empty() || !there.iter().all(|it| says(it)) {
-            self.change(&add, |it| !is_declared(it) || says(it));
+            self.bus.change(&add, |it| !is_declared(it) || says(it));
+            self.rest_of(ward);
         }
     }
 
-    /// Ends the subscriptions of an extension that is unloaded.
-    pub(crate) fn forget(&self, ward: &Arc<Ward>) {
-        if self.0.load().all().any(|subscription| subscription.is_of(ward)) {
-            self.change(&[], |subscription| !subscription.is_of(ward));
-        }
+    /// Has what nobody is subscribed to any more wait until somebody is again.
+    fn rest_of(&self, ward: &Arc<Ward>) {
+        let topics = self.bus.0.load();
+        let is_heard = |keep: &Arc<Keep>| {
+            topics.all().any(|it| it.keep.as_ref().is_some_and(|(other, _)| Arc::ptr_eq(other, keep)))
+        };
+        lock(&ward.keeps).iter().filter(|keep| !is_heard(keep)).for_each(|keep| keep.rest());
     }
 
     /// Subscribes an extension, or changes what it said of that before.
     pub(crate) fn subscribe(
-        &self,
+        self: &Arc<Self>,
         ward: &Arc<Ward>,
         pattern: &str,
-        method: &str,
-        overflow: Overflow,
-        most: usize,
+        wanted: &manifest::Subscription,
     ) -> Result<(), Error> {
+        let method = wanted.method.as_str();
         if is_reserved(method) {
             let message = format!("{} keeps {method} for its host", ward.id);
             return Err(Error::new(ErrorCode::InvalidArguments, message));
         }
+        let wrong = |(key, why)| Error::new(ErrorCode::InvalidArguments, format!("{key}: {why}"));
+        let (overflow, retry) = (wanted.overflow, wanted.retry().map_err(wrong)?);
+        self.can_keep(&ward.id, retry)?;
         let same = |it: &Subscription| it.is_made(ward) && it.is(pattern, method);
-        if self.0.load().all().any(|it| same(it) && it.overflow == overflow) {
+        let topics = self.bus.0.load();
+        if topics.all().any(|it| same(it) && it.overflow == overflow && it.retry() == retry) {
             return Ok(());
         }
         let others = |it: &&Arc<Subscription>| it.is_made(ward) && !same(it);
-        if self.0.load().all().filter(others).count() >= most {
+        let most = self.policy.events.subscriptions;
+        if topics.all().filter(others).count() >= most {
             let message = format!("{} may make {most} subscriptions", ward.id);
             let hint = "unsubscribe from some, or subscribe to several topics at once with a *";
             return Err(Error::new(ErrorCode::QuotaExceeded, message).with_hint(hint));
         }
+        let keep = self.keep(ward, pattern, method, retry);
         let (method, declared) = (Arc::from(method), false);
         let to = Listener::Extension { ward: Arc::downgrade(ward), method, declared };
-        self.change(&[Subscription::new(pattern, overflow, to)], |it| !same(it));
+        self.bus.change(&[Subscription::new(pattern, overflow, to, keep)], |it| !same(it));
+        self.rest_of(ward);
         Ok(())
-    }
-
-    /// Takes back what an extension subscribed to, and says whether there was anything.
-    pub(crate) fn unsubscribe(&self, ward: &Arc<Ward>, pattern: &str, method: &str) -> bool {
-        let same = |it: &Subscription| it.is_made(ward) && it.is(pattern, method);
-        let there = self.0.load().all().any(|it| same(it));
-        if there {
-            self.change(&[], |it| !same(it));
-        }
-        there
     }
 }
 
@@ -209,8 +296,21 @@ impl Drop for Bus {
 }
 
 impl Subscription {
-    fn new(pattern: &str, overflow: Overflow, to: Listener) -> Arc<Self> {
-        Arc::new(Self { pattern: Arc::from(pattern), overflow, to, queue: Queue::default() })
+    fn new(pattern: &str, overflow: Overflow, to: Listener, keep: Option<(Arc<Keep>, Retry)>) -> Arc<Self> {
+        Arc::new(Self { pattern: Arc::from(pattern), overflow, to, queue: Queue::default(), keep })
+    }
+
+    /// How its events are handed over again, if they are.
+    fn retry(&self) -> Option<Retry> {
+        self.keep.as_ref().map(|(_, retry)| *retry)
+    }
+
+    /// Its method; none for the host's own.
+    fn method(&self) -> &str {
+        match &self.to {
+            Listener::Extension { method, .. } => method,
+            Listener::Host(_) => "",
+        }
     }
 
     fn is(&self, pattern: &str, its_method: &str) -> bool {
@@ -243,7 +343,8 @@ impl Subscription {
 }
 
 impl Core {
-    /// Puts an event into the queues of all who listen.
+    /// Puts an event into the queues of all who listen. Where some want it at least once, it is emitted once
+    /// the store has it, which the future says.
     pub(crate) fn emit(
         self: &Arc<Self>,
         source: Option<ExtensionId>,
@@ -251,7 +352,7 @@ impl Core {
         data: &[u8],
         depth: u16,
         trace: Option<TraceContext>,
-    ) -> Result<Emitted, Error> {
+    ) -> Result<(Emitted, Option<BoxFuture<'static, Result<(), Error>>>), Error> {
         let quota = &self.policy.events;
         if data.len() as u64 > quota.bytes {
             let [size, most] = [data.len() as u64, quota.bytes].map(ByteSize);
@@ -260,12 +361,14 @@ impl Core {
         }
         let topics = self.bus.0.load();
         let mut emitted = Emitted::default();
-        let mut listeners = topics.listeners(topic).peekable();
-        if listeners.peek().is_none() {
-            return Ok(emitted);
+        if topics.listeners(topic).next().is_none() {
+            return Ok((emitted, None));
         }
         let sent = Arc::new(Sent::new(topic, source, data, depth, trace)?);
-        for subscription in listeners {
+        let keeping = topics.listeners(topic).filter_map(|it| it.keep.as_ref());
+        let reserved = self.reserve_room(keeping.map(|(keep, _)| keep), &sent)?;
+        emitted.queued = u32::try_from(reserved.len()).unwrap_or(u32::MAX);
+        for subscription in topics.listeners(topic).filter(|it| it.keep.is_none()) {
             match subscription.queue.push(&sent, subscription.overflow, quota) {
                 Pushed::Dropped => emitted.dropped += 1,
                 Pushed::Queued { idle, full } => {
@@ -277,7 +380,7 @@ impl Core {
                 }
             }
         }
-        Ok(emitted)
+        Ok((emitted, self.write(reserved)))
     }
 }
 

@@ -73,7 +73,7 @@ mod tests {
             let mut topics = Topics::default();
             for pattern in &patterns {
                 let host = Listener::Host(tokio::sync::Notify::new());
-                topics.insert(Subscription::new(pattern, Overflow::DropNewest, host));
+                topics.insert(Subscription::new(pattern, Overflow::DropNewest, host, None));
             }
             let stays = |pattern: &str| {
                 patterns.iter().zip(&gone).any(|(other, gone)| other == pattern && !gone)

@@ -61,6 +61,9 @@ impl Home {
     /// What extensions put into the key-value store the home keeps, unless the host has a store of its own
     /// ([`Builder::kv`](crate::Builder::kv)) or is attached to another home already.
     ///
+    /// Events of subscriptions that want each at least once are kept in the home, if the host has no store of its
+    /// own.
+    ///
     /// What the host decides about extensions goes into the audit trail, in the name of
     /// [`HOST`](super::HOST): all that is denied, the first access of each sort that is allowed, each read of a
     /// secret or a sensitive field, and what alerts and supervision do. It is written down within a second or
@@ -70,6 +73,8 @@ impl Home {
         host.core.kv.get_or_init(|| Arc::new(self.data.clone()));
         let (turn, store) = (Arc::<Mutex<()>>::default(), self.store.clone());
         host.core.trail.keep();
+        // A host with a store of its own goes on with that.
+        let _ = host.core.events.set(Arc::new(self.events.clone()));
         let keeping = keep(store, Arc::clone(&host.core.trail), Arc::clone(&turn));
         let keeper = host.core.executor().spawn(keeping).abort_handle();
         Self { host: Some(Arc::new(Attached { host: host.clone(), turn, keeper })), ..self }

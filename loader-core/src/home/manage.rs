@@ -125,8 +125,8 @@ impl Home {
         Ok(Changes { came, disabled: ids(&disabled), ..Changes::default() })
     }
 
-    /// Takes an extension away with all its versions, and with what it keeps in the key-value store unless
-    /// that is to stay ([`Home::keep_data`]).
+    /// Takes an extension away with all its versions, with the events that are kept for it, and with what it keeps
+    /// in the key-value store unless that is to stay ([`Home::keep_data`]).
     ///
     /// # Errors
     /// As for [`Home::disable`].
@@ -146,6 +146,7 @@ impl Home {
         audit::write(&mut transaction, act).await?;
         self.commit(transaction, &all).await?;
         if !self.rehearsal {
+            self.events.forget(&installed.id).await?;
             self.clear().await?;
         }
         Ok(Changes { disabled: ids(&going), uninstalled: vec![installed.id], ..Changes::default() })

@@ -5,6 +5,7 @@
 //!   lock            held by the process that works with the home
 //!   store.sqlite    what is installed, granted and was done: the truth
 //!   data.sqlite     what extensions keep in the key-value store
+//!   events.sqlite   what is kept for subscriptions until they have taken it
 //!   packages/       ID/VERSION-DIGEST, unpacked
 //!   staging/        what is not installed yet
 //! ```
@@ -19,6 +20,7 @@ mod change;
 mod data;
 mod deps;
 mod differ;
+mod events;
 mod fault;
 mod grants;
 mod graph;
@@ -61,6 +63,7 @@ use tokio::sync::Mutex;
 pub use trust::{Signed, Terms, TrustLevel, TrustPolicy, TrustedKey};
 
 use crate::config::Settings;
+use events::HomeEvents;
 use live::Attached;
 
 /// Installed extensions, on disk. One process at a time works with them: it holds the lock as long as
@@ -71,6 +74,7 @@ use live::Attached;
 pub struct Home {
     path: PathBuf,
     store: SqlitePool,
+    events: HomeEvents,
     /// Held by who puts files into the home or takes some away.
     files: Arc<Mutex<()>>,
     /// What extensions keep.
@@ -165,9 +169,9 @@ impl Home {
         let path = path.canonicalize().map_err(failed(&path))?;
         let lock = Arc::new(lock(&path)?);
         let store = store::open(&path.join("store.sqlite")).await?;
-        let (data, files) = (Data::of(&path), Arc::default());
-        let (rehearsal, keeps_data) = (false, false);
-        let home = Self { path, store, files, data, rehearsal, keeps_data, host: None, _lock: lock };
+        let (data, events, files) = (Data::of(&path), HomeEvents::of(&path), Arc::default());
+        let (rehearsal, keeps_data, host) = (false, false, None);
+        let home = Self { path, store, events, files, data, rehearsal, keeps_data, host, _lock: lock };
         home.clear().await?;
         Ok(home)
     }
@@ -208,6 +212,9 @@ impl Home {
         let data = self.data.clone();
         // Whatever comes of that.
         let _ = tokio::task::spawn_blocking(move || data.close()).await;
+        if let Err(error) = self.events.settle().await {
+            tracing::warn!(%error, "what became of events is not kept");
+        }
         self.store.close().await;
     }
 

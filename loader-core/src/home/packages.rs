@@ -220,6 +220,10 @@ impl Home {
         let is_new = |it: &Installed| came.iter().any(|new| new.installed.id == it.id);
         let detail = |it: &Installed| if is_new(it) { Json::Null } else { with(it) };
         write(&mut transaction, &enabled, actor, "enable", detail).await?;
+        for it in came.iter().filter(|it| it.from.is_none() && !self.rehearsal) {
+            // A process that was killed while it took one of this id away may have left them.
+            self.events.forget(&it.installed.id).await?;
+        }
         // Whoever goes away in the middle of the commit takes no files away that a row names.
         placed.iter_mut().for_each(|it| it.recorded = !self.rehearsal);
         if let Err(error) = self.commit(transaction, all).await {

@@ -72,7 +72,7 @@ pub(crate) const COUNTERS: [Series; 6] = [
 ];
 
 /// How it is now.
-pub(crate) const GAUGES: [Series; 6] = [
+pub(crate) const GAUGES: [Series; 8] = [
     series("quadriga_extension_ready", ("quadriga.extension.ready", "1"), "Whether it takes calls.", |it| {
         Some(f64::from(matches!(it.state, State::Running | State::Throttled | State::Asleep)))
     }),
@@ -99,6 +99,18 @@ pub(crate) const GAUGES: [Series; 6] = [
         ("quadriga.extension.queue_depth", "{call}"),
         "Calls that may be in flight and wait together.",
         |it| Some(it.queue_depth.into()),
+    ),
+    series(
+        "quadriga_extension_kept_events",
+        ("quadriga.extension.kept_events", "{event}"),
+        "Events that are kept for it and wait.",
+        |it| Some(it.kept_events as f64),
+    ),
+    series(
+        "quadriga_extension_dead_letters",
+        ("quadriga.extension.dead_letters", "{event}"),
+        "Events that were kept for it and given up.",
+        |it| Some(it.dead_letters as f64),
     ),
     series(
         "quadriga_extension_last_call_timestamp_seconds",

@@ -1,7 +1,11 @@
 //! `quadriga.events`: extensions emit on topics, and subscribe to them.
 
+use std::num::NonZeroU32;
+
+use quadriga_abi::limits::Span;
+use quadriga_abi::manifest::Subscription;
 use quadriga_abi::permission::Access;
-use quadriga_abi::{Bytes, Error, ErrorCode, Overflow, codec};
+use quadriga_abi::{Bytes, Delivery, Error, ErrorCode, Overflow, codec};
 use serde::Deserialize;
 
 use super::{Service, pair, unknown_method};
@@ -11,17 +15,21 @@ use crate::{Bridge, CallContext, Outcome};
 /// The service.
 pub(crate) struct Events;
 
-/// The third argument of `subscribe`.
+/// The third argument of `subscribe`: what the manifest would say of the topic.
 #[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 struct Options {
     overflow: Overflow,
+    delivery: Delivery,
+    attempts: Option<NonZeroU32>,
+    first_delay: Option<Span>,
+    longest_delay: Option<Span>,
 }
 
 impl Service for Events {
     fn call(&self, caller: &Bridge, parent: &CallContext, method: &str, arguments: Bytes) -> Outcome {
         Outcome::Ready(match method {
-            "emit" => emit(caller, parent, &arguments),
+            "emit" => return emit(caller, parent, &arguments).unwrap_or_else(Outcome::from),
             "subscribe" => subscribe(caller, parent, &arguments),
             "unsubscribe" => unsubscribe(caller, &arguments),
             _ => Err(unknown_method("events", method, &["emit", "subscribe", "unsubscribe"])),
@@ -29,14 +37,21 @@ impl Service for Events {
     }
 }
 
-fn emit(caller: &Bridge, parent: &CallContext, arguments: &[u8]) -> Result<Bytes, Error> {
+fn emit(caller: &Bridge, parent: &CallContext, arguments: &[u8]) -> Result<Outcome, Error> {
     let none = || wrong("emit", "it takes a topic and a value");
     let (topic, data) = pair(arguments).ok_or_else(none)?;
     check_topic(topic).map_err(|why| wrong("emit", &why))?;
     caller.check(parent, &Access::Emit(topic))?;
     let (core, _) = caller.here()?;
     let source = Some(caller.extension().clone());
-    encoded(&core.emit(source, topic, data, parent.depth + 1, parent.trace)?)
+    let (emitted, written) = core.emit(source, topic, data, parent.depth + 1, parent.trace)?;
+    Ok(match written {
+        None => Outcome::Ready(encoded(&emitted)),
+        Some(written) => Outcome::Pending(Box::pin(async move {
+            written.await?;
+            encoded(&emitted)
+        })),
+    })
 }
 
 fn subscribe(caller: &Bridge, parent: &CallContext, arguments: &[u8]) -> Result<Bytes, Error> {
@@ -55,8 +70,9 @@ fn subscribe(caller: &Bridge, parent: &CallContext, arguments: &[u8]) -> Result<
     if let Some(slot) = core.routes.load().get(caller.extension()) {
         slot.method(&method)?;
     }
-    let most = core.policy.events.subscriptions;
-    core.bus.subscribe(&reach.ward, &topic, &method, options.overflow, most)?;
+    let Options { overflow, delivery, attempts, first_delay, longest_delay } = options;
+    let wanted = Subscription { method, overflow, delivery, attempts, first_delay, longest_delay };
+    core.subscribe(&reach.ward, &topic, &wanted)?;
     encoded(&())
 }
 

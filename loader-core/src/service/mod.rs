@@ -1,6 +1,7 @@
 //! The services of the host itself: extensions call them under ids of a publisher that none of them
 //! can have.
 
+mod calls;
 mod data;
 mod events;
 mod hooks;
@@ -23,6 +24,7 @@ use crate::dispatcher::Core;
 use crate::route::suggest;
 use crate::{Bridge, CallContext, Outcome};
 
+pub(crate) use calls::Calls;
 pub(crate) use data::Data;
 pub(crate) use events::Events;
 pub(crate) use hooks::HookService;

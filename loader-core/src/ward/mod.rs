@@ -38,6 +38,7 @@ pub(crate) use trail::Record;
 pub(crate) use trail::Trail;
 
 use crate::dispatcher::lock;
+use crate::event::Keep;
 use crate::net::Connections;
 use crate::program::may_start;
 use crate::route::Slot;
@@ -60,6 +61,8 @@ pub(crate) struct Ward {
     pub(crate) kept: MemoryKv,
     /// What it does by the clock.
     pub(crate) jobs: Jobs,
+    /// The events that are kept for it.
+    pub(crate) keeps: Mutex<Vec<Arc<Keep>>>,
     held: Mutex<Held>,
 }
 
@@ -137,6 +140,7 @@ impl Ward {
             loose,
             kept: MemoryKv::default(),
             jobs: Jobs::default(),
+            keeps: Mutex::default(),
             held,
         })
     }
@@ -195,6 +199,12 @@ impl Ward {
     pub(crate) fn told(&self, listener: &ExtensionId, bytes: usize) {
         let new = |id: &ExtensionId| Arc::new(Link::new(self.id.clone(), id.clone()));
         lock(&self.held).links.entry(listener.clone()).or_insert_with_key(new).told(bytes);
+    }
+
+    /// How many events wait for it, and how many are dead letters, of those that are kept.
+    pub(crate) fn kept(&self) -> (u64, u64) {
+        let counts = lock(&self.keeps).iter().map(|keep| keep.counts()).collect::<Vec<_>>();
+        counts.iter().fold((0, 0), |(waiting, dead), it| (waiting + it.0 as u64, dead + it.1 as u64))
     }
 
     /// How often each kind of access was tried.

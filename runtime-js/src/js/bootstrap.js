@@ -212,6 +212,7 @@
       warn: logger(3),
       error: logger(4),
     }),
+    broadcast: (to, method, ...args) => call("quadriga.calls", "broadcast", to, method, args),
     ...service("events", ["emit", "subscribe", "unsubscribe"]),
     ...service("hooks", ["proceed"]),
     kv: service("kv", ofStores),

@@ -12,12 +12,14 @@ use quadriga_abi::{Emitted, ErrorCode, Overflow, StreamMark, codec};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::broadcast::Answered;
 #[cfg(not(target_family = "wasm"))]
 use crate::native as seam;
 #[cfg(target_family = "wasm")]
 use crate::wasm as seam;
-use crate::{Error, Items, Result, task};
+use crate::{Answer, Error, Items, Result, Subscribe, To, task};
 
+const CALLS: &str = "quadriga.calls";
 const EVENTS: &str = "quadriga.events";
 
 /// Calls a method of another extension, and waits for its result.
@@ -208,8 +210,35 @@ fn arguments_of(extension: &str, method: &str, arguments: &impl Serialize) -> Re
     }
 }
 
+/// Calls a method of each extension that `to` is for, all with the same arguments, but never this one.
+/// Gives one answer for each that this extension may call, by id: those that it may not call are left
+/// out. Needs the permission `call` for the method.
+///
+/// ```no_run
+/// # fn main() -> Result<(), quadriga_sdk::Error> {
+/// use quadriga_sdk::{To, host};
+/// let caches = To { tag: Some("cache".to_owned()), ..To::default() };
+/// for answer in host::broadcast::<u64>(&caches, "clear", ("images",))? {
+///     match answer.result {
+///         Ok(entries) => host::log::info(format!("{} had {entries}", answer.extension)),
+///         Err(error) => host::log::warn(format!("{}: {}", answer.extension, error.message)),
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[track_caller]
+pub fn broadcast<R: DeserializeOwned>(
+    to: &To,
+    method: &str,
+    arguments: impl Serialize,
+) -> Result<Vec<Answer<R>>> {
+    let answers: Vec<Answered> = call(CALLS, "broadcast", (to, method, arguments))?;
+    Ok(answers.into_iter().map(Answer::from).collect())
+}
+
 /// Emits an event, for all who are subscribed to the topic. It is delivered later, to each at most
-/// once. Needs the permission `emit`.
+/// once, or at least once if that is what it asked for. Needs the permission `emit`.
 #[track_caller]
 pub fn emit(topic: &str, data: impl Serialize) -> Result<Emitted> {
     call(EVENTS, "emit", (topic, data))
@@ -221,6 +250,21 @@ pub fn emit(topic: &str, data: impl Serialize) -> Result<Emitted> {
 #[track_caller]
 pub fn subscribe(topic: &str, method: &str, overflow: Overflow) -> Result<()> {
     call(EVENTS, "subscribe", (topic, method, BTreeMap::from([("overflow", overflow)])))
+}
+
+/// The same with all that the manifest can say of a topic: for events that are to come at least once.
+///
+/// ```no_run
+/// # fn main() -> Result<(), quadriga_sdk::Error> {
+/// use quadriga_sdk::{Delivery, Subscribe, host};
+/// let kept = Subscribe { delivery: Delivery::AtLeastOnce, ..Subscribe::default() };
+/// host::subscribe_with("orders.*", "ordered", &kept)?;
+/// # Ok(())
+/// # }
+/// ```
+#[track_caller]
+pub fn subscribe_with(topic: &str, method: &str, options: &Subscribe) -> Result<()> {
+    call(EVENTS, "subscribe", (topic, method, options))
 }
 
 /// Ends what [`subscribe`] began, and says whether there was anything to end.

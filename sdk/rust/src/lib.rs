@@ -31,6 +31,7 @@
 //! contract: `#[schemars(crate = "quadriga_sdk::schemars")]` on it needs no other dependency.
 //! Callers can be shown that shape, and held to it. A type without it still works.
 
+mod broadcast;
 mod decode;
 mod error;
 mod event;
@@ -44,9 +45,10 @@ mod task;
 #[cfg(target_family = "wasm")]
 mod wasm;
 
+pub use broadcast::{Answer, To};
 pub use error::{Error, Result};
-pub use event::Event;
-pub use quadriga_abi::{Emitted, ErrorCode, Overflow, Timestamp, Value};
+pub use event::{Event, Subscribe};
+pub use quadriga_abi::{Delivery, Emitted, ErrorCode, Overflow, Timestamp, Value};
 pub use quadriga_sdk_macros::extension;
 pub use schemars::{self, JsonSchema};
 pub use serde;

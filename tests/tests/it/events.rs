@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use quadriga::abi::permission::{AccessKind, Permissions, TopicPattern};
 use quadriga::abi::{Emitted, ErrorCode, Isolation, Overflow, Value};
-use quadriga::{Dispatcher, Effect, Grant, LoadOptions, Policy};
+use quadriga::{Dispatcher, Effect, EventQuota, Grant, Letters, LoadOptions, Policy};
 use quadriga_tests::{guest, with};
 use tempfile::TempDir;
 
@@ -105,6 +105,38 @@ async fn each_language_emits_and_hears_as_long_as_it_may() {
         assert!(!host.invoke::<bool>(&id, "unlisten", &("t.made",)).await.unwrap());
         assert!(host.accesses(&id).unwrap()[&AccessKind::Emit].denied == 1);
         assert_eq!(host.emit("t.made", &[5]).unwrap(), Emitted { queued: 1, dropped: 0 });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_language_gets_events_until_it_has_taken_them() {
+    for (language, isolation) in PLACES {
+        eprintln!("{language} at {isolation}");
+        let load_timeout = Duration::from_secs(60);
+        let events = EventQuota { in_memory: true, ..EventQuota::default() };
+        let minimum_isolation = Isolation::None;
+        let policy = Policy { minimum_isolation, load_timeout, events, ..Policy::default() };
+        let host = quadriga::builder().policy(policy).build().unwrap();
+        let (id, _package) = load(&host, language, *isolation).await;
+        host.invoke::<()>(&id, "listen_kept", &("t.kept",)).await.unwrap();
+        for failures in [0_u32, 3] {
+            let emitted: Emitted = host.invoke(&id, "tell", &("t.kept", failures)).await.unwrap();
+            assert_eq!(emitted, Emitted { queued: 1, dropped: 0 });
+            let heard = hears(&host, &id, if failures == 0 { 1 } else { 2 }).await.pop().unwrap();
+            assert_eq!((heard.0.len(), heard.2), (32, Value::Int(i64::from(failures) + 1)));
+        }
+        // One that it never takes is a dead letter, and says why.
+        host.invoke::<Emitted>(&id, "tell", &("t.kept", 99)).await.unwrap();
+        let waiting = async {
+            while host.status(&id).unwrap().dead_letters == 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), waiting).await.unwrap();
+        let [letter] = host.dead_letters(&Letters::All).await.unwrap().try_into().unwrap();
+        assert_eq!((letter.attempts, letter.source.as_ref().map(|it| it.as_str())), (4, Some(id.as_str())));
+        assert_eq!(letter.data, serde_json::json!(99));
+        assert!(letter.error.unwrap().message.contains("no 4"));
     }
 }
 

@@ -16,6 +16,7 @@ mod config;
 mod data;
 mod decisions;
 mod deps;
+mod events;
 mod kill;
 mod licenses;
 mod live;

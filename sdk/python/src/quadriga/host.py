@@ -10,6 +10,7 @@ from typing import (
     Mapping,
     NotRequired,
     Protocol,
+    Required,
     Sequence,
     TypedDict,
 )
@@ -60,6 +61,51 @@ def stream(extension: str, method: str, *args: Any) -> Items:
     return _host.stream(extension, method, args)
 
 
+class To(TypedDict, total=False):
+    """For whom a broadcast is: the extensions for which all that is said here holds."""
+
+    runtime: str
+    """What runs them: "javascript", "python", "webassembly", "native"."""
+    tag: str
+    """One of the `tags` in their manifests."""
+    provides: str
+    """A capability that they provide, such as "cache" or "cache@^1.2"."""
+    timeout: float
+    """Seconds that all of it may take; 30 if left out."""
+    each: float
+    """Seconds that each extension may take."""
+    parallel: int
+    """How many are called at the same time, up to 64; 16 if left out."""
+
+
+class AnswerError(TypedDict):
+    """Why an extension has no answer. `code` is a stable name such as "unknown_method"."""
+
+    code: str
+    message: str
+    hint: str | None
+
+
+class Answer(TypedDict, total=False):
+    """What one extension answered to a broadcast: it has a `value`, or an `error`."""
+
+    extension: Required[str]
+    value: Any
+    error: AnswerError
+
+
+def broadcast(to: To, method: str, *args: Any) -> list[Answer]:
+    """Calls a method of each extension that `to` is for, with the same arguments, but never this one.
+
+    Gives one answer for each that this extension may call, by id; those that it may not call are left
+    out. Coroutines call `quadriga.calls` with `call_async`: `to`, the method and a list of arguments.
+
+    Raises QuadrigaError with the code `permission_denied` unless the permission `call` was granted for
+    a method of this name.
+    """
+    return call("quadriga.calls", "broadcast", dict(to), method, list(args))
+
+
 class Emitted(TypedDict):
     """The queues that an event stands in, and the events that were dropped for it."""
 
@@ -73,12 +119,16 @@ class Event(TypedDict):
     topic: str
     source: str | None
     data: Any
+    id: NotRequired[str]
+    """Names it, if it is delivered at least once: it may come more than once, with the same each time."""
+    attempt: NotRequired[int]
+    """Which attempt this is, from 1 on, if it is delivered at least once."""
 
 
 def emit(topic: str, data: Any = None) -> Emitted:
     """Emits an event, for all who are subscribed to the topic.
 
-    It is delivered later, to each at most once. Coroutines call `quadriga.events` with `call_async`.
+    It is delivered later, to each at most once, or at least once if it asked for that. Coroutines call `quadriga.events` with `call_async`.
 
     Raises QuadrigaError with the code `permission_denied` unless the permission `emit` was granted.
     """
@@ -86,17 +136,33 @@ def emit(topic: str, data: Any = None) -> Emitted:
 
 
 def subscribe(
-    topic: str, method: str, overflow: Literal["drop-newest", "drop-oldest"] = "drop-newest"
+    topic: str,
+    method: str,
+    overflow: Literal["drop-newest", "drop-oldest"] = "drop-newest",
+    *,
+    delivery: Literal["at-most-once", "at-least-once"] = "at-most-once",
+    attempts: int | None = None,
+    first_delay: str | None = None,
+    longest_delay: str | None = None,
 ) -> None:
     """Has events on a topic given to a public function of this extension, one after another.
 
     The topic may be the beginning of several, with a final `*`. `overflow` says which events are
-    dropped when too many wait. What the manifest says under `[events]` needs no call.
+    dropped when too many wait. With `delivery="at-least-once"` each event is kept until the function has
+    returned: it is called up to `attempts` times, with growing delays, such as "1s". What the manifest says
+    under `[events]` needs no call.
 
     Raises QuadrigaError with the code `permission_denied` unless the permission `subscribe` was
     granted.
     """
-    call("quadriga.events", "subscribe", topic, method, {"overflow": overflow})
+    options = {
+        "overflow": overflow,
+        "delivery": delivery,
+        "attempts": attempts,
+        "first-delay": first_delay,
+        "longest-delay": longest_delay,
+    }
+    call("quadriga.events", "subscribe", topic, method, options)
 
 
 def unsubscribe(topic: str, method: str) -> bool:

@@ -17,6 +17,11 @@ export async function relay(extension: string, method: string, args: any[]) {
   return await host.call(extension, method, ...args);
 }
 
+export async function broadcast(tag: string | null, method: string, args: any[]) {
+  const answers = await host.broadcast({ tag }, method, ...args);
+  return answers.map(({ extension, value, error }) => [extension, value, error?.code]);
+}
+
 export async function chain(path: string[]): Promise<string[]> {
   if (path.length === 0) return [label];
   const [next, ...rest] = path;

@@ -23,6 +23,13 @@ def relay(extension: str, method: str, args: list) -> Any:
     return host.call(extension, method, *args)
 
 
+def broadcast(tag: str | None, method: str, args: list) -> list:
+    """Calls many at once."""
+    answers = host.broadcast({"tag": tag} if tag else {}, method, *args)
+    code = lambda answer: answer["error"]["code"] if "error" in answer else None
+    return [[answer["extension"], answer.get("value"), code(answer)] for answer in answers]
+
+
 def chain(path: list[str]) -> list[str]:
     """Calls along a path of extensions, and returns the languages that it passed."""
     rest = host.call(path[0], "chain", path[1:]) if path else []

@@ -18,6 +18,16 @@ export function hear({ topic, source, data }: Event) {
   all.push([topic, source, data]);
 }
 
+// Fails as often as it is told to, and says which attempt it is then.
+export function keep({ id, attempt, data }: Event) {
+  if (attempt! <= data) throw new Error(`no ${attempt}`);
+  all.push([id!, null, attempt]);
+}
+
+export function listen_kept(topic: string) {
+  return host.subscribe(topic, "keep", { delivery: "at-least-once", "first-delay": "1ms", attempts: 4 });
+}
+
 export function heard() {
   return all;
 }

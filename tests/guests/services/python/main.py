@@ -23,6 +23,17 @@ def hear(event: host.Event) -> None:
     _heard.append([event["topic"], event["source"], event["data"]])
 
 
+def keep(event: host.Event) -> None:
+    """Fails as often as it is told to, and says which attempt it is then."""
+    if event["attempt"] <= event["data"]:
+        raise ValueError(f"no {event['attempt']}")
+    _heard.append([event["id"], None, event["attempt"]])
+
+
+def listen_kept(topic: str) -> None:
+    host.subscribe(topic, "keep", delivery="at-least-once", first_delay="1ms", attempts=4)
+
+
 def heard() -> list[list[Any]]:
     return _heard
 

@@ -1,5 +1,6 @@
 //! The guests of the suite against the traits of loader-core alone: no engine, no SDK.
 
+use std::collections::BTreeMap;
 use std::future::{pending, ready};
 use std::pin::pin;
 use std::sync::Arc;
@@ -10,8 +11,8 @@ use quadriga::{
     BoxFuture, Bridge, Call, Feed, Input, Instance, LogLevel, MockRuntime, Outcome, Runtime, Support, Unit,
 };
 use quadriga_conformance::Table;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
 /// Makes the guest that the id asks for anew at each load, so that each generation has its state.
@@ -155,6 +156,20 @@ impl Guest {
 }
 
 type Passed = (String, String, Vec<Value>);
+type Told = (Option<String>, String, Vec<Value>);
+
+/// What one extension answered to a broadcast.
+#[derive(Deserialize)]
+struct Answered {
+    extension: String,
+    value: Option<Value>,
+    error: Option<Refused>,
+}
+
+#[derive(Deserialize)]
+struct Refused {
+    code: String,
+}
 
 fn relay() -> MockRuntime {
     Guest::new()
@@ -162,6 +177,13 @@ fn relay() -> MockRuntime {
         .method("greet", |_, (name,): (String,)| ready(Ok(format!("Hello, {name}, from mock"))))
         .method("relay", |task, (extension, method, arguments): Passed| async move {
             task.call::<Value>(&extension, &method, arguments).await
+        })
+        .method("broadcast", |task, (tag, method, arguments): Told| async move {
+            let to = BTreeMap::from([("tag", tag)]);
+            let answers: Vec<Answered> =
+                task.call("quadriga.calls", "broadcast", (to, method, arguments)).await?;
+            let answered = |it: Answered| (it.extension, it.value, it.error.map(|error| error.code));
+            Ok(answers.into_iter().map(answered).collect::<Vec<_>>())
         })
         .method("fail", |_, (message,): (String,)| ready(Err::<(), _>(failure(message))))
         .method("log", |task, (line,): (String,)| {

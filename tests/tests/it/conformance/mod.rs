@@ -4,6 +4,7 @@
 //! line at the end of this file, and one more for itself in worker processes; `mocked.rs` is all of it for a runtime of nothing but the traits.
 
 mod behaviour;
+mod broadcast;
 mod cancel;
 mod log;
 mod mocked;
@@ -28,6 +29,8 @@ macro_rules! conforms {
                 behaviour:
                     a_call_that_fails_says_why_and_where, a_reload_keeps_the_state,
                     each_of_many_calls_gets_its_own_answer, the_state_is_for_the_host_alone;
+                broadcast:
+                    reaches_all_that_it_is_for;
                 cancel:
                     a_guest_is_told_that_nobody_waits, an_endless_loop_does_not_harm_its_siblings,
                     an_endless_loop_ends_soon_after_its_deadline;

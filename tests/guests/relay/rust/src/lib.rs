@@ -4,7 +4,10 @@
 mod relay {
     use std::collections::HashMap;
 
-    use quadriga_sdk::{Error, Value, host};
+    use quadriga_sdk::{Answer, Error, To, Value, host};
+
+    /// An extension, its value, and its code.
+    type Answered = (String, Option<Value>, Option<String>);
 
     const LANGUAGE: &str = if cfg!(target_family = "wasm") { "wasm" } else { "native" };
 
@@ -26,6 +29,17 @@ mod relay {
     /// Calls a method of another extension.
     pub fn relay(extension: &str, method: &str, args: Vec<Value>) -> Result<Value, Error> {
         host::call(extension, method, args)
+    }
+
+    /// Calls many at once, and lists what they answered: a value, or a code.
+    pub fn broadcast(tag: Option<String>, method: &str, args: Vec<Value>) -> Result<Vec<Answered>, Error> {
+        let to = To { tag, ..To::default() };
+        let answers = host::broadcast(&to, method, args)?;
+        let answered = |Answer { extension, result }| match result {
+            Ok(value) => (extension, Some(value), None),
+            Err(error) => (extension, None, Some(error.code.to_string())),
+        };
+        Ok(answers.into_iter().map(answered).collect())
     }
 
     /// Calls `chain` of the first extension with the rest, and lists the languages on the way.

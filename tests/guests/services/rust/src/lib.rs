@@ -6,7 +6,7 @@ mod services {
 
     use quadriga_sdk::host::data::{Is, Query};
     use quadriga_sdk::host::kv::{self, Put};
-    use quadriga_sdk::{Emitted, Error, Event, Overflow, Value, host};
+    use quadriga_sdk::{Delivery, Emitted, Error, Event, Overflow, Subscribe, Value, host};
 
     static HEARD: Mutex<Vec<(String, Option<String>, Value)>> = Mutex::new(Vec::new());
 
@@ -25,6 +25,23 @@ mod services {
     pub fn hear(event: Event<Value>) {
         let mut heard = HEARD.lock().unwrap_or_else(PoisonError::into_inner);
         heard.push((event.topic, event.source, event.data));
+    }
+
+    /// Fails as often as it is told to, and says which attempt it is then.
+    pub fn keep(event: Event<u32>) -> Result<(), Error> {
+        let attempt = event.attempt.unwrap_or(0);
+        if attempt <= event.data {
+            return Err(Error::new(format!("no {attempt}")));
+        }
+        let mut heard = HEARD.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.push((event.id.unwrap_or_default(), None, Value::Int(attempt.into())));
+        Ok(())
+    }
+
+    pub fn listen_kept(topic: String) -> Result<(), Error> {
+        let (delivery, first_delay) = (Delivery::AtLeastOnce, Some("1ms".to_owned()));
+        let kept = Subscribe { delivery, first_delay, attempts: Some(4), ..Subscribe::default() };
+        host::subscribe_with(&topic, "keep", &kept)
     }
 
     pub fn heard() -> Vec<(String, Option<String>, Value)> {
