@@ -9,12 +9,12 @@ use quadriga_abi::{Bytes, Error, ErrorCode, ExtensionId};
 use tokio::time::{sleep, timeout, timeout_at};
 
 use super::keep::{Full, Keep, Pick};
-use super::{EventStore, KeptEvent, MemoryEvents, Sent};
+use super::{EventStore, KeptEvent, MemoryEvents, Sent, Written};
+use crate::Outcome;
 use crate::call::{InFlight, Started};
 use crate::dispatcher::{Core, lock};
 use crate::route::{Slot, State};
 use crate::ward::Ward;
-use crate::{BoxFuture, Outcome};
 
 /// How long to wait at most before looking again whether an extension takes calls, or a store works.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -113,10 +113,7 @@ impl Core {
     }
 
     /// Writes reserved events, and has them delivered then. Goes on if nobody waits for it.
-    pub(super) fn write(
-        &self,
-        reserved: Vec<(Arc<Keep>, KeptEvent)>,
-    ) -> Option<BoxFuture<'static, Result<(), Error>>> {
+    pub(super) fn write(&self, reserved: Vec<(Arc<Keep>, KeptEvent)>) -> Option<Written> {
         let store = Arc::clone(&reserved.first()?.0.store);
         let (keeps, events): (Vec<_>, Vec<_>) = reserved.into_iter().unzip();
         let ids: Vec<String> = events.iter().map(|event| event.id.clone()).collect();

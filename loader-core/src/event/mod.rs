@@ -114,6 +114,9 @@ enum Listener {
     Host(tokio::sync::Notify),
 }
 
+/// Says that a store has an event, or why not.
+pub(crate) type Written = BoxFuture<'static, Result<(), Error>>;
+
 /// All subscriptions. Readers never wait.
 #[derive(Default)]
 pub(crate) struct Bus(ArcSwap<Topics>);
@@ -352,7 +355,7 @@ impl Core {
         data: &[u8],
         depth: u16,
         trace: Option<TraceContext>,
-    ) -> Result<(Emitted, Option<BoxFuture<'static, Result<(), Error>>>), Error> {
+    ) -> Result<(Emitted, Option<Written>), Error> {
         let quota = &self.policy.events;
         if data.len() as u64 > quota.bytes {
             let [size, most] = [data.len() as u64, quota.bytes].map(ByteSize);

@@ -61,6 +61,15 @@ mod js;
     target_os = "linux"
 ))]
 mod kept;
+#[cfg(all(
+    feature = "process",
+    feature = "native",
+    feature = "python",
+    feature = "wasm",
+    any(feature = "v8", feature = "quickjs"),
+    target_os = "linux"
+))]
+mod letters;
 #[cfg(all(any(feature = "v8", feature = "quickjs"), feature = "python"))]
 mod licences;
 #[cfg(all(

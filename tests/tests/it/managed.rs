@@ -17,7 +17,7 @@ use crate::run::{Running, ask, socket};
 
 impl Place {
     /// Packs a guest with lines more at the end of its manifest.
-    fn packed(&self, guest: &Path, more: &str) -> String {
+    pub(crate) fn packed(&self, guest: &Path, more: &str) -> String {
         let folder = with(guest, more);
         self.json(&["pack", folder.path().to_str().unwrap()])["package"].as_str().unwrap().to_owned()
     }
