@@ -22,41 +22,74 @@ use crate::output::{Output, table};
 #[command(after_help = "\
 Examples:
   quadriga dead-letters list
-  quadriga dead-letters list acme.orders --json | jq '.[].error.message'
   quadriga dead-letters show 0006447d4d1c2a10
   quadriga dead-letters retry --of acme.orders
   quadriga dead-letters drop 0006447d4d1c2a10")]
 pub(crate) struct DeadLettersArgs {
     #[command(subcommand)]
     command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    List(ListArgs),
+    Show(ShowArgs),
+    /// Have some delivered once more, with as many attempts as at first
+    #[command(after_help = "\
+Examples:
+  quadriga dead-letters retry 0006447d4d1c2a10
+  quadriga dead-letters retry --of acme.orders")]
+    Retry(SomeArgs),
+    /// Forget some
+    #[command(after_help = "\
+Examples:
+  quadriga dead-letters drop 0006447d4d1c2a10
+  quadriga dead-letters drop --all")]
+    Drop(SomeArgs),
+}
+
+/// List them, by when they were emitted
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  quadriga dead-letters list
+  quadriga dead-letters list acme.orders --json | jq '.[].error.message'")]
+struct ListArgs {
+    /// The id of an extension; all if left out
+    #[arg(value_name = "ID")]
+    id: Option<ExtensionId>,
 
     #[command(flatten)]
     home: HomeArgs,
 }
 
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// List them, by when they were emitted
-    List {
-        /// The id of an extension; all if left out
-        #[arg(value_name = "ID")]
-        id: Option<ExtensionId>,
-    },
-    /// Show one, with what it says and why it was given up
-    Show {
-        /// Its id, or how that begins
-        #[arg(value_name = "LETTER")]
-        letter: String,
-    },
-    /// Have some delivered once more, with as many attempts as at first
-    Retry(SomeArgs),
-    /// Forget some
-    Drop(SomeArgs),
+/// Show one, with what it says and why it was given up
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  quadriga dead-letters show 0006447d4d1c2a10")]
+struct ShowArgs {
+    /// Its id, or how that begins
+    #[arg(value_name = "LETTER")]
+    letter: String,
+
+    #[command(flatten)]
+    home: HomeArgs,
+}
+
+/// Which ones.
+#[derive(Debug, Args)]
+struct SomeArgs {
+    #[command(flatten)]
+    which: WhichArgs,
+
+    #[command(flatten)]
+    home: HomeArgs,
 }
 
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
-struct SomeArgs {
+struct WhichArgs {
     /// One, by its id or how that begins
     #[arg(value_name = "LETTER")]
     letter: Option<String>,
@@ -72,26 +105,25 @@ struct SomeArgs {
 
 /// Carries one of them out.
 pub(crate) fn dead_letters(args: DeadLettersArgs, output: Output) -> Result<ExitCode> {
-    let DeadLettersArgs { command, home } = args;
-    match command {
-        Command::List { id } => {
+    match args.command {
+        Command::List(ListArgs { id, home }) => {
             let which = id.map_or(Letters::All, Letters::Of);
             told(home, Operation::DeadLetters { which }, output, |letters: Vec<DeadLetter>| list(&letters))
         }
-        Command::Show { letter } => {
+        Command::Show(ShowArgs { letter, home }) => {
             let which = Letters::One(letter);
             told(home, Operation::DeadLetters { which }, output, |letters: Vec<DeadLetter>| {
                 letters.iter().map(one).collect::<Vec<_>>().join("\n\n")
             })
         }
-        Command::Retry(some) => {
-            let which = some.which()?;
+        Command::Retry(SomeArgs { which, home }) => {
+            let which = which.letters()?;
             told(home, Operation::RetryDeadLetters { which }, output, |letters: Vec<DeadLetter>| {
                 format!("{} are delivered once more", letters.len())
             })
         }
-        Command::Drop(some) => {
-            let which = some.which()?;
+        Command::Drop(SomeArgs { which, home }) => {
+            let which = which.letters()?;
             told(home, Operation::DropDeadLetters { which }, output, |letters: Vec<DeadLetter>| {
                 format!("{} are dropped", letters.len())
             })
@@ -99,8 +131,8 @@ pub(crate) fn dead_letters(args: DeadLettersArgs, output: Output) -> Result<Exit
     }
 }
 
-impl SomeArgs {
-    fn which(self) -> Result<Letters> {
+impl WhichArgs {
+    fn letters(self) -> Result<Letters> {
         match self {
             Self { letter: Some(letter), .. } => Ok(Letters::One(letter)),
             Self { of: Some(id), .. } => Ok(Letters::Of(id)),

@@ -312,6 +312,7 @@ fn help_has_examples() {
         "grants",
         "licences",
         "man",
+        "dead-letters",
         "rollback",
         "schema",
     ] {
