@@ -176,11 +176,12 @@ impl Core {
     fn settle(&self, keep: &Keep, event: &KeptEvent, error: Option<(Error, bool)>) {
         let asked = match error {
             None => {
+                let asked = keep.store.remove(vec![event.id.clone()]);
                 keep.taken(&event.id);
-                keep.store.remove(vec![event.id.clone()])
+                asked
             }
             Some((error, finally)) => {
-                let Some(now) = keep.failed(&event.id, error.clone(), finally) else { return };
+                let Some((now, asked)) = keep.failed(&event.id, error.clone(), finally) else { return };
                 let (extension, topic, attempts) = (event.subscriber.as_str(), &event.topic, now.attempts);
                 match now.dead {
                     Some(_) => {
@@ -188,7 +189,7 @@ impl Core {
                     }
                     None => tracing::debug!(extension, topic, attempts, %error, "an event was not taken yet"),
                 }
-                keep.store.update(now)
+                asked
             }
         };
         let id = event.id.clone();

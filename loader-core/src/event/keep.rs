@@ -9,7 +9,7 @@ use quadriga_abi::manifest::Retry;
 use quadriga_abi::{Error, ExtensionId};
 use tokio::sync::Notify;
 
-use super::{EventQuota, EventStore, KeptEvent};
+use super::{EventQuota, EventStore, KeptEvent, Written};
 use crate::dispatcher::lock;
 use crate::ward::Ward;
 
@@ -183,9 +183,9 @@ impl Keep {
         lock(&self.inner).forget(id);
     }
 
-    /// The method has failed at it, so many times by now: gives it as it is to be kept. `finally`, there is no
-    /// further attempt, whatever the number.
-    pub(crate) fn failed(&self, id: &str, error: Error, finally: bool) -> Option<KeptEvent> {
+    /// The method has failed at it: asks the store to keep it as it is by now, before anybody can see it here, and
+    /// gives it. `finally`, there is no further attempt, however many there were.
+    pub(crate) fn failed(&self, id: &str, error: Error, finally: bool) -> Option<(KeptEvent, Written)> {
         self.failed.fetch_add(1, Relaxed);
         let mut inner = lock(&self.inner);
         let retry = inner.retry;
@@ -196,12 +196,13 @@ impl Keep {
         let delay = retry.delay(event.attempts);
         waiting.due = Some(Instant::now() + delay.mul_f64(0.5 + fastrand::f64() / 2.0));
         if !finally && event.attempts < retry.attempts {
-            return Some(event.clone());
+            let event = event.clone();
+            return Some((event.clone(), self.store.update(event)));
         }
         let Waiting { mut event, .. } = inner.waiting.remove(id)?;
         event.dead = Some(SystemTime::now());
         inner.dead.insert(event.id.clone(), size(&event));
-        Some(event)
+        Some((event.clone(), self.store.update(event)))
     }
 
     /// A dead letter is to be delivered after all.
