@@ -7,6 +7,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use quadriga_core::ApiStatus;
 /// What a runtime of one's own is made of, and one for tests that needs no engine.
 pub use quadriga_core::block_on;
 /// What a host sees of what is loaded, and how it watches over it.
@@ -21,7 +22,6 @@ pub use quadriga_core::{
     Feed, Grant, Input, Items, LoadOptions, Metrics, Origin, Policy, Provided, Recycle, Setting, Settings,
     Snippet, State, Status, abi, settings_from_environment, settings_from_file,
 };
-pub use quadriga_core::{ApiStatus, Event, EventQuota, Events, SubscriptionStatus};
 pub use quadriga_core::{
     BoxFuture, Bridge, Call, CallContext, Instance, Language, Layer, LogLevel, MockRuntime, Outcome, Runtime,
     Support, Unit, Usage,

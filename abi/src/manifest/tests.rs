@@ -250,7 +250,10 @@ fn hooks_say_what_their_mode_needs() {
         ("mode = 'modify'", "on-failure is missing"),
         ("mode = 'validate'", "on-failure is missing"),
         ("mode = 'modify'\non-failure = 'open'\nwait = true", "the host waits anyway"),
-        ("mode = 'around'", "unknown variant `around`"),
+        ("mode = 'around'\non-failure = 'closed'", ""),
+        ("mode = 'around'", "on-failure is missing"),
+        ("mode = 'around'\non-failure = 'open'\nwait = true", "the host waits anyway"),
+        ("mode = 'beside'", "unknown variant `beside`"),
     ];
     let head = "[extension]\nid = 'a.b'\nversion = '1.0.0'\n[runtime]\nkind = 'x'\nentry = 'x'\n";
     for (more, words) in table {

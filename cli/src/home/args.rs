@@ -195,7 +195,7 @@ pub(crate) struct DependentsArgs {
 #[command(after_help = "\
 Examples:
   quadriga deps
-  quadriga deps acme.site --format dot | dot -Tsvg > site.svg
+  quadriga deps acme.site --format svg > site.svg
   quadriga deps --json | jq .order
   quadriga deps --lock quadriga.lock
   quadriga deps --check quadriga.lock")]
@@ -229,6 +229,8 @@ pub(crate) enum DepsFormat {
     Json,
     /// For Graphviz.
     Dot,
+    /// A drawing.
+    Svg,
 }
 
 /// List what is installed

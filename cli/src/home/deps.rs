@@ -4,6 +4,8 @@ use std::fs;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use layout::backends::svg::SVGWriter;
+use layout::gv::{DotParser, GraphBuilder};
 use quadriga::abi::ExtensionId;
 use quadriga::home::{Dependencies, Dependent, Home, InstalledState, Lock, Needed, NeededKind};
 use serde_json::json;
@@ -12,6 +14,12 @@ use super::args::{DepsArgs, DepsFormat};
 use crate::failure::Advice;
 use crate::host;
 use crate::output::{Output, harmless};
+
+/// Extensions that are drawn at most; so many take less than a second.
+const DRAWN: usize = 300;
+
+/// Extensions that are drawn with as few crossings as can be found.
+const NEAT: usize = 30;
 
 /// Shows who needs whom, or compares with a lock file, or writes one.
 pub(crate) fn deps(args: DepsArgs, output: Output) -> Result<ExitCode> {
@@ -40,6 +48,7 @@ pub(crate) fn deps(args: DepsArgs, output: Output) -> Result<ExitCode> {
             DepsFormat::Json => output.value(&graph)?,
             DepsFormat::Text => output.text(&harmless(&text(&graph, &all)))?,
             DepsFormat::Dot => output.text(&dot(&graph))?,
+            DepsFormat::Svg => output.text(&svg(&graph)?)?,
         }
         Ok(ExitCode::SUCCESS)
     })
@@ -126,6 +135,26 @@ fn dot(graph: &Dependencies) -> String {
     }
     lines.push("}".to_owned());
     lines.join("\n")
+}
+
+/// The drawing of a graph, as SVG: <https://www.w3.org/TR/SVG11/>.
+fn svg(graph: &Dependencies) -> Result<String> {
+    let count = graph.extensions.len();
+    if count == 0 {
+        return Ok("<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"0\" height=\"0\"></svg>".to_owned());
+    }
+    if count > DRAWN {
+        let hint = "name one, or have Graphviz draw them: `quadriga deps --format dot | dot -Tsvg`";
+        return Err(Advice::new(format!("{count} extensions are too many to draw"), hint).into());
+    }
+    let parsed = DotParser::new(&dot(graph)).process();
+    let parsed = parsed.map_err(|why| anyhow::anyhow!("the graph cannot be drawn: {why}"))?;
+    let mut builder = GraphBuilder::new();
+    builder.visit_graph(&parsed);
+    let mut writer = SVGWriter::new();
+    // Fewer crossings take time that grows with the fourth power of the number.
+    builder.get().do_it(false, count > NEAT, false, &mut writer);
+    Ok(writer.finalize())
 }
 
 fn edges(it: &Dependent, Needed { kind, name, range, by, .. }: &Needed) -> Vec<String> {

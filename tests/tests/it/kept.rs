@@ -20,7 +20,10 @@ export const worst = async () => {
 
 fn installed(place: &Place, folder: &std::path::Path) {
     let built = place.json(&["pack", folder.to_str().unwrap()]);
-    place.json(&["install", built["package"].as_str().unwrap(), "--enable", "--grant", "requested"]);
+    let package = built["package"].as_str().unwrap();
+    place.json(&["install", package, "--enable", "--grant", "requested"]);
+    // It is packed and installed again later.
+    fs::remove_file(place.0.path().join(package)).unwrap();
 }
 
 /// Has an extension do something.

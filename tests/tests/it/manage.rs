@@ -260,7 +260,7 @@ fn publishers_are_trusted_by_their_keys() {
     let (_, stdout, _) = place.run(&["list"]);
     assert!(stdout.contains("untrusted"), "{stdout}");
     let (_, stdout, _) = place.run(&["trust", "policy"]);
-    assert!(stdout.contains("call,clock,emit") && stdout.contains("verified"), "{stdout}");
+    assert!(stdout.contains("call,clock,data,emit") && stdout.contains("verified"), "{stdout}");
     let trail = place.json(&["audit"]);
     let done: Vec<&str> =
         trail.as_array().unwrap().iter().map(|entry| entry["action"].as_str().unwrap()).collect();
@@ -426,6 +426,14 @@ start order, stopped the other way round
 }
 "#;
     assert_eq!(place.run(&["deps", "--format", "dot"]).1, dot);
+    let svg = place.run(&["deps", "--format", "svg"]).1;
+    assert!(svg.contains("<svg ") && svg.trim_end().ends_with("</svg>"), "{svg}");
+    let said = ["acme.disk", "acme.site", "acme.words", "store@^2", "stroke-dasharray"];
+    let drawn: Vec<&str> = said.into_iter().filter(|it| svg.contains(it)).collect();
+    // Nothing is optional of what is there.
+    assert_eq!(drawn, said[..4], "{svg}");
+    let nothing = place.run(&["deps", "--format", "svg", "--home", "empty"]).1;
+    assert!(nothing.trim_end().ends_with("</svg>"), "{nothing}");
     place.json(&["deps", "--lock", "quadriga.lock"]);
     place.json(&["deps", "--check", "quadriga.lock"]);
     place.json(&["update", newer, "--with-dependents"]);

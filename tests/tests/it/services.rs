@@ -228,7 +228,7 @@ async fn stores_are_shared_and_data_is_read_by_whom_it_was_granted_to() {
         let gone = serde_json::from_value(json!({ "stores": ["board:rw"], "data": ["people:name,age"] }));
         assert_eq!(host.revoke(&id, &gone.unwrap()).unwrap(), Effect::Now);
         denied("shared", json!(["board"]), "read the store board").await;
-        denied("older", json!([30, null]), "read the data people").await;
+        denied("older", json!([30, null]), "read the field age of people").await;
         host.unload(&id).await.unwrap();
     }
 }
