@@ -28,7 +28,7 @@ pub(super) const LONGEST: u64 = 4 << 20;
 #[derive(Debug, PartialEq)]
 pub(super) enum Asked {
     Host(Request),
-    Home(Operation),
+    Home(Box<Operation>),
     Look(Look),
 }
 
@@ -97,7 +97,7 @@ pub(super) fn asked(line: &[u8]) -> Result<Asked, Error> {
     }
     read(&json)
         .map(|read| read.map(Asked::Host))
-        .or_else(|| Some(read(&json)?.map(Asked::Home)))
+        .or_else(|| Some(read(&json)?.map(|it| Asked::Home(Box::new(it)))))
         .or_else(|| Some(read(&json)?.map(Asked::Look)))
         .unwrap_or_else(|| {
             let message = format!("there is no request {}", json["request"]);
@@ -161,7 +161,7 @@ mod tests {
         let status = asked(br#"{"request":"status","v":1}"#).unwrap();
         assert_eq!(status, Asked::Host(Request::Status { id: None }));
         let unpin = Operation::Unpin { id: "a.b".to_owned() };
-        assert_eq!(asked(ask(&unpin).unwrap().as_bytes()).unwrap(), Asked::Home(unpin));
+        assert_eq!(asked(ask(&unpin).unwrap().as_bytes()).unwrap(), Asked::Home(Box::new(unpin)));
         let show = Look::Show { id: "a.b".to_owned() };
         assert_eq!(asked(ask(&show).unwrap().as_bytes()).unwrap(), Asked::Look(show));
     }

@@ -211,6 +211,7 @@ impl Host {
             Asked::Host(request) => Ok(self.about(request, actor).await?),
             Asked::Look(look) => look.carry_out(&self.home).await,
             Asked::Home(operation) => {
+                let operation = *operation;
                 let managed = self.managed.read().await;
                 let home = managed.as_ref().ok_or_else(ending)?;
                 let done = operation.carry_out(home, actor, home::Progress::default()).await;
