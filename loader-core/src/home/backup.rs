@@ -5,6 +5,7 @@
 //!   2026-01-31T12-00-00.000Z/
 //!     backup.json     what it is, and each of its files with size and digest
 //!     store.sqlite
+//!     events.sqlite   if there is any
 //!     data.sqlite     if there is any
 //!     packages/       as in the home
 //! ```
@@ -22,10 +23,14 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 
 use super::packages::sync_one;
-use super::{Home, Installed, Progress, audit, data, entries, failed, remove, store};
+use super::{Home, Installed, Progress, audit, data, entries, events, failed, remove, store};
 
 /// What a folder with a backup in it says of itself.
 const ABOUT: &str = "backup.json";
+
+/// The databases beside `store.sqlite`. Events come first: of one that is taken meanwhile, a backup may have
+/// both it and what its handler kept, so that it comes again, but never neither.
+const BESIDE: [&str; 2] = [events::FILE, data::FILE];
 
 /// How often a backup begins anew because versions went while they were copied.
 const TRIES: usize = 10;
@@ -191,13 +196,14 @@ impl Backup {
         let broken_database = |file: &str, why: String| broken(&self.path, format!("{file}: {why}"));
         let whole = is_whole(&mut *home.connection().await?).await;
         whole.map_err(|why| broken_database("store.sqlite", why))?;
-        let data = home.path().join(data::FILE);
-        if data.exists() {
-            let open = SqliteConnectOptions::new().filename(data).connect().await;
-            let mut open = open.map_err(|error| broken_database(data::FILE, error.to_string()))?;
-            let whole = is_whole(&mut open).await;
-            open.close().await.map_err(store::failed)?;
-            whole.map_err(|why| broken_database(data::FILE, why))?;
+        for (file, path) in BESIDE.map(|file| (file, home.path().join(file))) {
+            if path.exists() {
+                let open = SqliteConnectOptions::new().filename(path).connect().await;
+                let mut open = open.map_err(|error| broken_database(file, error.to_string()))?;
+                let whole = is_whole(&mut open).await;
+                open.close().await.map_err(store::failed)?;
+                whole.map_err(|why| broken_database(file, why))?;
+            }
         }
         let list = home.list().await?;
         let folders = list.iter().flat_map(|it| [Some(&it.current), it.previous.as_ref()]).flatten();
@@ -246,8 +252,10 @@ async fn snapshot(home: &Path, to: &Path, progress: &Progress) -> Result<Option<
     let at = store::millis(SystemTime::now());
     let database = to.join("store.sqlite");
     copy_database(&home.join("store.sqlite"), &database).await?;
-    if home.join(data::FILE).exists() {
-        copy_database(&home.join(data::FILE), &to.join(data::FILE)).await?;
+    for file in BESIDE {
+        if home.join(file).exists() {
+            copy_database(&home.join(file), &to.join(file)).await?;
+        }
     }
     let copy = store::open(&database).await?;
     let read = async {

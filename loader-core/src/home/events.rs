@@ -17,7 +17,7 @@ use crate::event::{drop_all, find, retry};
 use crate::{BoxFuture, DeadLetter, EventStore, KeptEvent, Letters};
 
 /// The file, in a home.
-const FILE: &str = "events.sqlite";
+pub(super) const FILE: &str = "events.sqlite";
 
 /// How long another process may hold it up: one that copies it.
 const PATIENCE: Duration = Duration::from_secs(10);

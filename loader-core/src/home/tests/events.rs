@@ -10,7 +10,7 @@ use quadriga_abi::{Bytes, codec};
 use serde::Deserialize;
 
 use super::*;
-use crate::home::start;
+use crate::home::{Backup, Progress, start};
 use crate::{DeadLetter, EventStore as _, Grant, Letters, LoadOptions, MockRuntime, Outcome};
 
 /// What the process that is killed works with: its home, and at which place it is killed.
@@ -204,6 +204,35 @@ async fn what_is_kept_goes_on_with_updates_and_ends_with_the_extension() {
     emit(&host, 6).unwrap();
     until(async || noted(&taken).len() == 2).await;
     assert!(noted(&taken)[1].starts_with("6 "));
+    host.shutdown().await;
+    home.close().await;
+}
+
+#[tokio::test]
+async fn backups_have_what_was_not_taken_and_dead_letters() {
+    let folder = TempDir::new().unwrap();
+    let (path, taken) = (folder.path().join("home"), folder.path().join("taken"));
+    let package = package(folder.path(), "a.b", "1.0.0", KEEPS);
+    let (home, host) = run(&path, &taken).await;
+    let grant = Some(permissions(serde_json::json!({ "subscribe": ["a"] })));
+    let offers = offer(&package).map(|offer| Offer { grant: grant.clone(), ..offer });
+    home.install(offers, InstallOptions { enable: true, ..options() }).await.unwrap();
+    emit(&host, 101).unwrap();
+    until(async || counts(&host) == (0, 1)).await;
+    host.pause("a.b").unwrap();
+    emit(&host, 2).unwrap();
+    // While the host runs.
+    let backups = folder.path().join("backups");
+    let backup = Backup::make(&path, &backups, &Progress::default()).await.unwrap();
+    assert!(backup.files.contains_key("events.sqlite"));
+    host.shutdown().await;
+    home.close().await;
+    let again = folder.path().join("again");
+    backup.restore(&again, &Progress::default()).await.unwrap();
+    let (home, host) = run(&again, &taken).await;
+    until(async || counts(&host) == (0, 1)).await;
+    assert!(noted(&taken)[0].starts_with("2 ") && noted(&taken).len() == 1);
+    assert_eq!(home.dead_letters(&Letters::All).await.unwrap()[0].data.as_i64(), Some(101));
     host.shutdown().await;
     home.close().await;
 }
