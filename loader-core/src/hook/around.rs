@@ -262,7 +262,7 @@ impl Run<'_> {
                     Ok(_) => return Made::failed(reply::wrong(handler, NEITHER), started),
                     Err(error) => return Made::failed(error, started),
                 },
-                Ok(Either::Right((result, _))) => return self.instead(handler, result, inner, started),
+                Ok(Either::Right((result, _))) => return Self::instead(handler, result, inner, started),
             }
         };
         let Proceed { patch, done } = proceed;
@@ -296,46 +296,42 @@ impl Run<'_> {
             None => limited(&core, limit, call).await.unwrap_or_else(|_| Err(late())),
         };
         let took = before + Tick::now().since(resumed);
-        let checked = result.and_then(|bytes| match reply::is_nothing(&bytes) {
-            true => Ok(None),
-            false => match (inner.check)(&bytes) {
-                Ok(()) => Ok(Some(bytes)),
-                Err(why) => Err(reply::wrong(handler, &format!("what it returns is no outcome: {why}"))),
-            },
-        });
-        match checked {
+        let result = match result {
+            // It let the failure of what is within it through, or failed at it.
+            Err(_) if outcome.is_err() => Ok(None),
+            result => result.and_then(|bytes| replacement(handler, bytes, inner)),
+        };
+        match result {
             Ok(None) => Made { said: Said::Did(said), took, outcome: Some(outcome) },
             Ok(Some(bytes)) => Made { said: Said::Did(Did::Replaced), took, outcome: Some(Ok(bytes)) },
-            // It let the failure of what is within it through, or failed at it.
-            Err(_) if outcome.is_err() => Made { said: Said::Did(said), took, outcome: Some(outcome) },
             Err(error) => Made { said: Said::Did(Did::Failed(error)), took, outcome: Some(outcome) },
         }
     }
 
     /// A handler that ended without having the work go on.
-    fn instead(
-        &self,
-        handler: &Handler,
-        result: Result<Bytes, Error>,
-        inner: &Inner<'_>,
-        started: Tick,
-    ) -> Made {
-        let bytes = match result {
-            Err(error) => return Made::failed(error, started),
-            Ok(bytes) if reply::is_nothing(&bytes) => {
-                return Made::failed(reply::wrong(handler, NEITHER), started);
-            }
-            Ok(bytes) => bytes,
-        };
-        match (inner.check)(&bytes) {
-            Ok(()) => {
+    fn instead(handler: &Handler, result: Result<Bytes, Error>, inner: &Inner<'_>, started: Tick) -> Made {
+        match result.and_then(|bytes| replacement(handler, bytes, inner)) {
+            Ok(Some(bytes)) => {
                 let (said, took) = (Said::Did(Did::Replaced), Tick::now().since(started));
                 Made { said, took, outcome: Some(Ok(bytes)) }
             }
-            Err(why) => {
-                Made::failed(reply::wrong(handler, &format!("what it returns is no outcome: {why}")), started)
-            }
+            Ok(None) => Made::failed(reply::wrong(handler, NEITHER), started),
+            Err(error) => Made::failed(error, started),
         }
+    }
+}
+
+/// What a handler puts in the place of the outcome, if it says anything.
+///
+/// # Errors
+/// If it is no outcome.
+fn replacement(handler: &Handler, reply: Bytes, inner: &Inner<'_>) -> Result<Option<Bytes>, Error> {
+    if reply::is_nothing(&reply) {
+        return Ok(None);
+    }
+    match (inner.check)(&reply) {
+        Ok(()) => Ok(Some(reply)),
+        Err(why) => Err(reply::wrong(handler, &format!("what it returns is no outcome: {why}"))),
     }
 }
 

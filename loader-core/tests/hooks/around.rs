@@ -50,6 +50,13 @@ fn around() -> MockRuntime {
                 Ok(work.await.unwrap_or_else(|_| codec::to_bytes(&7).unwrap().into()))
             }))
         })
+        .method("mistake", move |bridge, call| {
+            let work = proceed(bridge, &call, json!(null));
+            Outcome::Pending(Box::pin(async move {
+                let _ = work.await;
+                Ok(codec::to_bytes(&"no number").unwrap().into())
+            }))
+        })
         .method("twice", move |bridge, call| {
             let (one, two) = (proceed(bridge, &call, json!(null)), proceed(bridge, &call, json!(null)));
             Outcome::Pending(Box::pin(async move {
@@ -163,6 +170,32 @@ async fn what_fails_around_the_work_fails_open_or_closed() {
         assert_eq!((stopped.error.code, done), (ErrorCode::HookFailed, closed), "{method}");
         assert_eq!(stopped.account.worked, closed == 1, "{method}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_outcome_after_the_work_is_a_failure() {
+    // Whether the work fails, what comes of it if the handler fails open, and the code if it fails closed.
+    for (fails, open) in [(false, Ok(4)), (true, Err("the work failed"))] {
+        let (result, done) = execute(&[("mistake", "open")], fails).await;
+        let (outcome, account) = match result {
+            Ok(finished) => (Ok(finished.outcome), finished.account),
+            Err(stopped) => (Err(stopped.error.message.clone()), stopped.account),
+        };
+        assert_eq!((outcome, done), (open.map_err(str::to_owned), 1));
+        let Did::Failed(error) = &account.steps[0].did else { panic!("{fails}: {account:?}") };
+        assert!(error.message.contains("no outcome"), "{error}");
+
+        let (result, done) = execute(&[("mistake", "closed")], fails).await;
+        let stopped = result.unwrap_err();
+        assert_eq!((stopped.error.code, done), (ErrorCode::HookFailed, 1), "{fails}");
+        assert!(stopped.account.worked);
+    }
+    // It counts as one of those after which the handler is not called any more.
+    let host = host(around(), calm());
+    let _dir = load(&host, "x.a", &around_it("mistake", "open"), Grant::Requested).await;
+    let work = |_| async { Err(Error::new(ErrorCode::ExtensionError, "the work failed")) };
+    let _ = host.hook_around(Execute::new(), CallOptions::default(), work).await.unwrap_err();
+    assert_eq!(host.hooks()[0].failures, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
