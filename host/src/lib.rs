@@ -18,9 +18,9 @@ pub use quadriga_core::{
     Trigger, Verdict, prometheus,
 };
 pub use quadriga_core::{
-    Answer, BroadcastFilter, BroadcastOptions, Builder, CallOptions, Configuration, Dispatcher, Executed,
-    Feed, Grant, Input, Items, LoadOptions, Metrics, Origin, Policy, Provided, Recycle, Setting, Settings,
-    Snippet, State, Status, abi, settings_from_environment, settings_from_file,
+    Answer, Arguments, BroadcastFilter, BroadcastOptions, Builder, CallOptions, Configuration, Dispatcher,
+    Executed, Feed, Grant, Input, Items, LoadOptions, Metrics, Origin, Policy, Provided, Recycle, Setting,
+    Settings, Snippet, State, Status, abi, settings_from_environment, settings_from_file,
 };
 pub use quadriga_core::{
     BoxFuture, Bridge, Call, CallContext, Instance, Language, Layer, LogLevel, MockRuntime, Outcome, Runtime,

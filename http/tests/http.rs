@@ -10,8 +10,11 @@ use axum::body::Body;
 use axum::http::{Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use quadriga_abi::{Bytes, Error, ErrorCode, codec};
-use quadriga_core::{Dispatcher, Grant, LoadOptions, MockRuntime, Outcome, Provided};
+use quadriga_core::abi::manifest::Check;
+use quadriga_core::abi::schemars::{self, JsonSchema};
+use quadriga_core::{Dispatcher, Grant, LoadOptions, MockRuntime, Outcome, Policy, Provided};
 use quadriga_http::{Anybody, Bearer, Http};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 use tower::ServiceExt as _;
@@ -273,6 +276,84 @@ async fn the_description_says_what_there_is_to_each_caller() {
     for reference in references {
         assert!(all.pointer(reference.strip_prefix('#').unwrap()).is_some(), "{reference}");
     }
+}
+
+/// A name and how often.
+#[derive(Deserialize, Serialize, JsonSchema)]
+struct Times {
+    text: String,
+    #[schemars(range(max = 3))]
+    times: u8,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_the_hosts_own_is_described_as_truly() {
+    let api = || {
+        let repeat = |(it, between): (Times, Option<String>)| {
+            Ok(vec![it.text; it.times.into()].join(&between.unwrap_or_default()))
+        };
+        let api = Provided::new("app.text").unwrap().typed("repeat", ["it", "between"], repeat);
+        api.doc("Repeats a text.").typed("split", ["text"], |(text,): (String,)| {
+            let times = |text: &str| Times { text: text.to_owned(), times: 1 };
+            Ok(text.split(' ').map(times).collect::<Vec<_>>())
+        })
+    };
+    let serve = |check| {
+        let policy = Policy { check, ..Policy::default() };
+        let host = Dispatcher::builder().policy(policy).build().unwrap();
+        host.provide(api().open("text")).unwrap();
+        Http::new(host, Anybody).router()
+    };
+    let (plain, strict) = (serve(Check::None), serve(Check::Arguments));
+    let (_, body) = send(&plain, Request::get("/openapi.json").body(Body::empty()).unwrap()).await;
+    let document: Json = serde_json::from_slice(&body).unwrap();
+    let repeat = &document["paths"]["/text/repeat"]["post"];
+    assert_eq!(repeat["summary"], "Repeats a text.");
+    let schema = |place: &str| {
+        let mut whole = document.clone();
+        whole["$ref"] = format!("#/paths/~1text~1{place}/content/application~1json/schema").into();
+        jsonschema::validator_for(&whole).unwrap()
+    };
+    let takes = |function: &str| schema(&format!("{function}/post/requestBody"));
+    let gives = |function: &str| schema(&format!("{function}/post/responses/200"));
+    let it = json!({ "text": "ab", "times": 2 });
+    // What is called with what, and whether that is right.
+    let table = [
+        ("repeat", json!([it]), true),
+        ("repeat", json!([it, "-"]), true),
+        ("repeat", json!([it, null]), true),
+        ("repeat", json!({ "it": it }), true),
+        ("repeat", json!({ "between": "-", "it": it }), true),
+        ("split", json!(["a b"]), true),
+        ("repeat", json!([]), false),
+        ("repeat", json!({ "between": "-" }), false),
+        ("repeat", json!([it, 7]), false),
+        ("repeat", json!([it, "-", "-"]), false),
+        ("repeat", json!([{ "text": "ab" }]), false),
+        ("repeat", json!([{ "text": "ab", "times": 9 }]), false),
+        ("repeat", json!([{ "text": "ab", "times": -1 }]), false),
+        ("repeat", json!({ "it": it, "with": "-" }), false),
+        ("split", json!("a b"), false),
+        ("split", json!([7]), false),
+    ];
+    for (function, body, right) in table {
+        assert_eq!(takes(function).is_valid(&body), right, "{function} {body}");
+        let path = format!("/text/{function}");
+        let (head, answer) = send(&strict, post(&path, "", body.to_string())).await;
+        let answer: Json = serde_json::from_slice(&answer).unwrap();
+        if right {
+            assert_eq!(head.status(), StatusCode::OK, "{function} {body}: {answer}");
+            assert!(gives(function).is_valid(&answer), "{function} {body}: {answer}");
+        } else {
+            assert_eq!(head.status(), StatusCode::BAD_REQUEST, "{function} {body}: {answer}");
+            assert_eq!(answer["code"], "invalid_arguments");
+        }
+        // Without the policy only what the types themselves cannot hold is refused.
+        let (head, _) = send(&plain, post(&path, "", body.to_string())).await;
+        let held = right || body[0]["times"] == 9;
+        assert_eq!(head.status() == StatusCode::OK, held, "{function} {body}");
+    }
+    assert!(!gives("repeat").is_valid(&json!(7)) && !gives("split").is_valid(&json!(["ab"])));
 }
 
 fn find(json: &Json, references: &mut Vec<String>) {

@@ -84,7 +84,7 @@ pub use net::{Connection, Insecure};
 pub use otlp::{OtlpConfig, OtlpExporter};
 pub use policy::{Grant, Policy};
 pub use program::{PROGRAM_FOLDERS, find_program, may_start, paths_of_program};
-pub use provided::Provided;
+pub use provided::{Arguments, Provided};
 pub use quadriga_abi as abi;
 pub use recycle::Recycle;
 pub use route::{State, Status};

@@ -1,3 +1,5 @@
+mod typed;
+
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,6 +11,7 @@ use quadriga_abi::{
 use semver::Version;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+pub use typed::Arguments;
 
 use crate::dispatcher::Core;
 use crate::hook::within;
@@ -50,21 +53,19 @@ impl Provided {
         })
     }
 
-    /// Adds a function. It runs on the thread of its caller and takes a tuple of arguments.
+    /// Adds a function. It runs on the thread of its caller and takes a tuple of arguments. Nothing is known
+    /// of it but its name: see [`Provided::typed`].
     pub fn function<A: DeserializeOwned, R: Serialize>(
         self,
         name: &str,
         function: impl Fn(A) -> Result<R, Error> + Send + Sync + 'static,
     ) -> Self {
-        let id = self.id.clone();
-        let method = name.to_owned();
+        let called = format!("{}/{name}", self.id);
         self.raw(name, move |_, arguments| {
             let arguments = codec::from_arguments(&arguments).map_err(|error| {
-                Error::new(ErrorCode::InvalidArguments, format!("{id}/{method}: the arguments: {error}"))
+                Error::new(ErrorCode::InvalidArguments, format!("{called}: the arguments: {error}"))
             })?;
-            codec::to_bytes(&function(arguments)?).map(Bytes::from).map_err(|error| {
-                Error::new(ErrorCode::InvalidValue, format!("{id}/{method}: the result: {error}"))
-            })
+            encoded(&called, &function(arguments)?)
         })
     }
 
@@ -104,6 +105,13 @@ impl Provided {
     pub(crate) fn id(&self) -> &ExtensionId {
         &self.id
     }
+}
+
+/// The result of a function.
+fn encoded<R: Serialize>(called: &str, result: &R) -> Result<Bytes, Error> {
+    codec::to_bytes(result)
+        .map(Bytes::from)
+        .map_err(|error| Error::new(ErrorCode::InvalidValue, format!("{called}: the result: {error}")))
 }
 
 impl Core {

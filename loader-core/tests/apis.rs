@@ -7,11 +7,15 @@ mod common;
 use std::sync::Arc;
 
 use common::{NONE, call, host, load, package, told, until, wanted, write};
+use quadriga_core::abi::manifest::Check;
 use quadriga_core::abi::permission::{Permissions, TopicPattern};
-use quadriga_core::abi::{Bytes, Error, ErrorCode, codec};
+use quadriga_core::abi::schemars::{self, JsonSchema};
+use quadriga_core::abi::{Bytes, Error, ErrorCode, Value, codec};
 use quadriga_core::{
     CallOptions, Dispatcher, Effect, Grant, LoadOptions, MockRuntime, Outcome, Policy, Provided,
 };
+use serde::{Deserialize, Serialize};
+use serde_json::{Value as Json, json};
 use tokio::sync::Notify;
 
 /// Guests that answer with their id, echo, and do what they are told.
@@ -219,4 +223,116 @@ async fn functions_are_for_versions_of_an_api() {
         assert_eq!(call(&first, "app.plan", "analyse").await.is_ok(), good, "{version:?} {range:?}");
         assert_eq!(call(&last, "app.plan", "analyse").await.is_ok(), good, "{version:?} {range:?}");
     }
+}
+
+/// A step, as both sides know it.
+#[derive(Deserialize, Serialize, JsonSchema)]
+struct Step {
+    needs: String,
+    #[schemars(range(min = 1))]
+    effort: u32,
+    after: Vec<Step>,
+}
+
+/// A host whose functions say what they take.
+fn typed(check: Check) -> Dispatcher {
+    let host = host(guests(), Policy { check, ..Policy::default() });
+    let api = Provided::new("app.steps")
+        .unwrap()
+        .typed("list", [], |()| Ok(["first"]))
+        .typed("effort", ["step"], |(step,): (Step,)| Ok(step.effort))
+        .doc("What it takes.\nIn minutes.")
+        .typed("repeat", ["text", "times", "with"], |it: (String, Option<usize>, Option<String>)| {
+            let (text, times, with) = it;
+            Ok(vec![text; times.unwrap_or(2)].join(&with.unwrap_or_default()))
+        })
+        .typed("late", ["first", "last"], |(first, last): (Option<bool>, bool)| Ok((first, last)))
+        .typed("bytes", ["it"], |(it,): (Vec<u8>,)| Ok(Some(it).filter(|it| !it.is_empty())))
+        .function("plain", |(it,): (String,)| Ok(it));
+    host.provide(api.open("steps")).unwrap();
+    host
+}
+
+#[test]
+fn what_the_host_offers_has_schemas() {
+    let host = typed(Check::None);
+    let one = |name: &str| host.api_function("steps", name).unwrap().function;
+    // The name, and what stands in one line of it.
+    let table = [
+        ("list", "list() -> [text]"),
+        ("effort", "effort(step: Step) -> int(0..)"),
+        ("repeat", "repeat(text: text, times?: int(0..) | nil, with?: text | nil) -> text"),
+        // Who leaves out the first has no way to say the last.
+        ("late", "late(first: bool | nil, last: bool) -> [bool | nil, bool]"),
+        ("bytes", "bytes(it: bytes) -> bytes | nil"),
+        ("plain", "plain()"),
+    ];
+    for (name, signature) in table {
+        assert_eq!(one(name).signature(), signature);
+        assert_eq!(
+            (one(name).input.is_some(), one(name).output.is_some()),
+            (name != "plain", name != "plain")
+        );
+    }
+    assert_eq!((one("effort").doc.as_str(), one("list").doc.as_str()), ("What it takes.\nIn minutes.", ""));
+    let input = one("effort").input.unwrap();
+    assert_eq!(input["prefixItems"], json!([{ "$ref": "#/$defs/Step", "title": "step" }]));
+    let step = &input["$defs"]["Step"];
+    assert_eq!(
+        (&step["description"], &step["properties"]["effort"]["minimum"]),
+        (&json!("A step, as both sides know it."), &json!(1))
+    );
+    assert_eq!((&input["minItems"], &input["items"]), (&json!(1), &json!(false)));
+}
+
+#[tokio::test]
+async fn wrong_arguments_do_not_reach_the_host() {
+    let host = typed(Check::None);
+    let strict = typed(Check::Both);
+    let step = |effort: i64| json!({ "needs": "paint", "effort": effort, "after": [] });
+    // The function, its arguments, and the result or the error.
+    let table: [(&str, Json, Result<Json, &str>); 14] = [
+        ("list", json!([]), Ok(json!(["first"]))),
+        ("list", json!([1]), Err("app.steps/list: it takes no arguments, 1 given")),
+        ("effort", json!([step(3)]), Ok(json!(3))),
+        ("effort", json!([]), Err("app.steps/effort: it takes 1 argument (step), 0 given")),
+        ("effort", json!([1, 2]), Err("app.steps/effort: it takes 1 argument (step), 2 given")),
+        (
+            "effort",
+            json!([step(-1)]),
+            Err("app.steps/effort: step: at effort: expected u32, found the integer -1"),
+        ),
+        ("effort", json!({ "step": step(3) }), Err("app.steps/effort: the arguments are no list")),
+        ("repeat", json!(["ab"]), Ok(json!("abab"))),
+        ("repeat", json!(["ab", null, "-"]), Ok(json!("ab-ab"))),
+        ("repeat", json!(["ab", 1]), Ok(json!("ab"))),
+        ("repeat", json!([]), Err("it takes 1 to 3 arguments (text, times, with), 0 given")),
+        ("repeat", json!([null]), Err("app.steps/repeat: text: expected")),
+        ("late", json!([null, true]), Ok(json!([null, true]))),
+        ("late", json!([true]), Err("it takes 2 arguments (first, last), 1 given")),
+    ];
+    for (function, arguments, expected) in table {
+        let called = async |host: &Dispatcher| {
+            let arguments = Value::from(arguments.clone()).to_bytes().unwrap();
+            let reply = host.call("app.steps", function, arguments, CallOptions::default()).await;
+            reply.map(|reply| Value::from_bytes(&reply).unwrap().to_json())
+        };
+        match (called(&host).await, expected) {
+            (Err(error), Err(words)) => {
+                assert_eq!(error.code, ErrorCode::InvalidArguments);
+                assert!(error.message.contains(words), "{function} {arguments}: {error}");
+                assert_eq!(called(&strict).await.unwrap_err().code, ErrorCode::InvalidArguments);
+            }
+            (Ok(reply), Ok(wanted)) => {
+                assert_eq!(reply, wanted, "{function} {arguments}");
+                assert_eq!(called(&strict).await.unwrap(), wanted, "{function} {arguments}");
+            }
+            (reply, _) => panic!("{function} {arguments}: {reply:?}"),
+        }
+    }
+    // What only the schema says is checked where the host checks, as with extensions.
+    let none: Result<u32, _> = host.invoke("app.steps", "effort", &(step(0),)).await;
+    assert_eq!(none.unwrap(), 0);
+    let none: Result<u32, _> = strict.invoke("app.steps", "effort", &(step(0),)).await;
+    assert_eq!(none.unwrap_err().message, "effort: step.effort: 0 is less than the minimum of 1");
 }

@@ -11,9 +11,13 @@
 //! docs/contracts.md says it for authors.
 
 mod shape;
+#[cfg(feature = "schema")]
+mod types;
 
 use serde::{Deserialize, Serialize};
 pub use shape::{at, definition, shape};
+#[cfg(feature = "schema")]
+pub use types::FunctionSchemas;
 
 use crate::{ExtensionId, Method};
 

@@ -30,7 +30,8 @@ pub(crate) struct Step {
 }
 
 /// A plan, and how far it is.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[schemars(crate = "quadriga::schemars")]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Plan {
     pub(crate) plan: String,
@@ -40,7 +41,8 @@ pub(crate) struct Plan {
     pub(crate) state: State,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(crate = "quadriga::schemars")]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum State {
     #[default]
@@ -98,8 +100,10 @@ impl Plans {
     pub(crate) fn api(&self) -> Result<Provided, NameError> {
         let (all, one) = (self.clone(), self.clone());
         let api = Provided::new("app.plan")?
-            .function("list", move |(): ()| Ok(all.0.lock().keys().cloned().collect::<Vec<_>>()))
-            .function("get", move |(plan,): (String,)| one.get(&plan).map_err(refused));
+            .typed("list", [], move |()| Ok(all.0.lock().keys().cloned().collect::<Vec<_>>()))
+            .doc("The names of all plans.")
+            .typed("get", ["plan"], move |(plan,): (String,)| one.get(&plan).map_err(refused))
+            .doc("One plan, and how far it is.");
         Ok(api.open("plan"))
     }
 }

@@ -56,6 +56,7 @@ fn each_value_has_its_schema() {
         (output!(f64), json!({ "type": "number", "format": "double" })),
         (output!(Option<&str>), json!({ "type": ["string", "null"] })),
         (output!(Vec<u8>), json!({ "type": "string", "format": "bytes" })),
+        (output!(Option<Vec<u8>>), json!({ "type": ["string", "null"], "format": "bytes" })),
         (output!(Timestamp), json!({ "type": "string", "format": "timestamp" })),
         (output!(Value), json!(true)),
         (output!(Result<String, crate::Error>), json!({ "type": "string" })),
