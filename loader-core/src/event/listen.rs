@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use quadriga_abi::{Delivery, Emitted, Error, ErrorCode, Overflow};
 use serde::Serialize;
 
-use super::{Event, Listener, Subscription, check_pattern, check_topic, is_value};
+use super::{Event, Listener, Subscription, Written, check_pattern, check_topic, is_value};
 use crate::Dispatcher;
 use crate::dispatcher::Core;
 
@@ -47,7 +47,7 @@ pub struct Events {
 impl Dispatcher {
     /// Emits an event in the name of the host: `data` is one MessagePack value. It is delivered later,
     /// to each subscription at most once, unless that wants it at least once. Where one does, this waits on
-    /// the calling thread until the store has it.
+    /// the calling thread until the store has it; [`Dispatcher::emit_later`] does not.
     ///
     /// # Errors
     /// If the topic is none, or the data no single value or larger than
@@ -55,14 +55,40 @@ impl Dispatcher {
     /// once is full: then nobody gets it. `store_failed`, if it could not be kept: then those may have it that
     /// want it at most once.
     pub fn emit(&self, topic: &str, data: &[u8]) -> Result<Emitted, Error> {
+        let (emitted, written) = self.begin_to_emit(topic, data)?;
+        written.map_or(Ok(()), crate::block_on)?;
+        Ok(emitted)
+    }
+
+    /// The same where nothing may wait, such as on an executor. The event is emitted when this returns, so that
+    /// several are in the order of the calls, whether or not their futures are polled or dropped. The future
+    /// is ready once each store has the event that is to keep it: at once, where no subscription wants it at
+    /// least once.
+    ///
+    /// # Errors
+    /// Those of [`Dispatcher::emit`], from the future.
+    pub fn emit_later(
+        &self,
+        topic: &str,
+        data: &[u8],
+    ) -> impl Future<Output = Result<Emitted, Error>> + Send + use<> {
+        let begun = self.begin_to_emit(topic, data);
+        async move {
+            let (emitted, written) = begun?;
+            if let Some(written) = written {
+                written.await?;
+            }
+            Ok(emitted)
+        }
+    }
+
+    fn begin_to_emit(&self, topic: &str, data: &[u8]) -> Result<(Emitted, Option<Written>), Error> {
         let wrong = |why: String| Error::new(ErrorCode::InvalidArguments, why);
         check_topic(topic).map_err(wrong)?;
         if !is_value(data) {
             return Err(wrong(format!("the data for {topic} is not one MessagePack value")));
         }
-        let (emitted, written) = self.core.emit(None, topic, data, 0, None)?;
-        written.map_or(Ok(()), crate::block_on)?;
-        Ok(emitted)
+        self.core.emit(None, topic, data, 0, None)
     }
 
     /// Listens to a topic from now on, or to all that begin with what stands before a final `*`. What

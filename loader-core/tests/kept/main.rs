@@ -5,6 +5,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod later;
 mod whatever;
 
 use std::collections::BTreeMap;
