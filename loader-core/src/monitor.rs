@@ -7,6 +7,7 @@ use quadriga_abi::Error;
 use tokio::sync::broadcast;
 
 use crate::dispatcher::Core;
+use crate::event::KeptEvent;
 use crate::route::Slot;
 use crate::ward::{Action, Activity, Alert, Counter, DecisionFilter, Reason, Trigger};
 use crate::{Dispatcher, State};
@@ -92,6 +93,31 @@ impl Core {
                 action: rule.action,
             };
             self.raise(slot, alert);
+        }
+    }
+
+    /// Raises the alerts that an event leads to that was given up for an extension.
+    pub(crate) fn alert_of_letter(&self, letter: &KeptEvent) {
+        let Some(slot) = self.routes.load().get(&letter.subscriber).cloned() else { return };
+        for (place, rule) in self.policy.monitor.rules.iter().enumerate() {
+            let Trigger::DeadLetters { count, within } = rule.trigger else { continue };
+            let seen = slot.reach.ward.history.with(|kept| kept.letter(place, count, within));
+            let Some(seen) = seen else { continue };
+            let KeptEvent { pattern, method, topic, attempts, error, .. } = letter;
+            let events = if seen == 1 { "1 event was".to_owned() } else { format!("{seen} events were") };
+            let why = error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+            let evidence = format!(
+                "{events} given up within {within:?}; the last, on {topic} for {pattern} ({method}), at attempt {attempts}{why}"
+            );
+            let alert = Alert {
+                extension: slot.id.clone(),
+                rule: rule.name.clone(),
+                evidence,
+                samples: Vec::new(),
+                at: SystemTime::now(),
+                action: rule.action,
+            };
+            self.raise(&slot, alert);
         }
     }
 

@@ -186,6 +186,7 @@ impl Core {
                 match now.dead {
                     Some(_) => {
                         tracing::warn!(extension, topic, attempts, id = event.id, %error, "a dead letter");
+                        self.alert_of_letter(&now);
                     }
                     None => tracing::debug!(extension, topic, attempts, %error, "an event was not taken yet"),
                 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use quadriga_abi::permission::AccessKind;
 use serde::Serialize;
 
-use super::alert::{Alert, Trigger};
+use super::alert::{Alert, Letters, Trigger};
 use super::{Decision, Tally};
 use crate::dispatcher::lock;
 
@@ -101,6 +101,8 @@ pub(crate) struct Kept {
     pub(crate) alerts: VecDeque<Alert>,
     /// When each rule led to an alert last: generation and uptime.
     fired: Vec<Option<(u64, Duration)>>,
+    /// The events that were given up lately, as each rule counts them.
+    letters: Vec<Letters>,
     /// When it was told last that it uses too much of the memory of all.
     told_total: Option<Instant>,
 }
@@ -156,6 +158,12 @@ impl Kept {
         let samples = samples.to_vec();
         self.fired[rule] = Some((last.generation, last.uptime));
         Some((evidence, samples))
+    }
+
+    /// Counts an event that is given up now, for the rule in a place: see [`Letters::add`].
+    pub(crate) fn letter(&mut self, rule: usize, count: u64, within: Duration) -> Option<usize> {
+        self.letters.resize_with(self.letters.len().max(rule + 1), Letters::default);
+        self.letters[rule].add(Instant::now(), count, within)
     }
 
     /// Whether another alert may be raised about the memory of all extensions. There would be one

@@ -1,20 +1,24 @@
 //! Explicit rules for what is out of the ordinary, and what they lead to.
 
-use std::time::{Duration, SystemTime};
+use std::collections::VecDeque;
+use std::time::{Duration, Instant, SystemTime};
 
 use quadriga_abi::ExtensionId;
 use serde::Serialize;
 
 use super::activity::Sample;
 
+/// Of how many dead letters of an extension the times are known, at least as many as its rule counts.
+const LETTERS: usize = 1024;
+
 /// What a host watches in the extensions that it loads.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Monitor {
-    /// How often samples are taken; `None` for never, or every second if there are rules.
+    /// How often samples are taken; `None` for never, or every second if there are rules that look at them.
     pub interval: Option<Duration>,
     /// How many samples are kept of each extension; at least two.
     pub history: usize,
-    /// What leads to an alert. None by default.
+    /// What leads to an alert. By default only [`AlertRule::dead_letters`].
     pub rules: Vec<AlertRule>,
 }
 
@@ -81,6 +85,15 @@ pub enum Trigger {
         /// In which time.
         within: Duration,
     },
+    /// So many events were given up ([`Dispatcher::dead_letters`](crate::Dispatcher::dead_letters)), of all its
+    /// subscriptions and generations. Looks at no samples: it is raised with the last of them, whose
+    /// subscription, attempts and error are in the evidence.
+    DeadLetters {
+        /// How many.
+        count: u64,
+        /// In which time.
+        within: Duration,
+    },
 }
 
 /// What an alert does to its extension, beside being raised.
@@ -122,19 +135,33 @@ pub struct Alert {
 
 impl Default for Monitor {
     fn default() -> Self {
-        Self { interval: None, history: 120, rules: Vec::new() }
+        Self { interval: None, history: 120, rules: vec![AlertRule::dead_letters()] }
     }
 }
 
 impl Monitor {
     /// How often samples are taken, if at all.
     pub(crate) fn every(&self) -> Option<Duration> {
-        let by_rules = (!self.rules.is_empty()).then_some(Duration::from_secs(1));
+        let looks = self.rules.iter().any(|rule| rule.trigger.looks());
+        let by_rules = looks.then_some(Duration::from_secs(1));
         self.interval.or(by_rules).filter(|interval| !interval.is_zero())
     }
 }
 
+impl AlertRule {
+    /// An alert when ten events of an extension were given up in a minute, and nothing else.
+    pub fn dead_letters() -> Self {
+        let trigger = Trigger::DeadLetters { count: 10, within: Duration::from_secs(60) };
+        Self { name: "dead letters".to_owned(), trigger, action: Action::None }
+    }
+}
+
 impl Trigger {
+    /// Whether it looks at samples, rather than being raised by what happens.
+    fn looks(&self) -> bool {
+        !matches!(self, Self::Ended | Self::DeadLetters { .. })
+    }
+
     /// The span of time that it looks at.
     pub(crate) fn within(&self) -> Duration {
         match *self {
@@ -143,7 +170,8 @@ impl Trigger {
             | Self::ErrorRate { within, .. }
             | Self::MemorySawtooth { within, .. }
             | Self::EgressSpike { within, .. }
-            | Self::SpawnAttempts { within, .. } => within,
+            | Self::SpawnAttempts { within, .. }
+            | Self::DeadLetters { within, .. } => within,
         }
     }
 
@@ -153,8 +181,8 @@ impl Trigger {
         let last = series.last()?;
         let span = spans(series, self.within());
         let evidence = match *self {
-            // Raised at the end itself.
-            Self::Ended => None,
+            // Raised when it happens.
+            Self::Ended | Self::DeadLetters { .. } => None,
             Self::DenialBurst { count, within } => {
                 let denied = last.denied - span.start.denied;
                 (denied >= count).then(|| format!("{denied} accesses were denied within {within:?}"))
@@ -187,6 +215,32 @@ impl Trigger {
             }
         };
         evidence.map(|evidence| (evidence, span.inside))
+    }
+}
+
+/// When the last events of an extension were given up, as one rule counts them.
+#[derive(Debug, Default)]
+pub(crate) struct Letters {
+    times: VecDeque<Instant>,
+    /// When the rule led to an alert last.
+    fired: Option<Instant>,
+}
+
+impl Letters {
+    /// One more. How many there were in a span of time, if they are enough and the rule has not led to an
+    /// alert within it.
+    pub(crate) fn add(&mut self, now: Instant, count: u64, within: Duration) -> Option<usize> {
+        let is_within = |time: &Instant| now.saturating_duration_since(*time) < within;
+        let most = usize::try_from(count).unwrap_or(usize::MAX).max(LETTERS);
+        while self.times.len() >= most || self.times.front().is_some_and(|time| !is_within(time)) {
+            self.times.pop_front();
+        }
+        self.times.push_back(now);
+        if (self.times.len() as u64) < count || self.fired.as_ref().is_some_and(is_within) {
+            return None;
+        }
+        self.fired = Some(now);
+        Some(self.times.len())
     }
 }
 

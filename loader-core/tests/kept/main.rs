@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::await_holding_lock, reason = "it holds up handlers, which are on other threads")]
 
+mod alerts;
 #[path = "../common/mod.rs"]
 mod common;
 mod later;

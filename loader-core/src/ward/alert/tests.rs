@@ -1,6 +1,6 @@
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use super::{Sample, Trigger, teeth};
+use super::{Letters, Sample, Trigger, teeth};
 
 /// A sample per second of a generation: what `counts` changes in them.
 fn series(generation: u64, seconds: u64, counts: impl Fn(u64, &mut Sample)) -> Vec<Sample> {
@@ -81,6 +81,35 @@ fn earlier_generations_do_not_count() {
     assert_eq!(trigger.look(&samples), None);
 }
 
+/// A second, and what is seen then.
+type Seen = (u64, Option<usize>);
+
+#[test]
+fn letters_are_counted_within_the_span() {
+    // How many are enough, the seconds at which they come, and at each what is seen in a span of ten.
+    let cases: [(u64, &[Seen]); 7] = [
+        (1, &[(0, Some(1)), (1, None), (9, None), (10, Some(3)), (30, Some(1))]),
+        (0, &[(0, Some(1)), (1, None)]),
+        (3, &[(0, None), (1, None), (2, Some(3)), (3, None), (4, None)]),
+        (3, &[(0, None), (5, None), (10, None), (14, Some(3))]),
+        (3, &[(0, None), (9, None), (18, None), (27, None)]),
+        // Those that came while nothing was told count afterwards.
+        (3, &[(0, None), (0, None), (0, Some(3)), (8, None), (9, None), (9, None), (10, Some(4))]),
+        (u64::MAX, &[(0, None), (1, None)]),
+    ];
+    let begun = Instant::now();
+    for (count, times) in cases {
+        let mut letters = Letters::default();
+        for (second, expected) in times {
+            let now = begun + Duration::from_secs(*second);
+            assert_eq!(letters.add(now, count, Duration::from_secs(10)), *expected, "{count} {times:?}");
+        }
+    }
+    let (mut letters, within) = (Letters::default(), Duration::from_secs(10));
+    let many = (0..5000).filter_map(|_| letters.add(begun, 10, within)).count();
+    assert_eq!((many, letters.times.len()), (1, super::LETTERS));
+}
+
 #[test]
 fn teeth_are_rises_and_falls() {
     let cases: [(&[u64], u32); 8] = [
@@ -125,6 +154,8 @@ proptest::proptest! {
             Trigger::MemorySawtooth { falls: 2, share, within },
             Trigger::EgressSpike { bytes: 100, factor: 2.0, within },
             Trigger::SpawnAttempts { count: 3, within },
+            Trigger::DeadLetters { count: 3, within },
+            Trigger::Ended,
         ] {
             let _ = trigger.look(&samples);
         }
