@@ -10,7 +10,8 @@ use quadriga_abi::{Error, ErrorCode, Kind};
 use super::{Listener, Sent, Subscription};
 use crate::call::{Admitted, InFlight, Started};
 use crate::dispatcher::Core;
-use crate::route::Slot;
+use crate::metrics::Tick;
+use crate::route::{Barred, Slot, State};
 use crate::ward::Reason;
 use crate::{CallOptions, Outcome};
 
@@ -67,7 +68,19 @@ impl Core {
             depth: sent.depth,
             ..CallOptions::default()
         };
-        let mut admitted = self.admit_or_find(slot, method, sent.arguments.clone(), options)?;
+        let started = Tick::now();
+        let (slot, before) = match slot.gate.enter() {
+            Some(before) => (slot, before),
+            // One that is kept is delivered again, so it can wait for a hand-over: whoever took it now would
+            // lose what it made of it.
+            None if sent.is_kept => self.enter_past(slot, 0).map_err(|barred| match barred {
+                Barred::Refused(error) => error,
+                Barred::Switching(slot) | Barred::Asleep(slot) => slot.refusal(State::Draining, None),
+            })?,
+            None => self.enter_barred(slot)?,
+        };
+        let arguments = sent.arguments.clone();
+        let mut admitted = self.admit_to(slot, before, started, method, arguments, options)?;
         admitted.call.envelope.kind = Kind::Event;
         Ok(admitted)
     }

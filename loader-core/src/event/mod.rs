@@ -92,6 +92,8 @@ pub(crate) struct Sent {
     /// How many extensions stand above: events that lead to events end somewhere.
     depth: u16,
     trace: Option<TraceContext>,
+    /// Whether it is kept until the handler has taken it.
+    is_kept: bool,
 }
 
 /// One who listens to one topic, or to all that begin alike.
@@ -166,7 +168,7 @@ impl Sent {
         bytes.extend(data);
         let arguments = Bytes::from(bytes);
         let event = Event { topic: Arc::from(topic), source, data: arguments.slice(begin..) };
-        Ok(Self { event, arguments, depth, trace })
+        Ok(Self { event, arguments, depth, trace, is_kept: attempt.is_some() })
     }
 }
 
