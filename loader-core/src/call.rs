@@ -28,6 +28,8 @@ pub(crate) const LATE: &str = "the call took longer than it was given";
 #[derive(Debug, Clone, Default)]
 pub struct CallOptions {
     pub(crate) deadline: Option<Instant>,
+    /// From when it is let in.
+    pub(crate) within: Option<Duration>,
     pub(crate) trace: Option<TraceContext>,
     pub(crate) source: Option<ExtensionId>,
     pub(crate) depth: u16,
@@ -96,7 +98,8 @@ pub(crate) struct Ticket {
     /// What a subscriber sees of the call, if one listens.
     pub(crate) span: Option<Box<Span>>,
     pub(crate) streams: Option<Box<Streams>>,
-    pub(crate) deadline: Option<Instant>,
+    /// When it must end, and how long that was from its admission.
+    pub(crate) deadline: Option<(Instant, Duration)>,
     pub(crate) alarm: Option<Alarm>,
     pub(crate) finished: bool,
 }
@@ -157,7 +160,9 @@ impl From<Started> for Outcome {
 impl Ticket {
     fn finish(&mut self, result: Result<Bytes, Error>) -> Result<Bytes, Error> {
         self.finished = true;
-        let late = |deadline: &Instant| *deadline <= Instant::now();
+        // It was admitted after it was started, so mostly the one look at the counter does.
+        let late =
+            |(at, within): &(Instant, Duration)| self.started.elapsed() >= *within && *at <= Instant::now();
         let result = match self.deadline.as_ref().filter(|_| result.is_ok()).filter(|at| late(at)) {
             // The same whether or not the guest could be interrupted.
             Some(_) => Err(Error::new(ErrorCode::DeadlineExceeded, LATE)),

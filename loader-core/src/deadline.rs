@@ -1,13 +1,13 @@
 //! The deadlines of calls. One task waits for the nearest of all, so that a call which ends in time
-//! costs an entry in a table, and neither a task nor a timer.
+//! costs a place in a table, and neither a task nor a timer.
 
-use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use quadriga_abi::{Error, ErrorCode};
+use slab::Slab;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
@@ -30,26 +30,37 @@ pub(crate) struct Deadlines {
 
 #[derive(Default)]
 struct Table {
-    /// By deadline and the id of the call.
-    due: BTreeMap<(Instant, u64), Due>,
-    /// By the id of the call: those that are being interrupted.
-    late: HashMap<u64, Due>,
+    /// All calls with a deadline. In no order: looked through when the task wakes, which a call that ends in
+    /// time does not cause.
+    due: Slab<Due>,
     /// Until when the task sleeps.
     until: Option<Instant>,
 }
 
 /// A call that has a deadline.
 struct Due {
+    deadline: Instant,
+    call: u64,
     slot: Arc<Slot>,
     streams: Option<Box<Streams>>,
     waker: Option<Waker>,
+    stage: Stage,
+}
+
+/// How far a call is with regard to its deadline.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    InTime,
+    /// Its instance was asked to say where it was.
+    Interrupted,
+    /// Its caller waits no longer.
+    Over,
 }
 
 /// Interrupts a call at its deadline, and wakes its caller a little later.
 pub(crate) struct Alarm {
     deadlines: Arc<Deadlines>,
-    call: u64,
-    deadline: Instant,
+    place: usize,
 }
 
 impl Deadlines {
@@ -71,18 +82,29 @@ impl Deadlines {
 
     /// Interrupts what is due, and says when the next is.
     fn ring(self: &Arc<Self>) -> Option<Instant> {
-        let mut table = lock(&self.table);
-        while let Some(first) = table.due.first_entry().filter(|first| first.key().0 <= Instant::now()) {
-            let ((_, call), due) = first.remove_entry();
-            // Whatever it takes, other deadlines hold.
-            tokio::spawn(Arc::clone(self).interrupt(call, Arc::clone(&due.slot), due.streams.clone()));
-            table.late.insert(call, due);
+        let (mut table, now) = (lock(&self.table), Instant::now());
+        let mut next: Option<Instant> = None;
+        for (place, due) in table.due.iter_mut().filter(|(_, due)| due.stage == Stage::InTime) {
+            if due.deadline <= now {
+                due.stage = Stage::Interrupted;
+                // Whatever it takes, other deadlines hold.
+                let (slot, streams) = (Arc::clone(&due.slot), due.streams.clone());
+                tokio::spawn(Arc::clone(self).interrupt(place, due.call, slot, streams));
+            } else {
+                next = Some(next.map_or(due.deadline, |next| next.min(due.deadline)));
+            }
         }
-        table.until = table.due.first_key_value().map(|((at, _), _)| *at);
-        table.until
+        table.until = next;
+        next
     }
 
-    async fn interrupt(self: Arc<Self>, call: u64, slot: Arc<Slot>, streams: Option<Box<Streams>>) {
+    async fn interrupt(
+        self: Arc<Self>,
+        place: usize,
+        call: u64,
+        slot: Arc<Slot>,
+        streams: Option<Box<Streams>>,
+    ) {
         // A runtime that panics is a bug, but one that must not keep the caller waiting.
         if catch_unwind(AssertUnwindSafe(|| slot.instance.interrupt(call))).is_err() {
             let extension = slot.id.as_str();
@@ -93,8 +115,15 @@ impl Deadlines {
             streams.cut(&Error::new(ErrorCode::DeadlineExceeded, LATE));
         }
         tokio::time::sleep(GRACE).await;
-        let due = lock(&self.table).late.remove(&call);
-        if let Some(waker) = due.and_then(|due| due.waker) {
+        let mut table = lock(&self.table);
+        // Another call may have its place by now.
+        let due = table.due.get_mut(place).filter(|due| due.call == call);
+        let waker = due.and_then(|due| {
+            due.stage = Stage::Over;
+            due.waker.take()
+        });
+        drop(table);
+        if let Some(waker) = waker {
             waker.wake();
         }
     }
@@ -103,9 +132,9 @@ impl Deadlines {
 impl Alarm {
     pub(crate) fn set(deadlines: &Arc<Deadlines>, ticket: &Ticket, deadline: Instant) -> Self {
         let (slot, streams) = (Arc::clone(&ticket.slot), ticket.streams.clone());
-        let due = Due { slot, streams, waker: None };
+        let due = Due { deadline, call: ticket.id, slot, streams, waker: None, stage: Stage::InTime };
         let mut table = lock(&deadlines.table);
-        table.due.insert((deadline, ticket.id), due);
+        let place = table.due.insert(due);
         let nearer = table.until.is_none_or(|until| deadline < until);
         if nearer {
             table.until = Some(deadline);
@@ -114,14 +143,13 @@ impl Alarm {
         if nearer {
             deadlines.nearer.notify_one();
         }
-        Self { deadlines: Arc::clone(deadlines), call: ticket.id, deadline }
+        Self { deadlines: Arc::clone(deadlines), place }
     }
 
     /// Whether the caller has waited long enough; if not, it will be woken.
     pub(crate) fn rang(&self, context: &Context<'_>) -> bool {
         let mut table = lock(&self.deadlines.table);
-        let Table { due, late, .. } = &mut *table;
-        let Some(due) = due.get_mut(&(self.deadline, self.call)).or_else(|| late.get_mut(&self.call)) else {
+        let Some(due) = table.due.get_mut(self.place).filter(|due| due.stage != Stage::Over) else {
             return true;
         };
         match &mut due.waker {
@@ -134,9 +162,7 @@ impl Alarm {
 
 impl Drop for Alarm {
     fn drop(&mut self) {
-        let mut table = lock(&self.deadlines.table);
-        let due = table.due.remove(&(self.deadline, self.call)).or_else(|| table.late.remove(&self.call));
-        drop(table);
+        let due = lock(&self.deadlines.table).due.try_remove(self.place);
         // Not under the lock: it may be the last reference to an instance.
         drop(due);
     }

@@ -3,7 +3,7 @@ use std::num::NonZeroU64;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use quadriga_abi::{
@@ -31,7 +31,8 @@ use crate::state;
 use crate::stream::{Input, Output, Streams};
 use crate::ward::{Alert, Rules, Trail};
 use crate::{
-    Builder, Call, EventStore, KvStore, LoadOptions, MemoryKv, Policy, Provided, Runtime, SpanRef, Status,
+    Builder, Call, EventStore, KvStore, LoadOptions, MemoryKv, Outcome, Policy, Provided, Runtime, SpanRef,
+    Status,
 };
 
 /// Loads extensions and routes calls to them. Cheap to clone; the last clone ends what is loaded.
@@ -180,7 +181,10 @@ impl Dispatcher {
         arguments: impl Into<Bytes>,
         options: CallOptions,
     ) -> Result<Bytes, Error> {
-        self.core.begin(extension, method, arguments.into(), options).result().await
+        match self.core.begin(extension, method, arguments.into(), options) {
+            Outcome::Ready(result) => result,
+            Outcome::Pending(future) => future.await,
+        }
     }
 
     /// Calls a method and reads its result as a stream, item by item, while the call runs. A method
@@ -346,10 +350,10 @@ impl Core {
         if let Some(checks) = &slot.checks {
             checks.arguments(place, &arguments)?;
         }
-        let deadline = deadline(caps, options.deadline)?;
+        let deadline = deadline(caps, options.deadline, options.within)?;
         ticket.streams = streams(&ticket.slot, place, options.input, options.output);
         ticket.deadline = deadline;
-        ticket.alarm = deadline.map(|deadline| Alarm::set(&self.deadlines, &ticket, deadline));
+        ticket.alarm = deadline.map(|(deadline, _)| Alarm::set(&self.deadlines, &ticket, deadline));
         ticket.method = place;
         ticket.finished = false;
         ticket.slot.counters.begin(place);
@@ -362,7 +366,7 @@ impl Core {
             source: options.source,
             target: Some(target),
             depth: options.depth,
-            deadline,
+            deadline: deadline.map(|(deadline, _)| deadline),
             trace,
             payload: arguments,
         };
@@ -394,20 +398,25 @@ impl Core {
     }
 }
 
-/// When a call must end. The clock is read only where there is one.
-fn deadline(caps: &Caps, asked: Option<Instant>) -> Result<Option<Instant>, Error> {
-    let own = caps.call_timeout();
-    if asked.is_none() && own.is_none() {
+/// When a call must end, and how long that is from now. The clock is read only where there is a deadline.
+fn deadline(
+    caps: &Caps,
+    asked: Option<Instant>,
+    within: Option<Duration>,
+) -> Result<Option<(Instant, Duration)>, Error> {
+    let within = [within, caps.call_timeout()].into_iter().flatten().min();
+    if asked.is_none() && within.is_none() {
         return Ok(None);
     }
     let now = Instant::now();
-    let own = own.and_then(|timeout| now.checked_add(timeout));
-    let deadline = [asked, own].into_iter().flatten().min();
-    if deadline.is_some_and(|deadline| deadline <= now) {
+    let within = within.and_then(|within| now.checked_add(within));
+    let Some(deadline) = [asked, within].into_iter().flatten().min() else { return Ok(None) };
+    let left = deadline.saturating_duration_since(now);
+    if left.is_zero() {
         let message = "the deadline had passed before the call began";
         return Err(Error::new(ErrorCode::DeadlineExceeded, message));
     }
-    Ok(deadline)
+    Ok(Some((deadline, left)))
 }
 
 /// The streams of a call, if it has any: its input, and where its items go if it may emit some.

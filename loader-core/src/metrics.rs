@@ -178,6 +178,10 @@ impl Tick {
         CLOCK.delta(earlier.0, self.0)
     }
 
+    pub(crate) fn elapsed(self) -> Duration {
+        Self::now().since(self)
+    }
+
     /// When that was.
     fn time(self) -> SystemTime {
         BEGUN.1 + self.since(BEGUN.0)

@@ -1,6 +1,7 @@
 //! The host's side of a call: where the result goes, and what the extension may ask.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::task::{Poll, Waker};
 use std::time::Instant;
@@ -11,6 +12,7 @@ use parking_lot::Mutex;
 use quadriga_abi::vtable::{HostCall, HostFunctions, HostFunctionsRef, Outcome, ReplySink};
 use quadriga_abi::{Bytes, Error, ErrorCode};
 use quadriga_core::{Bridge, Call, CallContext, LogLevel, Streams};
+use triomphe::Arc as Shared;
 
 use crate::stream;
 use crate::wait::{self, Waiting, Wakes};
@@ -43,6 +45,7 @@ pub(crate) struct Hub {
 }
 
 /// A call that an extension holds.
+/// It is counted without weak references, which takes two atomic operations less.
 pub(crate) struct CallState {
     pub(crate) hub: Arc<Hub>,
     pub(crate) context: CallContext,
@@ -50,7 +53,12 @@ pub(crate) struct CallState {
     /// What ends its `wait`.
     pub(crate) wakes: Wakes,
     progress: Mutex<Progress>,
+    /// Whether it has a result: spares whoever would give it another the lock.
+    has_result: AtomicBool,
 }
+
+/// Replies up to so many bytes are copied, which takes less time than to keep track of whose they are.
+const COPIED: usize = 1024;
 
 enum Progress {
     /// Nobody waits yet, or this one does.
@@ -61,10 +69,11 @@ enum Progress {
 }
 
 impl CallState {
-    pub(crate) fn new(hub: Arc<Hub>, call: &mut Call) -> Arc<Self> {
+    pub(crate) fn new(hub: Arc<Hub>, call: &mut Call) -> Shared<Self> {
         let (context, streams) = (call.context(), call.streams.take());
         let progress = Mutex::new(Progress::Running(None));
-        Arc::new(Self { hub, context, streams, wakes: Wakes::default(), progress })
+        let (wakes, has_result) = (Wakes::default(), AtomicBool::new(false));
+        Shared::new(Self { hub, context, streams, wakes, progress, has_result })
     }
 
     pub(crate) fn id(&self) -> u64 {
@@ -73,15 +82,15 @@ impl CallState {
 
     /// What the extension gets. It keeps the state alive until it is dropped there.
     #[expect(unsafe_code, reason = "raw pointers cross the seam")]
-    pub(crate) fn lend(self: &Arc<Self>) -> HostCall {
-        let state = Arc::into_raw(Arc::clone(self)).cast();
+    pub(crate) fn lend(this: &Shared<Self>) -> HostCall {
+        let state = Shared::into_raw(Shared::clone(this)).cast();
         // SAFETY: `FUNCTIONS` cast the pointer back to what it was, and `release` gives it back.
         unsafe { HostCall::new(state, *FUNCTIONS) }
     }
 
     /// The result, if the extension has ended the call and let go of it.
-    pub(crate) fn ended(self: &mut Arc<Self>) -> Option<Result<Bytes, Error>> {
-        match std::mem::replace(Arc::get_mut(self)?.progress.get_mut(), Progress::Over) {
+    pub(crate) fn ended(this: &mut Shared<Self>) -> Option<Result<Bytes, Error>> {
+        match std::mem::replace(Shared::get_mut(this)?.progress.get_mut(), Progress::Over) {
             Progress::Ended(result) => Some(result),
             Progress::Running(_) | Progress::Over => Some(Err(let_go())),
         }
@@ -120,6 +129,7 @@ impl CallState {
         if let Progress::Running(waker) = &mut *progress {
             let waker = waker.take();
             *progress = Progress::Ended(result());
+            self.has_result.store(true, Ordering::Relaxed);
             drop(progress);
             if let Some(waker) = waker {
                 waker.wake();
@@ -141,6 +151,7 @@ unsafe extern "C" fn finish(call: *const (), outcome: Outcome, bytes: RVec<u8>) 
     // SAFETY: the extension holds its `HostCall`.
     let call = unsafe { state(call) };
     call.end(|| match outcome {
+        Outcome::Reply if bytes.len() <= COPIED => Ok(Bytes::copy_from_slice(&bytes)),
         Outcome::Reply => Ok(Bytes::from_owner(bytes)),
         Outcome::Error => Err(Error::from_bytes(&bytes)),
         Outcome::End => Err(let_go()),
@@ -149,9 +160,12 @@ unsafe extern "C" fn finish(call: *const (), outcome: Outcome, bytes: RVec<u8>) 
 
 #[expect(unsafe_code, reason = "called by the extension with the pointer that it was lent")]
 unsafe extern "C" fn release(call: *const ()) {
-    // SAFETY: made by `Arc::into_raw` in `lend`, and given back once, when the `HostCall` drops.
-    let call = unsafe { Arc::from_raw(call.cast::<CallState>()) };
-    call.end(|| Err(let_go()));
+    // SAFETY: made by `Shared::into_raw` in `lend`, and given back once, when the `HostCall` drops.
+    let call = unsafe { Shared::from_raw(call.cast::<CallState>()) };
+    // Where it is seen too late, the lock finds the result.
+    if !call.has_result.load(Ordering::Relaxed) {
+        call.end(|| Err(let_go()));
+    }
 }
 
 fn let_go() -> Error {

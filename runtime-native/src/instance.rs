@@ -1,10 +1,11 @@
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use quadriga_abi::{Bytes, Description, Error, ErrorCode};
 use quadriga_core::{BoxFuture, Bridge, Call, Instance, Outcome, Usage};
+use triomphe::Arc as Shared;
 
 use crate::host_call::{CallState, Hub};
 use crate::library::Library;
@@ -19,7 +20,7 @@ pub(crate) struct NativeInstance {
     kept: Kept,
 }
 
-type Kept = Arc<Mutex<HashMap<u64, Weak<CallState>>>>;
+type Kept = Arc<Mutex<HashMap<u64, Shared<CallState>>>>;
 
 impl NativeInstance {
     pub(crate) fn new(library: Library, description: Description, bridge: Bridge) -> Self {
@@ -27,9 +28,9 @@ impl NativeInstance {
         Self { library, description, hub, kept: Kept::default() }
     }
 
-    fn later(&self, state: Arc<CallState>) -> impl Future<Output = Result<Bytes, Error>> + Send + use<> {
+    fn later(&self, state: Shared<CallState>) -> impl Future<Output = Result<Bytes, Error>> + Send + use<> {
         let forget = Forget { kept: Arc::clone(&self.kept), id: state.id() };
-        self.kept.lock().insert(state.id(), Arc::downgrade(&state));
+        self.kept.lock().insert(state.id(), Shared::clone(&state));
         async move {
             let _forget = forget;
             poll_fn(|context| state.poll(context.waker())).await
@@ -47,8 +48,8 @@ impl Instance for NativeInstance {
             return Error::new(ErrorCode::UnknownMethod, "there is no such method").into();
         };
         let mut state = CallState::new(Arc::clone(&self.hub), &mut call);
-        self.library.module.call()(method, call.envelope.payload[..].into(), state.lend());
-        match state.ended() {
+        self.library.module.call()(method, call.envelope.payload[..].into(), CallState::lend(&state));
+        match CallState::ended(&mut state) {
             Some(result) => Outcome::Ready(result),
             None => Outcome::Pending(Box::pin(self.later(state))),
         }
@@ -64,7 +65,7 @@ impl Instance for NativeInstance {
         if let Some(waker) = self.hub.waiting.lock().get(&call) {
             waker.wake_by_ref();
         }
-        let state = self.kept.lock().get(&call).and_then(Weak::upgrade);
+        let state = self.kept.lock().get(&call).cloned();
         if let Some(state) = state {
             state.interrupt();
         }

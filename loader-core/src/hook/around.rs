@@ -111,7 +111,7 @@ impl Dispatcher {
         W: Future<Output = Result<T::Outcome, Error>> + Send,
     {
         let core = &self.core;
-        let Some(chain) = core.hooks.chain(T::POINT.name) else {
+        let Some(chain) = core.hooks.of::<T>() else {
             let (result, account) = (work(context).await, Account { worked: true, ..Account::default() });
             return finish(result, account);
         };

@@ -86,7 +86,7 @@ impl Dispatcher {
     /// If a handler objects, if one fails that fails closed, if two are in conflict and the hook
     /// point wants neither to win, or if the hook led to itself.
     pub async fn hook<T: HookContext>(&self, context: T) -> Result<Hooked<T>, Stopped> {
-        match self.core.hooks.chain(T::POINT.name) {
+        match self.core.hooks.of::<T>() {
             None => Ok(Hooked { context, account: Account::default() }),
             Some(chain) => run(&self.core, &chain, context, CallOptions::default()).await,
         }
@@ -102,7 +102,7 @@ impl Dispatcher {
         context: T,
         options: CallOptions,
     ) -> Result<Hooked<T>, Stopped> {
-        match self.core.hooks.chain(T::POINT.name) {
+        match self.core.hooks.of::<T>() {
             None => Ok(Hooked { context, account: Account::default() }),
             Some(chain) => run(&self.core, &chain, context, options).await,
         }
@@ -162,11 +162,16 @@ impl<'a> Run<'a> {
             (way.depth, way.trace, way.parent, way.hooks) = (depth + 1, way.trace.or(trace), span, hooks);
         }
         way.hooks = further_in(way.hooks, chain, point)?;
-        let mut bytes = vec![LIST_OF_ONE];
+        let size = chain.size.load(Relaxed);
+        let mut bytes = Vec::with_capacity(size);
+        bytes.push(LIST_OF_ONE);
         codec::append(&mut bytes, context).map_err(|error| {
             let message = format!("the context of the hook {} cannot be sent: {error}", point.name);
             Error::new(ErrorCode::InvalidValue, message)
         })?;
+        if bytes.len() != size {
+            chain.size.store(bytes.len(), Relaxed);
+        }
         let (arguments, account) = (Bytes::from(bytes), Account::default());
         Ok(Self { core, chain, point, way, arguments, context: None, partial: Vec::new(), account })
     }
@@ -349,12 +354,8 @@ impl<'a> Run<'a> {
     ) -> Result<Admitted, Error> {
         let Way { deadline, trace, depth, parent, hooks, .. } = self.way;
         // The time of those around the work stands still while that is done.
-        let own = match handler.hook.mode {
-            HookMode::Around => None,
-            _ => Instant::now().checked_add(handler.deadline(self.core)),
-        };
-        let deadline = [deadline, own].into_iter().flatten().min();
-        let options = CallOptions { deadline, trace, depth, parent, hooks, ..CallOptions::default() };
+        let within = (handler.hook.mode != HookMode::Around).then(|| handler.deadline(self.core));
+        let options = CallOptions { deadline, within, trace, depth, parent, hooks, ..CallOptions::default() };
         handler.calls.fetch_add(1, Relaxed);
         let mut admitted = self.core.admit_or_find(slot, &handler.method, arguments, options)?;
         admitted.call.envelope.kind = Kind::Hook;

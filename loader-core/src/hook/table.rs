@@ -1,7 +1,7 @@
 //! Which handlers each hook has, in their order.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use quadriga_abi::permission::Access;
 use quadriga_abi::{Error, ErrorCode, ExtensionId};
 use serde::Serialize;
 
+use super::HookContext;
 use super::around::Turns;
 use super::order::{Claim, order};
 use crate::Dispatcher;
@@ -23,9 +24,13 @@ use crate::ward::Ward;
 
 type Chains = HashMap<Arc<str>, Arc<Chain>, RandomState>;
 
+/// How many places there are for the names of hooks. A few of a thousand share one.
+const PLACES: usize = 1 << 14;
+
 /// All handlers, by hook. Replaced as a whole; who runs a hook never waits.
-#[derive(Default)]
 pub(crate) struct Hooks {
+    /// Whether there is a chain for a name with this place: what most hooks have to ask.
+    answered: Box<[AtomicBool]>,
     chains: ArcSwap<Chains>,
     /// Held by who changes the chains: the number of the last one.
     changing: Mutex<u32>,
@@ -40,6 +45,8 @@ pub(crate) struct Chain {
     pub(crate) stages: Vec<Stage>,
     /// Those around the host's work, the outermost first.
     pub(crate) around: Vec<Arc<Handler>>,
+    /// How many bytes its last context took.
+    pub(crate) size: AtomicUsize,
     unmet: Vec<Unmet>,
 }
 
@@ -100,12 +107,39 @@ pub struct HookStatus {
     pub unmet: Vec<ExtensionId>,
 }
 
+/// The place of a hook's name: FNV-1a, <https://datatracker.ietf.org/doc/draft-eastlake-fnv/>, which can be
+/// taken when the host is compiled.
+pub(crate) const fn place(name: &str) -> usize {
+    let (bytes, mut hash, mut next) = (name.as_bytes(), 0xcbf2_9ce4_8422_2325_u64, 0);
+    while next < bytes.len() {
+        hash = (hash ^ bytes[next] as u64).wrapping_mul(0x100_0000_01b3);
+        next += 1;
+    }
+    (hash ^ (hash >> 32)) as usize % PLACES
+}
+
+impl Default for Hooks {
+    fn default() -> Self {
+        let answered = (0..PLACES).map(|_| AtomicBool::new(false)).collect();
+        Self { answered, chains: ArcSwap::default(), changing: Mutex::default(), turns: Turns::default() }
+    }
+}
+
 impl Hooks {
+    /// The handlers of a context's hook, if it has any.
+    #[inline]
+    pub(crate) fn of<T: HookContext>(&self) -> Option<Arc<Chain>> {
+        match self.answered[const { place(T::POINT.name) }].load(Relaxed) {
+            true => self.chain(T::POINT.name),
+            false => None,
+        }
+    }
+
     pub(crate) fn turns(&self) -> &Turns {
         &self.turns
     }
 
-    pub(crate) fn chain(&self, point: &str) -> Option<Arc<Chain>> {
+    fn chain(&self, point: &str) -> Option<Arc<Chain>> {
         self.chains.load().get(point).map(Arc::clone)
     }
 
@@ -121,10 +155,10 @@ impl Hooks {
                 .filter(|(point, chain)| chain.all().any(|it| goes(point, it)))
                 .map(|(it, _)| Arc::clone(it)),
         );
-        for point in changed {
-            let before = chains.remove(&point);
-            let there = before.iter().flat_map(|chain| chain.all()).filter(|it| !goes(&point, it));
-            let new = add.iter().filter(|(to, _)| *to == &*point).map(|(_, handler)| handler);
+        for point in &changed {
+            let before = chains.remove(point);
+            let there = before.iter().flat_map(|chain| chain.all()).filter(|it| !goes(point, it));
+            let new = add.iter().filter(|(to, _)| *to == &**point).map(|(_, handler)| handler);
             let handlers: Vec<_> = there.chain(new).map(Arc::clone).collect();
             if !handlers.is_empty() {
                 let number = before.as_ref().map_or_else(
@@ -134,10 +168,16 @@ impl Hooks {
                     },
                     |chain| chain.number,
                 );
-                chains.insert(point, Arc::new(Chain::new(number, &handlers)));
+                chains.insert(Arc::clone(point), Arc::new(Chain::new(number, &handlers)));
             }
         }
-        self.chains.store(Arc::new(chains));
+        let chains = Arc::new(chains);
+        self.chains.store(Arc::clone(&chains));
+        for point in changed {
+            let place = place(&point);
+            let answered = chains.contains_key(&point) || chains.keys().any(|it| self::place(it) == place);
+            self.answered[place].store(answered, Relaxed);
+        }
     }
 
     /// Puts what the manifest of a generation says in the place of what an earlier one said. What
@@ -199,7 +239,7 @@ impl Chain {
         let (around, unmet_around) = in_order(&around);
         let (stages, mut unmet) = in_order(&others);
         unmet.extend(unmet_around);
-        Self { number, stages, around: around.concat(), unmet }
+        Self { number, stages, around: around.concat(), size: AtomicUsize::new(0), unmet }
     }
 
     fn all(&self) -> impl Iterator<Item = &Arc<Handler>> {
