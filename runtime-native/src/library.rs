@@ -1,11 +1,12 @@
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::path::Path;
 
 use abi_stable::StableAbi;
 use abi_stable::abi_stability::abi_checking::check_layout_compatibility;
 use abi_stable::library::{RawLibrary, lib_header_from_raw_library};
-use object::{Architecture, Object, ObjectKind, ObjectSegment};
+use object::{Architecture, Object, ObjectKind, ObjectSegment, ReadCache, ReadRef};
 use quadriga_abi::vtable::{ExtensionModuleRef, HostFunctionsRef};
 use quadriga_abi::{Error, ErrorCode};
 use quadriga_core::TemporaryFolder;
@@ -31,14 +32,17 @@ impl Library {
     /// Loads the file itself: for a process that loads it once.
     pub(crate) fn open_in_place(entry: &Path) -> Result<Self, Error> {
         let open = || {
-            read(entry)?;
+            let file = File::open(entry).map_err(|error| unreadable(&error))?;
+            // Its headers alone: all of it would take longer to read than to load.
+            check(&ReadCache::new(file))?;
             Self::load(entry, None)
         };
         open().map_err(|error| named(entry, error))
     }
 
     fn open_copy(entry: &Path) -> Result<Self, Error> {
-        let data = read(entry)?;
+        let data = fs::read(entry).map_err(|error| unreadable(&error))?;
+        check(&data[..])?;
         let failed =
             |error| Error::new(ErrorCode::LoadFailed, format!("no private copy could be made: {error}"));
         let copy = TemporaryFolder::new().map_err(failed)?;
@@ -67,11 +71,8 @@ fn named(entry: &Path, mut error: Error) -> Error {
     error
 }
 
-/// Reads a library, and makes sure that it is one.
-fn read(entry: &Path) -> Result<Vec<u8>, Error> {
-    let data = fs::read(entry).map_err(|error| error::entry(format!("it cannot be read: {error}")))?;
-    check(&data)?;
-    Ok(data)
+fn unreadable(error: &io::Error) -> Error {
+    error::entry(format!("it cannot be read: {error}"))
 }
 
 #[expect(unsafe_code, reason = "abi_stable trusts the symbol to be what its name says")]
@@ -92,7 +93,7 @@ fn root_module(raw: &'static RawLibrary, path: &Path) -> Result<ExtensionModuleR
 }
 
 /// Refuses what the operating system's loader might crash on: a file that is cut off.
-fn check(data: &[u8]) -> Result<(), Error> {
+fn check<'a>(data: impl ReadRef<'a>) -> Result<(), Error> {
     let file = object::File::parse(data)
         .map_err(|error| error::entry(format!("it is cut off, or not a library: {error}")))?;
     if file.kind() != ObjectKind::Dynamic {
@@ -104,7 +105,7 @@ fn check(data: &[u8]) -> Result<(), Error> {
         let theirs = format!("{:?}", file.architecture());
         return Err(error::entry(format!("it is built for {theirs}, and this host runs on {name}")));
     }
-    let len = data.len() as u64;
+    let len = data.len().map_err(|()| error::entry("it has no size"))?;
     let fits = |(start, size): (u64, u64)| start.checked_add(size).is_some_and(|end| end <= len);
     if !file.segments().all(|segment| fits(segment.file_range())) {
         return Err(error::entry("it is cut off"));
