@@ -170,9 +170,15 @@ impl Jail {
         })
     }
 
+    /// Where a new process may move itself in, before its host holds it.
+    pub(crate) fn doors(&self) -> Vec<String> {
+        self.cgroup.as_ref().map(|cgroup| cgroup.doors()).unwrap_or_default()
+    }
+
     /// Takes a new process in, before it is told what to do, so that all it ever starts is in there.
     pub(crate) fn hold(&self, child: &Child) -> Result<(), Error> {
         if let Some(cgroup) = &self.cgroup
+            && !cgroup.holds(child.pid)
             && let Err(error) = cgroup.add(child.pid)
             // How one ended that is gone already is told where its end is seen.
             && child.wait(NOTICE).is_none()

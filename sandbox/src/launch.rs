@@ -96,7 +96,8 @@ impl Running {
             Error::new(ErrorCode::LoadFailed, format!("{} could not be started: {error}", launch.program))
         };
         let (stdin, feed) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
-        let Begun { child, socket, pipes } = nursery::start(worker, Some(&RuntimeKind::new(KIND))).await?;
+        let Begun { child, socket, pipes } =
+            nursery::start(worker, Some(&RuntimeKind::new(KIND)), &jail.doors()).await?;
         let handle = Handle::current();
         let (ends, jail) = (Some((feed, pipes)), Some(jail));
         let running = Self { name, child, ends, jail, handle: handle.clone() };

@@ -50,6 +50,8 @@ struct Order {
     program: PathBuf,
     /// The kind whose zygote is to fork. Without one, the program is started.
     kind: Option<RuntimeKind>,
+    /// Where one that is forked moves itself into its cgroups.
+    doors: Vec<String>,
     /// The worker's connection, standard output and standard error.
     files: [OwnedFd; 3],
     /// The other end of the connection.
@@ -64,10 +66,15 @@ struct Nursery {
 }
 
 /// Starts a worker, by the zygote of a kind if one is named: no file but a connection and two
-/// pipes, and no environment but `PATH`, by which an interpreter finds its standard library.
-pub(crate) async fn start(program: &Path, kind: Option<&RuntimeKind>) -> Result<Begun, Error> {
+/// pipes, and no environment but `PATH`, by which an interpreter finds its standard library. One that
+/// is forked tries the `doors` of its cgroups first, so that it need not be moved there.
+pub(crate) async fn start(
+    program: &Path,
+    kind: Option<&RuntimeKind>,
+    doors: &[String],
+) -> Result<Begun, Error> {
     for _ in 0..2 {
-        match attempt(program, kind).await.map_err(|error| failed(program, &error))? {
+        match attempt(program, kind, doors).await.map_err(|error| failed(program, &error))? {
             Ok(begun) => return Ok(begun),
             Err(Failure::Error(error)) => return Err(error),
             // With files of its own, in case a worker has got those.
@@ -77,21 +84,26 @@ pub(crate) async fn start(program: &Path, kind: Option<&RuntimeKind>) -> Result<
     Err(failed(program, &io::Error::other("the process that it is forked from ended twice")))
 }
 
-async fn attempt(program: &Path, kind: Option<&RuntimeKind>) -> io::Result<Result<Begun, Failure>> {
+async fn attempt(
+    program: &Path,
+    kind: Option<&RuntimeKind>,
+    doors: &[String],
+) -> io::Result<Result<Begun, Failure>> {
     let pair = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    attempt_with(program, kind, pair).await
+    attempt_with(program, kind, doors, pair).await
 }
 
 /// Starts a program with its end of this connection, whose other end is ours.
 #[cfg(test)]
 pub(crate) async fn start_with(program: &Path, pair: (OwnedFd, OwnedFd)) -> io::Result<Begun> {
-    let begun = attempt_with(program, None, pair).await?;
+    let begun = attempt_with(program, None, &[], pair).await?;
     begun.map_err(|_| io::Error::other("it could not be started"))
 }
 
 async fn attempt_with(
     program: &Path,
     kind: Option<&RuntimeKind>,
+    doors: &[String],
     (ours, theirs): (OwnedFd, OwnedFd),
 ) -> io::Result<Result<Begun, Failure>> {
     let nursery = nursery()?;
@@ -100,8 +112,8 @@ async fn attempt_with(
     let (socket, files, pipes) = (Arc::new(ours), [theirs, out, err], Pipes { stdout, stderr });
     let (started, answer) = oneshot::channel();
     let gone = || io::Error::other("the thread that starts workers is gone");
-    let (program, kind) = (program.to_owned(), kind.cloned());
-    let order = Order { program, kind, files, socket: Arc::clone(&socket), started };
+    let (program, kind, doors) = (program.to_owned(), kind.cloned(), doors.to_vec());
+    let order = Order { program, kind, doors, files, socket: Arc::clone(&socket), started };
     nursery.orders.send(order).map_err(|_| gone())?;
     rustix::io::write(&nursery.bell, &1_u64.to_ne_bytes())?;
     let answer = answer.await.map_err(|_| gone())?;

@@ -32,8 +32,9 @@ const FILES: usize = 3;
 pub(crate) enum Order {
     /// The first: to be made ready for workers of this kind.
     Warm(RuntimeKind),
-    /// A worker. With it come its connection, its standard output and its standard error.
-    Start(u64),
+    /// A worker, which moves itself in by these files of its cgroups. With it come its connection,
+    /// its standard output and its standard error.
+    Start(u64, Vec<String>),
 }
 
 /// What a zygote says.
@@ -43,7 +44,8 @@ pub(crate) enum Report {
     Ready,
     /// It cannot be made ready, and ends.
     Unfit(Error),
-    /// The worker of an order is there. With it comes a descriptor of the process.
+    /// The worker of an order is there: what it says itself, once it has tried to move into its
+    /// cgroups. With it comes a descriptor of the process.
     Started(u64, u32),
     /// There is none.
     Refused(u64, String),

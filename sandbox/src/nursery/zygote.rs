@@ -87,7 +87,8 @@ impl Zygote {
             let number = self.next;
             self.next += 1;
             let files = order.files.each_ref().map(|file| file.as_fd());
-            match send(&self.socket, &zygote::Order::Start(number), &files, SendFlags::DONTWAIT) {
+            let start = zygote::Order::Start(number, order.doors);
+            match send(&self.socket, &start, &files, SendFlags::DONTWAIT) {
                 Ok(()) => _ = self.asked.insert(number, (order.socket, order.started)),
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                     tell(order.started, Err(Failure::Lost));
@@ -153,6 +154,11 @@ impl Zygote {
                 }
             }
             Report::Exited(number, status) => {
+                if let Some((_, started)) = self.asked.remove(&number) {
+                    let status = Some(ExitStatus::from_raw(status));
+                    let error = io::Error::other(format!("before it could say so, it {}", how(status)));
+                    tell(started, Err(Failure::Error(failed(&self.program, &error))));
+                }
                 if let Some(child) = self.children.remove(&number) {
                     child.exited(ExitStatus::from_raw(status));
                 }

@@ -4,6 +4,7 @@
 //! and says how they ended. The kernel ends it when its host ends, and them when it ends itself.
 
 use std::collections::HashMap;
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
@@ -12,8 +13,7 @@ use quadriga_core::Warm;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{RecvFlags, SendFlags};
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, set_parent_process_death_signal, wait,
-    waitpid,
+    Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, set_parent_process_death_signal, wait,
 };
 
 use super::Engine;
@@ -72,9 +72,9 @@ pub(super) fn live(engines: &[Engine], control: OwnedFd) -> io::Result<Option<Bo
         }
         if ordered {
             let Some((order, files)) = receive(&zygote.control, RecvFlags::empty())? else { return Ok(None) };
-            let Order::Start(number) = order else { continue };
+            let Order::Start(number, doors) = order else { continue };
             if let Some([socket, stdout, stderr]) = zygote.start(number, files)? {
-                return zygote.born(socket, &stdout, &stderr).map(Some);
+                return zygote.born(number, &doors, socket, &stdout, &stderr).map(Some);
             }
         }
     }
@@ -124,12 +124,9 @@ impl Zygote {
             engine.in_parent();
         }
         let started = forked.and_then(|child| child.ok_or_else(|| io::ErrorKind::Other.into()));
-        match started.and_then(|child| Ok((child, descriptor(child)?))) {
-            Ok((child, descriptor)) => {
+        match started {
+            Ok(child) => {
                 self.children.insert(child, number);
-                let pid = child.as_raw_nonzero().get().unsigned_abs();
-                let started = Report::Started(number, pid);
-                send(&self.control, &started, &[descriptor.as_fd()], SendFlags::empty())?;
                 Ok(None)
             }
             Err(error) => refuse(error.to_string()),
@@ -148,21 +145,25 @@ impl Zygote {
         Ok(())
     }
 
-    /// Leaves everything behind that is the zygote's.
-    fn born(self, socket: OwnedFd, stdout: &OwnedFd, stderr: &OwnedFd) -> io::Result<Born> {
+    /// Tells the host that it is there, and leaves everything behind that is the zygote's.
+    fn born(
+        self,
+        number: u64,
+        doors: &[String],
+        socket: OwnedFd,
+        stdout: &OwnedFd,
+        stderr: &OwnedFd,
+    ) -> io::Result<Born> {
         set_parent_process_death_signal(Some(Signal::KILL))?;
+        // Where one does not open, its host moves it.
+        doors.iter().for_each(|door| _ = fs::write(door, "0"));
+        let descriptor = pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
+        let started = Report::Started(number, std::process::id());
+        send(&self.control, &started, &[descriptor.as_fd()], SendFlags::empty())?;
+        drop(descriptor);
         rustix::stdio::dup2_stdout(stdout)?;
         rustix::stdio::dup2_stderr(stderr)?;
         sys::release_signal(libc::SIGCHLD)?;
         Ok(Born { socket, parent: self.pid, engine: self.engine })
     }
-}
-
-/// A descriptor of a child; without one the child is ended.
-fn descriptor(child: Pid) -> io::Result<OwnedFd> {
-    pidfd_open(child, PidfdFlags::empty()).map_err(|error| {
-        let _ = kill_process(child, Signal::KILL);
-        let _ = waitpid(Some(child), WaitOptions::empty());
-        error.into()
-    })
 }

@@ -110,6 +110,26 @@ impl Cgroup {
         self.groups.iter().try_for_each(|group| group.write("cgroup.procs", pid))
     }
 
+    /// The files by which a process with one thread moves itself in, with a `0` to each. The kernel
+    /// waits for all processors before it moves any other process, for milliseconds, so this is for
+    /// who can tell the process. None in version 2, where a process has no such way.
+    pub(crate) fn doors(&self) -> Vec<String> {
+        let all = self.groups.iter().filter(|group| group.version == Version::V1);
+        let doors = all.map(|group| Some(group.folder.join("tasks").to_str()?.to_owned()));
+        doors.collect::<Option<_>>().unwrap_or_default()
+    }
+
+    /// Whether a process is in all of it.
+    pub(crate) fn holds(&self, pid: u32) -> bool {
+        let Some(name) = self.groups[0].folder.file_name().and_then(|name| name.to_str()) else {
+            return false;
+        };
+        let own = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        // The name is that of no other cgroup, and the same in each hierarchy.
+        let held = own.lines().filter(|line| line.rsplit('/').next() == Some(name));
+        held.count() == self.groups.len()
+    }
+
     /// Sets all limits anew, those that are `None` to none.
     ///
     /// # Errors
@@ -430,31 +450,4 @@ fn or_max(value: Option<u64>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::process::ExitStatusExt as _;
-    use std::process::Command;
-
-    use super::*;
-
-    /// What version 2 has without a controller works wherever it is mounted.
-    #[test]
-    fn version_2_freezes_kills_and_leaves_nothing() {
-        let trees = hierarchy::version_2();
-        let Some(parent) = trees.first().map(|tree| tree.parent.clone()) else {
-            return eprintln!("SKIPPED: version 2: it is not mounted, or not delegated to this user");
-        };
-        let name = format!("{}-test-v2", hierarchy::own_prefix());
-        let group = Cgroup::create_in(trees, &name, &CgroupLimits::default()).unwrap();
-        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
-        group.add(child.id()).unwrap();
-        assert_eq!(group.pids().unwrap(), [child.id()]);
-        group.freeze().unwrap();
-        group.thaw().unwrap();
-        assert!(group.usage().unwrap().cpu_time.is_some());
-        group.freeze().unwrap();
-        group.kill_all().unwrap();
-        assert_eq!(child.wait().unwrap().signal(), Some(9));
-        group.destroy().unwrap();
-        assert!(!parent.join(name).exists());
-    }
-}
+mod tests;
