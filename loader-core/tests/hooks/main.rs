@@ -72,6 +72,9 @@ plan!(FirstWins, "plan.first", true, FirstWins);
 plan!(LastWins, "plan.last", true, LastWins);
 plan!(NoneWins, "plan.none", true, Error);
 plan!(Execute, "plan.execute", false, Error);
+// The hashes of these two names have one place.
+plan!(Shares, "shared.p74", false, Error);
+plan!(Shared, "shared.p262", false, Error);
 
 /// What handlers were handed.
 type Seen = Arc<Mutex<Vec<(String, Json)>>>;
@@ -126,6 +129,26 @@ async fn a_hook_without_handlers_gives_its_context_back() {
     let host = host(MockRuntime::new(), calm());
     let hooked = host.hook(Plan::new()).await.unwrap();
     assert_eq!((hooked.context, hooked.account.steps.len()), (Plan::new(), 0));
+}
+
+#[tokio::test]
+async fn hooks_whose_names_share_a_place_have_handlers_of_their_own() {
+    let seen = Seen::default();
+    let host = host(guests(&seen, &[("title", json!({ "title": "better" }))]), calm());
+    let asked = async || {
+        let shares = host.hook(Shares::new()).await.unwrap().account.steps.len();
+        let shared = host.hook(Shared::new()).await.unwrap().account.steps.len();
+        [shares, shared]
+    };
+    assert_eq!(asked().await, [0, 0]);
+    let _one = load(&host, "x.a", &hook("shared.p74", "title", MODIFY), Grant::Requested).await;
+    assert_eq!(asked().await, [1, 0]);
+    let _two = load(&host, "x.b", &hook("shared.p262", "title", MODIFY), Grant::Requested).await;
+    assert_eq!(asked().await, [1, 1]);
+    host.unload("x.a").await.unwrap();
+    assert_eq!(asked().await, [0, 1]);
+    host.unload("x.b").await.unwrap();
+    assert_eq!(asked().await, [0, 0]);
 }
 
 #[tokio::test]
