@@ -33,7 +33,7 @@ pub(crate) fn compare(mut bare: impl FnMut(), mut ours: impl FnMut()) -> Pair {
 pub(crate) fn table(figures: &[Pair]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(["", "bare", "through the dispatcher", "over", "ratio", "target", ""]);
+    table.set_header(["", "bare", "through the dispatcher", "over", "ratio", "per second", "target", ""]);
     for Pair { name, bare, ours, target, met } in figures {
         table.add_row([
             (*name).to_owned(),
@@ -41,11 +41,12 @@ pub(crate) fn table(figures: &[Pair]) -> Table {
             nanos(*ours),
             nanos(ours - bare),
             format!("{:.2}×", ours / bare),
+            rate(*ours),
             (*target).to_owned(),
             if met(*bare, *ours) { "met" } else { "missed" }.to_owned(),
         ]);
     }
-    for column in 1..=4 {
+    for column in 1..=5 {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
         }
@@ -56,7 +57,14 @@ pub(crate) fn table(figures: &[Pair]) -> Table {
 pub(crate) fn json(figures: &[Pair], sizes: &[Size], cores: usize) -> serde_json::Value {
     let figures = figures.iter().map(|Pair { name, bare, ours, target, met }| {
         let met = met(*bare, *ours);
-        serde_json::json!({ "name": name, "bare_ns": bare, "ours_ns": ours, "target": target, "met": met })
+        serde_json::json!({
+            "name": name,
+            "bare_ns": bare,
+            "ours_ns": ours,
+            "per_second": 1e9 / ours,
+            "target": target,
+            "met": met,
+        })
     });
     let sizes = sizes.iter().map(
         |Size { name, bytes, many }| serde_json::json!({ "name": name, "bytes": bytes, "at_once": many }),
@@ -95,5 +103,14 @@ fn nanos(nanos: f64) -> String {
         ..1e3 => format!("{nanos:.0} ns"),
         ..1e6 => format!("{:.2} µs", nanos / 1e3),
         _ => format!("{:.2} ms", nanos / 1e6),
+    }
+}
+
+/// How often that goes into a second.
+fn rate(nanos: f64) -> String {
+    match 1e9 / nanos {
+        rate @ 1e6.. => format!("{:.1} M", rate / 1e6),
+        rate @ 1e4.. => format!("{:.0} k", rate / 1e3),
+        rate => format!("{rate:.0}"),
     }
 }
