@@ -226,7 +226,7 @@ impl Counters {
         }
         let now = Tick::now();
         cell.last.store(now.0, Relaxed);
-        let nanos = u64::try_from(now.since(started).as_nanos()).unwrap_or(u64::MAX).min((1 << LONGEST) - 1);
+        let nanos = CLOCK.delta_as_nanos(started.0, now.0).min((1 << LONGEST) - 1);
         // The value is in range, so this cannot fail.
         let _ = cell.nanos.increment(nanos);
     }
