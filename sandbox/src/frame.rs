@@ -18,6 +18,7 @@ use rustix::net::{
 };
 
 use crate::shared::{Borrower, Lender, Lent};
+use crate::spin::Spin;
 
 /// Bytes before each frame: its length, its flags and its parent, little-endian.
 const PREFIX: usize = 16;
@@ -179,6 +180,8 @@ pub(crate) struct Reader {
     begun: Option<(Prefix, Vec<u8>)>,
     /// Where large payloads are.
     borrower: Borrower,
+    /// Whether to look before sleeping.
+    spin: Spin,
     /// Takes a listening socket, if one is awaited.
     pub(crate) listener: Option<TakeFile>,
     /// Takes what the kernel asks at, if that is awaited.
@@ -215,6 +218,7 @@ impl Reader {
             unread: 0..0,
             begun: None,
             borrower: Borrower::default(),
+            spin: Spin::default(),
             listener: None,
             watch: None,
             most,
@@ -233,12 +237,17 @@ impl Reader {
 
     /// Waits for the next frame.
     pub(crate) fn next(&mut self) -> Result<Next, Broken> {
-        self.read(RecvFlags::empty(), |_| Ok(()))
+        self.read(RecvFlags::empty(), false, |_| Ok(()))
     }
 
-    /// Waits for the next frame no longer than that.
+    /// The same, where it may come at once: looks for it before it sleeps.
+    pub(crate) fn next_soon(&mut self) -> Result<Next, Broken> {
+        self.read(RecvFlags::empty(), true, |_| Ok(()))
+    }
+
+    /// Waits for the next frame no longer than that, and looks for it before it sleeps.
     pub(crate) fn next_until(&mut self, until: Instant) -> Result<Next, Broken> {
-        self.read(RecvFlags::DONTWAIT, |socket| {
+        self.read(RecvFlags::DONTWAIT, true, |socket| {
             let left = until.saturating_duration_since(Instant::now());
             let left = Timespec::try_from(left).unwrap_or_default();
             poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&left)).map(drop)
@@ -248,14 +257,20 @@ impl Reader {
     fn read(
         &mut self,
         flags: RecvFlags,
+        mut soon: bool,
         wait: impl Fn(&OwnedFd) -> Result<(), Errno>,
     ) -> Result<Next, Broken> {
         loop {
             if let Some(frame) = self.whole()? {
                 return Ok(Next::Frame(frame));
             }
-            wait(&self.socket).map_err(io::Error::from)?;
-            let read = self.fill(flags);
+            let read = match if std::mem::take(&mut soon) { self.look() } else { None } {
+                Some(read) => read,
+                None => {
+                    wait(&self.socket).map_err(io::Error::from)?;
+                    self.fill(flags)
+                }
+            };
             // Nobody sends more than one with a frame, and few at all.
             if self.borrower.files.len() > FILES {
                 return Err(Broken::Files(self.borrower.files.len()));
@@ -268,6 +283,17 @@ impl Reader {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// Reads what comes within a moment, if that is likely.
+    fn look(&mut self) -> Option<io::Result<usize>> {
+        let mut spin = std::mem::take(&mut self.spin);
+        let read = spin.look(|| match self.fill(RecvFlags::DONTWAIT) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            read => Some(read),
+        });
+        self.spin = spin;
+        read
     }
 
     /// The next frame, if all of it has been read.

@@ -22,6 +22,7 @@ mod proxy;
 mod runtime;
 mod sentry;
 mod shared;
+mod spin;
 mod streams;
 mod team;
 pub mod worker;

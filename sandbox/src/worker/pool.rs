@@ -117,8 +117,14 @@ impl Pool {
     /// Reads and runs calls until another thread has the lead; false if there is nothing to read any more.
     fn lead(self: &Arc<Self>) -> bool {
         self.leader.store(rustix::thread::gettid().as_raw_nonzero().get(), Ordering::Relaxed);
+        let mut called = false;
         loop {
-            let frame = match self.reader.lock().next() {
+            // Who has called may do so again at once.
+            let next = match std::mem::take(&mut called) {
+                true => self.reader.lock().next_soon(),
+                false => self.reader.lock().next(),
+            };
+            let frame = match next {
                 Ok(Next::Frame(frame)) => frame,
                 // What the host sends is whole; what is not ends with it.
                 Ok(Next::End | Next::Nothing) | Err(_) => {
@@ -145,6 +151,7 @@ impl Pool {
             if self.turn.compare_exchange(turn, turn + 1, Ordering::AcqRel, Ordering::Relaxed).is_err() {
                 return true;
             }
+            called = true;
         }
     }
 
