@@ -10,6 +10,7 @@ mod describe;
 mod envelope;
 mod error;
 mod event;
+mod json;
 mod kind;
 pub mod limits;
 #[cfg(feature = "manifest")]
@@ -31,6 +32,7 @@ pub use describe::{Description, Method, Parameter};
 pub use envelope::{Envelope, FrameError, Kind, Target};
 pub use error::{Error, ErrorCode, ErrorParts};
 pub use event::{Delivery, Emitted, Overflow};
+pub use json::JsonError;
 pub use kind::{Isolation, RuntimeKind};
 pub use name::{ExtensionId, NameError};
 /// What the schemas of types are made with.

@@ -146,59 +146,6 @@ impl Value {
             }
         }
     }
-
-    /// The value as JSON, for people to read. Bytes become `{"$bytes": [...]}`, timestamps
-    /// `{"$timestamp": [seconds, nanoseconds]}`, floats that JSON lacks `{"$float": "NaN"}`, and a
-    /// map with keys other than text `{"$map": [[key, value], ...]}`.
-    pub fn to_json(&self) -> serde_json::Value {
-        use serde_json::{Value as Json, json};
-        match self {
-            Self::Nil => Json::Null,
-            Self::Bool(b) => json!(b),
-            Self::Int(n) => json!(n),
-            Self::UInt(n) => json!(n),
-            Self::Float(x) if x.is_finite() => json!(x),
-            Self::Float(x) => json!({ "$float": x.to_string() }),
-            Self::Text(text) => json!(text),
-            Self::Bytes(bytes) => json!({ "$bytes": bytes }),
-            Self::Timestamp(t) => json!({ "$timestamp": [t.seconds, t.nanos] }),
-            Self::List(items) => items.iter().map(Self::to_json).collect(),
-            Self::Map(pairs) => {
-                let texts = pairs.iter().map(|(key, value)| match key {
-                    Self::Text(key) => Some((key.clone(), value.to_json())),
-                    _ => None,
-                });
-                texts.collect::<Option<serde_json::Map<_, _>>>().map_or_else(
-                    || {
-                        let pairs = pairs.iter().map(|(k, v)| json!([k.to_json(), v.to_json()]));
-                        json!({ "$map": pairs.collect::<Vec<_>>() })
-                    },
-                    Json::Object,
-                )
-            }
-        }
-    }
-}
-
-impl From<serde_json::Value> for Value {
-    /// Plain JSON; `$bytes` and its like are not read back.
-    fn from(json: serde_json::Value) -> Self {
-        use serde_json::Value as Json;
-        match json {
-            Json::Null => Self::Nil,
-            Json::Bool(b) => Self::Bool(b),
-            Json::Number(n) => n
-                .as_i64()
-                .map(Self::Int)
-                .or_else(|| n.as_u64().map(Self::UInt))
-                .unwrap_or_else(|| Self::Float(n.as_f64().unwrap_or(f64::NAN))),
-            Json::String(text) => Self::Text(text),
-            Json::Array(items) => Self::List(items.into_iter().map(Self::from).collect()),
-            Json::Object(pairs) => {
-                Self::Map(pairs.into_iter().map(|(k, v)| (Self::Text(k), v.into())).collect())
-            }
-        }
-    }
 }
 
 impl Timestamp {
@@ -381,12 +328,12 @@ impl<'de> Visitor<'de> for AnyValue {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::{Timestamp, Value, ValueError};
 
-    fn any_value() -> impl Strategy<Value = Value> {
+    pub(crate) fn any_value() -> impl Strategy<Value = Value> {
         let timestamp = (any::<i64>(), 0..1_000_000_000_u32)
             .prop_map(|(seconds, nanos)| Value::Timestamp(Timestamp::new(seconds, nanos).unwrap()));
         let leaf = prop_oneof![
@@ -451,16 +398,5 @@ mod tests {
         for (bytes, error) in cases {
             assert_eq!(Value::from_bytes(bytes), Err(error), "{bytes:x?}");
         }
-    }
-
-    #[test]
-    fn json_for_people() {
-        let value = Value::Map(vec![
-            (Value::Text("bytes".into()), Value::Bytes(vec![1, 2])),
-            (Value::Text("nan".into()), Value::Float(f64::NAN)),
-            (Value::Text("odd".into()), Value::Map(vec![(Value::Int(1), Value::Nil)])),
-        ]);
-        let json = r#"{"bytes":{"$bytes":[1,2]},"nan":{"$float":"NaN"},"odd":{"$map":[[1,null]]}}"#;
-        assert_eq!(value.to_json().to_string(), json);
     }
 }

@@ -93,8 +93,14 @@ fn arguments(function: &Method, body: &[u8]) -> Result<Bytes, String> {
         }
         _ => return Err("the body has to be a list of the arguments, or a map by their names".to_owned()),
     };
-    let bytes = Value::from(JsonValue::Array(list)).to_bytes().map_err(|error| error.to_string())?;
-    Ok(bytes.into())
+    let list = list.into_iter().enumerate().map(|(place, argument)| {
+        Value::from_json(argument).map_err(|error| match function.parameters.get(place) {
+            Some(parameter) => format!("{}: {error}", parameter.name),
+            None => format!("argument {}: {error}", place + 1),
+        })
+    });
+    let list = Value::List(list.collect::<Result<_, _>>()?);
+    Ok(list.to_bytes().map_err(|error| error.to_string())?.into())
 }
 
 fn to_json(bytes: &[u8]) -> Result<JsonValue, Error> {

@@ -1,6 +1,7 @@
 //! The OpenAPI document of some functions: <https://spec.openapis.org/oas/v3.1.0>, whose schemas are
 //! those of JSON Schema 2020-12.
 
+use quadriga_abi::contract::{BYTES, INT_KEY, TIMESTAMP};
 use quadriga_core::ApiStatus;
 use serde_json::{Map, Value, json};
 
@@ -8,7 +9,8 @@ use crate::answer::PROBLEM;
 use crate::call::LINES;
 
 pub(crate) fn document(title: &str, version: &str, functions: &[ApiStatus]) -> Value {
-    let mut schemas = Map::from_iter([("Problem".to_owned(), problem())]);
+    let own = [("Problem", problem()), ("Bytes", bytes()), ("Timestamp", timestamp())];
+    let mut schemas = Map::from_iter(own.map(|(name, schema)| (name.to_owned(), schema)));
     let mut paths = Map::new();
     for it in functions {
         let (api, name) = (&*it.api, &it.function.name);
@@ -89,7 +91,8 @@ fn by_name(it: &ApiStatus, input: &Value) -> Option<Value> {
     }))
 }
 
-/// Moves what a schema defines for itself to where the whole document finds it.
+/// The schema of a contract as one of JSON, with what it defines for itself moved to where the whole
+/// document finds it.
 fn shared(mut schema: Value, prefix: &str, schemas: &mut Map<String, Value>) -> Value {
     let defined = schema.as_object_mut().and_then(|map| map.remove("$defs"));
     refer(&mut schema, prefix);
@@ -105,10 +108,12 @@ fn shared(mut schema: Value, prefix: &str, schemas: &mut Map<String, Value>) -> 
     schema
 }
 
-/// Has all references go there.
+/// Has all references go there, and says of what JSON lacks how it is sent.
 fn refer(schema: &mut Value, prefix: &str) {
     match schema {
         Value::Object(map) => {
+            tag(map);
+            pairs(map);
             for (key, value) in map {
                 match value {
                     Value::String(text) if key == "$ref" => {
@@ -136,6 +141,52 @@ fn refer(schema: &mut Value, prefix: &str) {
         Value::Array(list) => list.iter_mut().for_each(|it| refer(it, prefix)),
         _ => {}
     }
+}
+
+/// Bytes and timestamps are texts with a format in contracts, and objects in JSON.
+fn tag(schema: &mut Map<String, Value>) {
+    let name = match schema.get("format").and_then(Value::as_str) {
+        Some(BYTES) => "Bytes",
+        Some(TIMESTAMP) => "Timestamp",
+        _ => return,
+    };
+    let mut types = match schema.get("type") {
+        Some(Value::Array(types)) => types.clone(),
+        Some(one) => vec![one.clone()],
+        None => return,
+    };
+    let all = types.len();
+    types.retain(|it| it != "string");
+    if types.len() == all {
+        return;
+    }
+    schema.remove("type");
+    schema.remove("format");
+    let reference = format!("#/components/schemas/{name}");
+    let (key, sent) = match types.is_empty() {
+        true => ("$ref", json!(reference)),
+        false => ("anyOf", json!([{ "$ref": reference }, { "type": types }])),
+    };
+    if schema.contains_key(key) {
+        // What the schema says with the same keyword holds as well.
+        let rest = std::mem::take(schema);
+        schema.insert("allOf".to_owned(), json!([rest, { key: sent }]));
+    } else {
+        schema.insert(key.to_owned(), sent);
+    }
+}
+
+/// Maps with ints for keys are lists of pairs in JSON, unless they are empty.
+fn pairs(schema: &mut Map<String, Value>) {
+    if schema.get("propertyNames").is_none_or(|names| names["format"] != INT_KEY) {
+        return;
+    }
+    schema.remove("propertyNames");
+    let value = schema.remove("additionalProperties").unwrap_or(Value::Bool(true));
+    let pair = json!([{ "type": "integer" }, value]);
+    let pair = json!({ "type": "array", "prefixItems": pair, "items": false, "minItems": 2 });
+    schema.insert("properties".to_owned(), json!({ "$map": { "type": "array", "items": pair } }));
+    schema.insert("additionalProperties".to_owned(), Value::Bool(false));
 }
 
 /// A name of components: letters, digits, `.`, `-` and `_` alone. Two of them never become one.
@@ -178,4 +229,78 @@ fn problem() -> Value {
         },
         "required": ["title", "status", "detail"],
     })
+}
+
+fn bytes() -> Value {
+    let byte = json!({ "type": "integer", "minimum": 0, "maximum": 255 });
+    tagged("Bytes", "$bytes", json!({ "type": "array", "items": byte }))
+}
+
+fn timestamp() -> Value {
+    let parts = json!({
+        "type": "array",
+        "prefixItems": [
+            { "type": "integer", "minimum": i64::MIN, "maximum": i64::MAX },
+            { "type": "integer", "minimum": 0, "maximum": 999_999_999 },
+        ],
+        "items": false,
+        "minItems": 2,
+    });
+    tagged("Seconds since 1970-01-01T00:00:00Z, and nanoseconds after them", "$timestamp", parts)
+}
+
+fn tagged(description: &str, tag: &str, inner: Value) -> Value {
+    json!({
+        "type": "object",
+        "description": description,
+        "properties": { tag: inner },
+        "required": [tag],
+        "additionalProperties": false,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Map, json};
+
+    use super::shared;
+
+    #[test]
+    fn what_json_lacks_is_described_as_it_is_sent() {
+        let bytes = json!({ "$ref": "#/components/schemas/Bytes" });
+        let text = json!({ "type": "string", "format": "bytes" });
+        let named = json!({ "type": "string", "format": "timestamp", "title": "at" });
+        let table = [
+            (text.clone(), bytes.clone()),
+            (named, json!({ "title": "at", "$ref": "#/components/schemas/Timestamp" })),
+            (
+                json!({ "type": ["null", "string"], "format": "bytes" }),
+                json!({ "anyOf": [bytes, { "type": ["null"] }] }),
+            ),
+            (
+                json!({ "type": "string", "format": "bytes", "$ref": "#/$defs/a" }),
+                json!({ "allOf": [{ "$ref": "#/components/schemas/f.a" }, bytes] }),
+            ),
+            (json!({ "anyOf": [text, { "items": text }] }), json!({ "anyOf": [bytes, { "items": bytes }] })),
+            (json!({ "additionalProperties": text }), json!({ "additionalProperties": bytes })),
+            // What only looks like it: names of fields, values, and other formats and types.
+            (
+                json!({ "properties": { "type": text, "format": text } }),
+                json!({ "properties": { "type": bytes, "format": bytes } }),
+            ),
+            (json!({ "default": text }), json!({ "default": text })),
+            (json!({ "type": "string", "format": "email" }), json!({ "type": "string", "format": "email" })),
+            (
+                json!({ "type": "integer", "format": "bytes" }),
+                json!({ "type": "integer", "format": "bytes" }),
+            ),
+        ];
+        for (contract, sent) in table {
+            let mut schemas = Map::new();
+            let defined = json!({ "$defs": { "a": contract } });
+            assert_eq!(shared(contract.clone(), "f", &mut schemas), sent, "{contract}");
+            shared(defined, "f", &mut schemas);
+            assert_eq!(schemas["f.a"], sent, "{contract}");
+        }
+    }
 }

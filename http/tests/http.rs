@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
-use quadriga_abi::{Bytes, Error, ErrorCode, codec};
+use quadriga_abi::{Bytes, Error, ErrorCode, Timestamp, Value, codec};
 use quadriga_core::abi::manifest::Check;
 use quadriga_core::abi::schemars::{self, JsonSchema};
 use quadriga_core::{Dispatcher, Grant, LoadOptions, MockRuntime, Outcome, Policy, Provided};
@@ -354,6 +355,97 @@ async fn what_is_the_hosts_own_is_described_as_truly() {
         assert_eq!(head.status() == StatusCode::OK, held, "{function} {body}");
     }
     assert!(!gives("repeat").is_valid(&json!(7)) && !gives("split").is_valid(&json!(["ab"])));
+}
+
+/// Bytes and times where they may stand in a type.
+#[derive(Deserialize, Serialize, JsonSchema)]
+struct Parcel {
+    /// What is in it.
+    data: Vec<u8>,
+    sent: Option<Timestamp>,
+    parts: Vec<Parcel>,
+    labels: BTreeMap<String, Vec<u8>>,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_and_timestamps_cross_as_they_are_described() {
+    let api = Provided::new("app.post")
+        .unwrap()
+        .typed("bytes", ["it", "more"], |it: (Vec<u8>, Option<Vec<u8>>)| Ok(it))
+        .typed("times", ["it"], |(it,): (Vec<Timestamp>,)| Ok(it))
+        .typed("either", ["it"], |(it,): (Option<Timestamp>,)| Ok(it))
+        .typed("send", ["it"], |(it,): (Parcel,)| Ok(it))
+        .typed("counts", ["it"], |(it,): (BTreeMap<i64, Vec<u8>>,)| Ok(it))
+        .typed("any", ["it"], |(it,): (Value,)| Ok(it));
+    let host = Dispatcher::builder().build().unwrap();
+    host.provide(api.open("post")).unwrap();
+    let router = Http::new(host, Anybody).router();
+    let (_, body) = send(&router, Request::get("/openapi.json").body(Body::empty()).unwrap()).await;
+    let document: Json = serde_json::from_slice(&body).unwrap();
+    let schema = |function: &str, part: &str| {
+        let mut whole = document.clone();
+        let path = format!("#/paths/~1post~1{function}/post/{part}/content/application~1json/schema");
+        whole["$ref"] = path.into();
+        jsonschema::validator_for(&whole).unwrap()
+    };
+    let (bytes, time) = (json!({ "$bytes": [0, 255] }), json!({ "$timestamp": [-1, 999_999_999] }));
+    let parcel = |data: &Json, sent: &Json, parts: Json, labels: Json| json!({ "data": data, "sent": sent, "parts": parts, "labels": labels });
+    let inner = parcel(&bytes, &time, json!([]), json!({}));
+    let outer = parcel(&bytes, &json!(null), json!([inner]), json!({ "a": bytes }));
+    // What is sent comes back, as the description has it.
+    let table = [
+        ("bytes", json!([bytes, bytes]), json!([bytes, bytes])),
+        ("bytes", json!([{ "$bytes": [] }, null]), json!([{ "$bytes": [] }, null])),
+        ("bytes", json!({ "more": bytes, "it": bytes }), json!([bytes, bytes])),
+        ("times", json!([[time, time]]), json!([time, time])),
+        ("either", json!([time]), time.clone()),
+        ("either", json!([null]), json!(null)),
+        ("send", json!([outer]), outer.clone()),
+        ("counts", json!([{ "$map": [[-1, bytes]] }]), json!({ "$map": [[-1, bytes]] })),
+        ("counts", json!([{}]), json!({})),
+        ("any", json!([{ "a": [bytes, time] }]), json!({ "a": [bytes, time] })),
+        ("any", json!([{ "$float": "-inf" }]), json!({ "$float": "-inf" })),
+        ("any", json!([{ "$map": [[1, bytes]] }]), json!({ "$map": [[1, bytes]] })),
+    ];
+    for (function, body, expected) in table {
+        assert!(schema(function, "requestBody").is_valid(&body), "{function} {body}");
+        let (head, answer) = send(&router, post(&format!("/post/{function}"), "", body.to_string())).await;
+        let answer: Json = serde_json::from_slice(&answer).unwrap();
+        assert_eq!((head.status(), &answer), (StatusCode::OK, &expected), "{function} {body}");
+        assert!(schema(function, "responses/200").is_valid(&answer), "{function} {answer}");
+    }
+    // What is none is neither described nor taken, and is told with its place.
+    let table = [
+        ("bytes", json!([{ "$bytes": "YQ==" }, null]), "post.bytes: it: $bytes: it is no list of bytes"),
+        ("bytes", json!({ "it": bytes, "more": { "$bytes": [0, 256] } }), "post.bytes: more: $bytes[1]: "),
+        ("bytes", json!([bytes, null, { "$bytes": 1 }]), "post.bytes: argument 3: $bytes: "),
+        ("bytes", json!(["a"]), "it: expected"),
+        ("bytes", json!([time]), "it: expected"),
+        ("times", json!([[time, { "$timestamp": [1] }]]), "post.times: it: [1].$timestamp: "),
+        ("times", json!([[{ "$timestamp": [1, 1_000_000_000] }]]), "post.times: it: [0].$timestamp: "),
+        ("times", json!([["2020-01-01T00:00:00Z"]]), "it: "),
+        ("either", json!([bytes]), "it: expected"),
+        ("counts", json!([{ "$map": [[1, 7]] }]), "it: at [1]: expected"),
+        ("counts", json!([{ "$map": [[1]] }]), "post.counts: it: $map[0]: "),
+        ("counts", json!([{ "1": bytes }]), "it: "),
+        (
+            "send",
+            json!([parcel(&bytes, &time, json!([]), json!({ "a": { "$bytes": [-1] } }))]),
+            "post.send: it: labels.a.$bytes[0]: ",
+        ),
+    ];
+    for (function, body, words) in table {
+        assert!(!schema(function, "requestBody").is_valid(&body), "{function} {body}");
+        let (head, answer) = send(&router, post(&format!("/post/{function}"), "", body.to_string())).await;
+        let answer: Json = serde_json::from_slice(&answer).unwrap();
+        assert_eq!(head.status(), StatusCode::BAD_REQUEST, "{function} {body}: {answer}");
+        assert_eq!(head.headers()["content-type"], "application/problem+json");
+        assert_eq!(answer["code"], "invalid_arguments");
+        assert!(answer["detail"].as_str().unwrap().contains(words), "{function} {body}: {answer}");
+    }
+    // Nothing of how contracts write them is left.
+    let text = document.to_string();
+    assert!(!text.contains(r#""format":"bytes""#) && !text.contains(r#""format":"timestamp""#), "{text}");
 }
 
 fn find(json: &Json, references: &mut Vec<String>) {
