@@ -20,7 +20,7 @@ use crate::clock::Clock;
 use crate::methods::Export;
 use crate::modules::PackageLoader;
 use crate::state::{End, InFlight, Reply, Shared, Signal, State};
-use crate::{config, convert, cpu, error, host_call, limits, load, snapshot, stream};
+use crate::{compiled, config, convert, cpu, error, host_call, limits, load, snapshot, stream};
 
 /// How often at most the memory in use is looked at. On QuickJS that walks the whole heap.
 const MEASURE: Duration = Duration::from_millis(if cfg!(feature = "quickjs") { 1000 } else { 50 });
@@ -84,6 +84,7 @@ impl Isolate {
             extensions: vec![host_call::extension()],
             create_params: Some(params),
             startup_snapshot: snapshot::heap(heap),
+            extension_code_cache: compiled::cache(heap),
             ..RuntimeOptions::default()
         };
         let mut engine = Engine::try_new(options)

@@ -27,6 +27,7 @@
 pub mod bare;
 mod buffers;
 mod clock;
+mod compiled;
 mod config;
 mod contract;
 mod convert;

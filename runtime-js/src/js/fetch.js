@@ -1,7 +1,8 @@
 // fetch of the web platform: https://fetch.spec.whatwg.org, as far as one extension talks to servers.
 // Runs before bootstrap.js, which takes the function away and calls it with what it needs.
 "use strict";
-globalThis.__quadriga_fetch = ({ ops, failed, encode, decode }) => {
+// In parentheses, so that the engine compiles it at once, and keeps that for the next isolate.
+globalThis.__quadriga_fetch = (({ ops, failed, encode, decode }) => {
   const { op_qx_fetch, op_qx_fetch_close, op_qx_fetch_read } = ops;
   const { Array, ArrayBuffer, Error, FinalizationRegistry, JSON, Map, Number, Object, Promise, RangeError, String } =
     globalThis;
@@ -469,4 +470,4 @@ globalThis.__quadriga_fetch = ({ ops, failed, encode, decode }) => {
   }
 
   return { told: (error) => told.get(error), web: { Headers, Request, Response, fetch } };
-};
+});

@@ -1,7 +1,8 @@
 // Streams: async iterables between the extension and its peers. Runs before bootstrap.js, which
 // takes the function away and calls it with what it needs.
 "use strict";
-globalThis.__quadriga_streams = ({ ops, failed }) => {
+// In parentheses, so that the engine compiles it at once, and keeps that for the next isolate.
+globalThis.__quadriga_streams = (({ ops, failed }) => {
   const { op_qx_channel, op_qx_close, op_qx_emit, op_qx_finish, op_qx_next, op_qx_read, op_qx_write } = ops;
   const { Promise, Symbol, TypeError } = globalThis;
 
@@ -99,4 +100,4 @@ globalThis.__quadriga_streams = ({ ops, failed }) => {
   }
 
   return { drain, feed, input, isStream, stream };
-};
+});
