@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -171,7 +172,7 @@ impl Jail {
     }
 
     /// Where a new process may move itself in, before its host holds it.
-    pub(crate) fn doors(&self) -> Vec<String> {
+    pub(crate) fn doors(&self) -> Vec<OwnedFd> {
         self.cgroup.as_ref().map(|cgroup| cgroup.doors()).unwrap_or_default()
     }
 

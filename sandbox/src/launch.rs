@@ -97,7 +97,7 @@ impl Running {
         };
         let (stdin, feed) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
         let Begun { child, socket, pipes } =
-            nursery::start(worker, Some(&RuntimeKind::new(KIND)), &jail.doors()).await?;
+            nursery::start(worker, Some(&RuntimeKind::new(KIND)), jail.doors()).await?;
         let handle = Handle::current();
         let (ends, jail) = (Some((feed, pipes)), Some(jail));
         let running = Self { name, child, ends, jail, handle: handle.clone() };

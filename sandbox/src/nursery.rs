@@ -51,7 +51,7 @@ struct Order {
     /// The kind whose zygote is to fork. Without one, the program is started.
     kind: Option<RuntimeKind>,
     /// Where one that is forked moves itself into its cgroups.
-    doors: Vec<String>,
+    doors: Arc<Vec<OwnedFd>>,
     /// The worker's connection, standard output and standard error.
     files: [OwnedFd; 3],
     /// The other end of the connection.
@@ -71,10 +71,11 @@ struct Nursery {
 pub(crate) async fn start(
     program: &Path,
     kind: Option<&RuntimeKind>,
-    doors: &[String],
+    doors: Vec<OwnedFd>,
 ) -> Result<Begun, Error> {
+    let doors = Arc::new(doors);
     for _ in 0..2 {
-        match attempt(program, kind, doors).await.map_err(|error| failed(program, &error))? {
+        match attempt(program, kind, &doors).await.map_err(|error| failed(program, &error))? {
             Ok(begun) => return Ok(begun),
             Err(Failure::Error(error)) => return Err(error),
             // With files of its own, in case a worker has got those.
@@ -87,7 +88,7 @@ pub(crate) async fn start(
 async fn attempt(
     program: &Path,
     kind: Option<&RuntimeKind>,
-    doors: &[String],
+    doors: &Arc<Vec<OwnedFd>>,
 ) -> io::Result<Result<Begun, Failure>> {
     let pair = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     attempt_with(program, kind, doors, pair).await
@@ -96,14 +97,14 @@ async fn attempt(
 /// Starts a program with its end of this connection, whose other end is ours.
 #[cfg(test)]
 pub(crate) async fn start_with(program: &Path, pair: (OwnedFd, OwnedFd)) -> io::Result<Begun> {
-    let begun = attempt_with(program, None, &[], pair).await?;
+    let begun = attempt_with(program, None, &Arc::default(), pair).await?;
     begun.map_err(|_| io::Error::other("it could not be started"))
 }
 
 async fn attempt_with(
     program: &Path,
     kind: Option<&RuntimeKind>,
-    doors: &[String],
+    doors: &Arc<Vec<OwnedFd>>,
     (ours, theirs): (OwnedFd, OwnedFd),
 ) -> io::Result<Result<Begun, Failure>> {
     let nursery = nursery()?;
@@ -112,7 +113,7 @@ async fn attempt_with(
     let (socket, files, pipes) = (Arc::new(ours), [theirs, out, err], Pipes { stdout, stderr });
     let (started, answer) = oneshot::channel();
     let gone = || io::Error::other("the thread that starts workers is gone");
-    let (program, kind, doors) = (program.to_owned(), kind.cloned(), doors.to_vec());
+    let (program, kind, doors) = (program.to_owned(), kind.cloned(), Arc::clone(doors));
     let order = Order { program, kind, doors, files, socket: Arc::clone(&socket), started };
     nursery.orders.send(order).map_err(|_| gone())?;
     rustix::io::write(&nursery.bell, &1_u64.to_ne_bytes())?;

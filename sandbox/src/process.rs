@@ -44,7 +44,7 @@ impl Worker {
     ) -> Result<Self, Error> {
         let program = program::find(origin.program.as_deref())?;
         let kind = origin.forks.then_some(&origin.kind);
-        let Begun { child, socket, pipes } = nursery::start(&program, kind, &jail.doors()).await?;
+        let Begun { child, socket, pipes } = nursery::start(&program, kind, jail.doors()).await?;
         jail.hold(&child)?;
         let most = unit.limits.message_size.map_or(MESSAGE, |ByteSize(most)| most.max(MESSAGE));
         let most = usize::try_from(most).unwrap_or(usize::MAX);

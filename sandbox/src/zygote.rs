@@ -24,17 +24,20 @@ pub(crate) const SOCKET: SocketType = SocketType::SEQPACKET;
 /// The most bytes of a message.
 const MOST: usize = 16 << 10;
 
-/// The most files of a message: the three of an order.
-const FILES: usize = 3;
+/// The most files of a message: those of an order.
+const FILES: usize = 3 + DOORS;
+
+/// The files of a worker's cgroups: one for each controller at most.
+pub(crate) const DOORS: usize = 5;
 
 /// What a host asks for.
 #[derive(Serialize, Deserialize)]
 pub(crate) enum Order {
     /// The first: to be made ready for workers of this kind.
     Warm(RuntimeKind),
-    /// A worker, which moves itself in by these files of its cgroups. With it come its connection,
-    /// its standard output and its standard error.
-    Start(u64, Vec<String>),
+    /// A worker. With it come its connection, its standard output and its standard error, and the
+    /// files by which it moves itself into its cgroups.
+    Start(u64),
 }
 
 /// What a zygote says.

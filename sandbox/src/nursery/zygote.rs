@@ -86,9 +86,9 @@ impl Zygote {
             let Some(order) = self.waiting.pop_front() else { return };
             let number = self.next;
             self.next += 1;
-            let files = order.files.each_ref().map(|file| file.as_fd());
-            let start = zygote::Order::Start(number, order.doors);
-            match send(&self.socket, &start, &files, SendFlags::DONTWAIT) {
+            let doors = order.doors.iter().take(zygote::DOORS);
+            let files: Vec<_> = order.files.iter().chain(doors).map(|file| file.as_fd()).collect();
+            match send(&self.socket, &zygote::Order::Start(number), &files, SendFlags::DONTWAIT) {
                 Ok(()) => _ = self.asked.insert(number, (order.socket, order.started)),
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                     tell(order.started, Err(Failure::Lost));

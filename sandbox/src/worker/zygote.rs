@@ -4,7 +4,6 @@
 //! and says how they ended. The kernel ends it when its host ends, and them when it ends itself.
 
 use std::collections::HashMap;
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
@@ -72,9 +71,9 @@ pub(super) fn live(engines: &[Engine], control: OwnedFd) -> io::Result<Option<Bo
         }
         if ordered {
             let Some((order, files)) = receive(&zygote.control, RecvFlags::empty())? else { return Ok(None) };
-            let Order::Start(number, doors) = order else { continue };
-            if let Some([socket, stdout, stderr]) = zygote.start(number, files)? {
-                return zygote.born(number, &doors, socket, &stdout, &stderr).map(Some);
+            let Order::Start(number) = order else { continue };
+            if let Some((files, doors)) = zygote.start(number, files)? {
+                return zygote.born(number, files, &doors).map(Some);
             }
         }
     }
@@ -104,8 +103,13 @@ fn say(control: &OwnedFd, report: &Report) -> io::Result<()> {
 }
 
 impl Zygote {
-    /// Forks. In the child, returns the files of the order.
-    fn start(&mut self, number: u64, files: Vec<OwnedFd>) -> io::Result<Option<[OwnedFd; 3]>> {
+    /// Forks. In the child, returns the files of the order: its own, and those of its cgroups.
+    fn start(
+        &mut self,
+        number: u64,
+        mut files: Vec<OwnedFd>,
+    ) -> io::Result<Option<([OwnedFd; 3], Vec<OwnedFd>)>> {
+        let doors = files.split_off(files.len().min(3));
         let refuse = |why: String| say(&self.control, &Report::Refused(number, why)).map(|()| None);
         let Ok(files) = <[OwnedFd; 3]>::try_from(files) else {
             return refuse("its files did not arrive: too many are open".to_owned());
@@ -118,7 +122,7 @@ impl Zygote {
         }
         let forked = sys::fork();
         if matches!(forked, Ok(None)) {
-            return Ok(Some(files));
+            return Ok(Some((files, doors)));
         }
         if let Some(engine) = &mut self.engine {
             engine.in_parent();
@@ -146,23 +150,17 @@ impl Zygote {
     }
 
     /// Tells the host that it is there, and leaves everything behind that is the zygote's.
-    fn born(
-        self,
-        number: u64,
-        doors: &[String],
-        socket: OwnedFd,
-        stdout: &OwnedFd,
-        stderr: &OwnedFd,
-    ) -> io::Result<Born> {
+    fn born(self, number: u64, files: [OwnedFd; 3], doors: &[OwnedFd]) -> io::Result<Born> {
+        let [socket, stdout, stderr] = files;
         set_parent_process_death_signal(Some(Signal::KILL))?;
-        // Where one does not open, its host moves it.
-        doors.iter().for_each(|door| _ = fs::write(door, "0"));
+        // Where that fails, its host moves it.
+        doors.iter().for_each(|door| _ = rustix::io::write(door, b"0"));
         let descriptor = pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
         let started = Report::Started(number, std::process::id());
         send(&self.control, &started, &[descriptor.as_fd()], SendFlags::empty())?;
         drop(descriptor);
-        rustix::stdio::dup2_stdout(stdout)?;
-        rustix::stdio::dup2_stderr(stderr)?;
+        rustix::stdio::dup2_stdout(&stdout)?;
+        rustix::stdio::dup2_stderr(&stderr)?;
         sys::release_signal(libc::SIGCHLD)?;
         Ok(Born { socket, parent: self.pid, engine: self.engine })
     }

@@ -6,6 +6,7 @@ mod outer;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Once};
@@ -113,10 +114,10 @@ impl Cgroup {
     /// The files by which a process with one thread moves itself in, with a `0` to each. The kernel
     /// waits for all processors before it moves any other process, for milliseconds, so this is for
     /// who can tell the process. None in version 2, where a process has no such way.
-    pub(crate) fn doors(&self) -> Vec<String> {
+    pub(crate) fn doors(&self) -> Vec<OwnedFd> {
         let all = self.groups.iter().filter(|group| group.version == Version::V1);
-        let doors = all.map(|group| Some(group.folder.join("tasks").to_str()?.to_owned()));
-        doors.collect::<Option<_>>().unwrap_or_default()
+        let open = |group: &Group| fs::OpenOptions::new().write(true).open(group.folder.join("tasks"));
+        all.filter_map(|group| open(group).ok()).map(OwnedFd::from).collect()
     }
 
     /// Whether a process is in all of it.
