@@ -91,7 +91,7 @@ impl Turns {
 impl Dispatcher {
     /// Runs a hook and, if nobody objects, the work that it is about, with the handlers of
     /// `mode = "around"` around it. `work` gets the context with all changes, and is done once or
-    /// not at all. Where there is no handler, this costs one look-up in a table.
+    /// not at all. Where there is no handler, this costs a look at a flag.
     ///
     /// Handlers that stand around the work run as with [`CallOptions::detached`].
     ///

@@ -77,7 +77,7 @@ pub(super) struct Run<'a> {
 
 impl Dispatcher {
     /// Runs a hook: hands the context to each extension that answers it, in their order, and gives
-    /// it back with their changes. Where there is no handler, this costs one look-up in a table.
+    /// it back with their changes. Where there is no handler, this costs a look at a flag.
     ///
     /// Guests that run in this process run on the calling thread until they first have to wait, as
     /// with [`Dispatcher::call`]; those that run at the same time as others don't.
