@@ -100,10 +100,16 @@ impl Package {
     }
 }
 
-/// Cargo, without the variables that `cargo run` sets for this program: they would reach build
-/// scripts and make them run again on the next plain `cargo build`.
+/// Cargo, as somebody would start it.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    forget_cargo_run(&mut command);
+    command
+}
+
+/// Takes out of a command's environment what `cargo run` set for this program. It would reach build
+/// scripts, and whatever depends on those would be built anew each time that another command builds it.
+pub(crate) fn forget_cargo_run(command: &mut Command) {
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
         let ours = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_"];
@@ -111,5 +117,4 @@ pub(crate) fn cargo() -> Command {
             command.env_remove(&name);
         }
     }
-    command
 }

@@ -87,6 +87,7 @@ impl Setup {
     pub(crate) fn tool(&self, tool: Tool) -> Command {
         let mut command = tools::command(&self.tools, tool);
         command.arg(tool.subcommand());
+        repo::forget_cargo_run(&mut command);
         self.with_env(command)
     }
 
