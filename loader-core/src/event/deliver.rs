@@ -75,6 +75,7 @@ impl Core {
             // lose what it made of it.
             None if sent.is_kept => self.enter_past(slot, 0).map_err(|barred| match barred {
                 Barred::Refused(error) => error,
+                // As from one that takes no more calls: it is tried again, and was no attempt.
                 Barred::Switching(slot) | Barred::Asleep(slot) => slot.refusal(State::Draining, None),
             })?,
             None => self.enter_barred(slot)?,
