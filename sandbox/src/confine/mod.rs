@@ -10,7 +10,7 @@
 //! | layer | `process` | `container` |
 //! | --- | --- | --- |
 //! | descriptors, environment, session, death of the parent, no new privileges | yes | yes |
-//! | capabilities dropped, rlimits, Landlock (ABI 3 or later), seccomp | yes | yes |
+//! | capabilities dropped, rlimits, Landlock (ABI 3, or 2 with read-only mounts), seccomp | yes | yes |
 //! | private root, UTS namespace | no | yes |
 //! | mount and IPC namespaces | used where they are there | yes |
 //! | network namespace | used where it is there; for network by proxy | unless all network is granted |
@@ -179,7 +179,7 @@ fn confine(plan: &Plan, layers: &mut Layers<'_>) -> Result<(), Error> {
     layers.put(Layer::Disk, root::quota(plan, mounted))?;
     process::change_folder(plan).map_err(|error| Error::Path { path: plan.folder().into(), error })?;
     layers.put(Layer::Capabilities, caps::drop_all())?;
-    layers.put(Layer::Landlock, landlock::restrict(plan))?;
+    layers.put(Layer::Landlock, landlock::restrict(plan, mounted))?;
     layers.put(Layer::Limits, rlimit::set(&plan.limits))?;
     let watch = plan.watched.then(|| seccomp::watch(plan)).transpose();
     let outcome = watch.and_then(|watch| {

@@ -262,7 +262,15 @@ impl Rules {
         self.0.extend(other.0);
     }
 
-    fn compile(&self, (mismatch, matched): (SeccompAction, SeccompAction)) -> io::Result<BpfProgram> {
+    fn compile(&self, actions: (SeccompAction, SeccompAction)) -> io::Result<BpfProgram> {
+        self.compile_for(std::env::consts::ARCH.try_into().map_err(io::Error::other)?, actions)
+    }
+
+    fn compile_for(
+        &self,
+        arch: TargetArch,
+        (mismatch, matched): (SeccompAction, SeccompAction),
+    ) -> io::Result<BpfProgram> {
         let rules = self.0.iter().map(|(call, lists)| {
             let rules = lists.iter().map(|conditions| {
                 // All of them are ints, whose upper half the kernel doesn't look at.
@@ -274,7 +282,6 @@ impl Rules {
             Ok((*call, rules.collect::<Result<_, _>>()?))
         });
         let rules = rules.collect::<Result<_, seccompiler::BackendError>>().map_err(io::Error::other)?;
-        let arch: TargetArch = std::env::consts::ARCH.try_into().map_err(io::Error::other)?;
         let filter = SeccompFilter::new(rules, mismatch, matched, arch).map_err(io::Error::other)?;
         filter.try_into().map_err(io::Error::other)
     }
@@ -296,6 +303,38 @@ mod tests {
         // What is denied unless it was granted has to be there when it is.
         for call in [PROCESSES, LEGACY_PROCESSES, SOCKETS, LISTEN].concat() {
             assert!(allowed.contains(&call), "{call}");
+        }
+    }
+
+    /// The lists are those of the architecture that this is built for; what a filter may look like is
+    /// not the same on all.
+    #[test]
+    fn every_filter_compiles_for_every_architecture() {
+        let mut plans = Vec::new();
+        for level in [Isolation::Process, Isolation::Container] {
+            for net in [Net::Denied, Net::Proxy, Net::Any] {
+                for exec_memory in [ExecMemory::Denied, ExecMemory::Libraries, ExecMemory::Any] {
+                    plans.push(Plan { net: net.clone(), exec_memory, ..Plan::new(level, "/usr") });
+                }
+            }
+        }
+        for (plan, guarded) in plans.iter().flat_map(|plan| [(plan, false), (plan, true)]) {
+            for rules in [allowed(plan, guarded), quietly_denied(plan, guarded), telling(plan, 1)] {
+                for arch in [TargetArch::x86_64, TargetArch::aarch64] {
+                    let actions = (SeccompAction::Allow, SeccompAction::Errno(1));
+                    let filter = rules.compile_for(arch, actions).unwrap();
+                    // As many as the kernel takes, and the architecture is what they look at first.
+                    assert!((rules.0.len()..4096).contains(&filter.len()), "{arch:?}: {}", filter.len());
+                    assert_eq!(filter[1].k, arch_number(arch), "{arch:?}");
+                }
+            }
+        }
+    }
+
+    fn arch_number(arch: TargetArch) -> u32 {
+        match arch {
+            TargetArch::aarch64 => 0xC000_00B7,
+            _ => 0xC000_003E,
         }
     }
 

@@ -1,6 +1,6 @@
 //! Where this process may make cgroups.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -46,9 +46,19 @@ impl Hierarchy {
         match needed.iter().find(|need| !has(&v1, need)) {
             None if !v1.is_empty() => Ok(v1),
             None => Err(Error::NoCgroup("no controller is mounted, and no subtree delegated".to_owned())),
-            Some(need) => Err(Error::NoCgroup(format!(
-                "the controller {need} is neither mounted (version 1) nor delegated (version 2)"
-            ))),
+            Some(need) => {
+                let mut why =
+                    format!("the controller {need} is neither mounted (version 1) nor delegated (version 2)");
+                if let Some(tree) = v2.iter().find(|tree| !may_pass_on(&tree.parent)) {
+                    let _ = write!(
+                        why,
+                        "; {} is delegated, but has processes of its own: it passes on what it has when they \
+                         are in a group below it, such as by `DelegateSubgroup=` of systemd",
+                        tree.parent.display()
+                    );
+                }
+                Err(Error::NoCgroup(why))
+            }
         }
     }
 
@@ -138,17 +148,18 @@ fn v2(mounts: &str, own: &str) -> Vec<Hierarchy> {
         return Vec::new();
     };
     let own = mount.folder(path);
-    // A cgroup with processes can't pass controllers on to others below it, except the root. Those
-    // beside it get what it has itself.
+    // Those beside it get what it has itself.
     let beside = own.parent().filter(|parent| parent.starts_with(mount.at)).map(Path::to_owned);
     let writable = |folder: &PathBuf| {
         rustix::fs::access(folder.join("cgroup.procs"), rustix::fs::Access::WRITE_OK).is_ok()
             && rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).is_ok()
     };
     let found = [Some(own), beside].into_iter().flatten().filter(writable).map(|parent| {
-        // Fails where it has processes; then what is passed on already has to do.
-        for name in ["+memory", "+cpu", "+pids"] {
-            let _ = fs::write(parent.join("cgroup.subtree_control"), name);
+        // Otherwise what is passed on already has to do.
+        if may_pass_on(&parent) {
+            for name in ["+memory", "+cpu", "+pids"] {
+                let _ = fs::write(parent.join("cgroup.subtree_control"), name);
+            }
         }
         let passed = fs::read_to_string(parent.join("cgroup.subtree_control")).unwrap_or_default();
         let passed: Vec<_> = passed.split_whitespace().collect();
@@ -158,6 +169,14 @@ fn v2(mounts: &str, own: &str) -> Vec<Hierarchy> {
         Hierarchy { version: Version::V2, controllers, parent }
     });
     found.max_by_key(|hierarchy| hierarchy.controllers.len()).into_iter().collect()
+}
+
+/// Whether a cgroup of version 2 may pass controllers on to those below it. One with processes may not,
+/// except the root, which has no type. For some controllers the kernel lets it all the same, but then
+/// what is below can only hold threads of those processes.
+fn may_pass_on(folder: &Path) -> bool {
+    let is_root = !folder.join("cgroup.type").exists();
+    is_root || fs::read_to_string(folder.join("cgroup.procs")).is_ok_and(|pids| pids.is_empty())
 }
 
 /// A line of `/proc/self/mountinfo`.
