@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::repo::Repo;
 use crate::setup::{self, JsEngine, Tool};
-use crate::{agents, bench, ci, codegen, demo, fuzz, guests, test, tidy};
+use crate::{agents, bench, ci, codegen, demo, fuzz, guests, test, tidy, vm};
 
 /// Set-up, guests, tests, checks, benches and the demo of this repository.
 #[derive(Parser)]
@@ -114,6 +114,26 @@ Examples:
         #[arg(long, default_value_t = 60)]
         seconds: u64,
     },
+    /// Run the sandbox's suites in a virtual machine with Debian's kernels, on cgroup version 2.
+    #[command(after_help = "\
+Examples:
+  cargo xtask vm                             the sandbox's tests, and those of the product that are about workers
+  cargo xtask vm --quick                     the sandbox's own tests: no engine is built
+  cargo xtask vm --kernel linux-image-amd64 --quick -- groups::")]
+    Vm {
+        /// The sandbox's own tests alone, without slow ones.
+        #[arg(long)]
+        quick: bool,
+        /// Packages of kernels [default: linux-image-amd64 and linux-image-6.12-amd64].
+        #[arg(long)]
+        kernel: Vec<String>,
+        /// How to run the machine [default: KVM, or emulated where that does not come up].
+        #[arg(long, value_enum)]
+        accel: Option<vm::Accel>,
+        /// What to hand to nextest.
+        #[arg(last = true)]
+        nextest: Vec<String>,
+    },
     /// Everything that a change has to pass: what `.ci/run` calls.
     #[command(after_help = "Examples:\n  cargo xtask ci\n  bash .ci/run")]
     Ci,
@@ -156,6 +176,9 @@ impl Cli {
                 codegen::run(&repo, &setup, check)
             }
             Task::Fuzz { target, seconds } => fuzz::run(&repo, target.as_deref(), seconds),
+            Task::Vm { quick, kernel, accel, nextest } => {
+                vm::run(&repo, &vm::Options { quick, kernels: kernel, accel, nextest })
+            }
             Task::Ci => ci::run(&repo),
         }
     }

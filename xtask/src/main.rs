@@ -14,6 +14,7 @@ mod repo;
 mod setup;
 mod test;
 mod tidy;
+mod vm;
 
 use std::process::ExitCode;
 

@@ -61,7 +61,7 @@ pub(crate) fn build_program(repo: &Repo, setup: &Setup, name: &str) -> Result<Pa
     Ok(program(repo, name))
 }
 
-fn program(repo: &Repo, name: &str) -> PathBuf {
+pub(crate) fn program(repo: &Repo, name: &str) -> PathBuf {
     repo.profile_dir(None, "dev").join(format!("{name}{}", std::env::consts::EXE_SUFFIX))
 }
 
@@ -92,7 +92,7 @@ fn nextest(repo: &Repo, setup: &Setup, options: &Options) -> Command {
 }
 
 /// Every task names the same packages, so that cargo builds their dependencies once for all.
-fn select<'a>(repo: &Repo, setup: &Setup, command: &'a mut Command) -> &'a mut Command {
+pub(crate) fn select<'a>(repo: &Repo, setup: &Setup, command: &'a mut Command) -> &'a mut Command {
     for package in repo.host_packages() {
         command.args(["--package", &package.name]);
     }
@@ -113,7 +113,7 @@ fn against_minisign(repo: &Repo, nextest: &mut Command) {
     }
 }
 
-fn with_guests<'a>(repo: &Repo, command: &'a mut Command) -> &'a mut Command {
+pub(crate) fn with_guests<'a>(repo: &Repo, command: &'a mut Command) -> &'a mut Command {
     command
         .env("QUADRIGA_GUESTS", repo.target.join("guests"))
         .env("QUADRIGA_EXAMPLES", repo.target.join("examples"))

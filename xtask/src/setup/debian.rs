@@ -10,12 +10,12 @@ use crate::cmd;
 use crate::files;
 
 /// Whether this is a machine with Debian's tools.
-pub(super) fn is_here() -> bool {
+pub(crate) fn is_here() -> bool {
     cmd::on_path("apt-get").is_some() && cmd::on_path("dpkg").is_some()
 }
 
 /// Downloads packages and unpacks them over each other, all in a folder of its own.
-pub(super) fn unpack(packages: &[&str], dest: &Path) -> Result<()> {
+pub(crate) fn unpack(packages: &[&str], dest: &Path) -> Result<()> {
     let parent = dest.parent().context("a package needs a folder to go to")?;
     fs::create_dir_all(parent)?;
     let temp = tempfile::tempdir_in(parent)?;

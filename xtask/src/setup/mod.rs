@@ -1,6 +1,6 @@
 //! Everything that a build needs, got without root and into the target folder where that can be.
 
-mod debian;
+pub(crate) mod debian;
 pub(crate) mod minisign;
 pub(crate) mod node;
 pub(crate) mod python;
