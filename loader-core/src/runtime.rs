@@ -73,15 +73,20 @@ pub trait Runtime: Send + Sync + 'static {
 /// An engine that was started in a process with one thread, whose children find it started: for
 /// those who start a process per extension.
 ///
-/// Each fork comes between [`before_fork`](Self::before_fork) and one of the other two, on the
-/// thread that started the engine. Nothing here may start a thread in the parent, or read what
-/// depends on an extension.
+/// Each fork comes between [`before_fork`](Self::before_fork) and one of
+/// [`in_parent`](Self::in_parent) and [`in_child`](Self::in_child), on the thread that started the
+/// engine. Nothing here may start a thread in the parent, or read what depends on an extension.
 pub trait Warm {
     /// A fork comes next.
     fn before_fork(&mut self);
 
     /// After the fork, where the next one will come from; also if it failed.
     fn in_parent(&mut self);
+
+    /// After the fork, in a child that waits for its extension and is not confined yet, and before
+    /// [`in_child`](Self::in_child): does once what the start of an extension does and leaves no
+    /// trace of it, so that the memory it needs is the child's own by then. It starts no thread.
+    fn rehearse(&mut self) {}
 
     /// After the fork, in the child, once it is confined and has its own environment: from now on
     /// it is as if the engine had been started here.

@@ -46,7 +46,9 @@ pub(crate) struct Engine {
     pub(crate) timestamp: Py<PyAny>,
     /// The value that stands for an object, of `python/objects.py`.
     pub(crate) plain: Py<PyAny>,
-    /// The sources of the SDK, by module.
+    /// Does what a load does, without an extension.
+    pub(crate) rehearse: Py<PyAny>,
+    /// The code of the SDK, by module.
     pub(crate) sdk: Py<PyDict>,
 }
 
@@ -121,9 +123,12 @@ fn build(py: Python<'_>, interrupter: Interrupter) -> PyResult<Engine> {
     let code = ffi::c_str!(include_str!("../../sdk/python/src/quadriga/timestamp.py"));
     let timestamp = module(code, c"<quadriga>/timestamp.py", c"_quadriga_timestamp")?;
     let sdk = PyDict::new(py);
+    let compile = py.import("builtins")?.getattr("compile")?;
     for (name, source) in SDK {
-        sdk.set_item(name, source)?;
+        sdk.set_item(name, compile.call1((source, format!("<{name}>"), "exec"))?)?;
     }
+    let code = ffi::c_str!(include_str!("python/rehearsal.py"));
+    let rehearsal = module(code, c"<quadriga>/rehearsal.py", c"_quadriga_rehearsal")?;
     let code = ffi::c_str!(include_str!("python/loops.py"));
     let loops = module(code, c"<quadriga>/loops.py", c"_quadriga_loops")?;
     let on_loops = |name: &str| loops.getattr(name).map(Bound::unbind);
@@ -154,6 +159,7 @@ fn build(py: Python<'_>, interrupter: Interrupter) -> PyResult<Engine> {
         watch_files: watch.getattr("watch_files")?.unbind(),
         timestamp: timestamp.getattr("Timestamp")?.unbind(),
         plain: objects.getattr("plain")?.unbind(),
+        rehearse: rehearsal.getattr("rehearse")?.unbind(),
         sdk: sdk.unbind(),
     })
 }

@@ -173,7 +173,7 @@ fn load(
 /// Runs the entry module.
 fn run(py: Python<'_>, engine: &Engine, space: &Py<PyAny>, entry: &str) -> Result<Vec<Described>, Error> {
     let failed = |exception: PyErr| from_exception(py, engine, space, Phase::Load, &exception);
-    engine.compile_entry.bind(py).call1((entry,)).map_err(|exception| {
+    engine.compile_entry.bind(py).call1((space, entry)).map_err(|exception| {
         let mut error = failed(exception);
         error.code = ErrorCode::EntryInvalid;
         error

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::thread;
 
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::ffi::PyGILState_STATE;
 use pyo3::prelude::*;
@@ -30,8 +31,13 @@ pub(crate) struct WarmPython {
 /// Starts the interpreter, imports what every extension needs, and tidies up.
 pub(crate) fn warm() -> Result<WarmPython, Error> {
     let requests = config::start_here()?;
-    Python::attach(settle).map_err(failed)?;
+    Python::attach(|py| watched(py).and_then(|()| settle(py))).map_err(failed)?;
     Ok(WarmPython { requests: Some(requests), held: None })
+}
+
+/// Wraps the functions that each worker watches.
+fn watched(py: Python<'_>) -> PyResult<()> {
+    py.import("_quadriga_watch")?.call_method0("wrap").map(drop)
 }
 
 /// Lets the collector look at nothing of this again, so that its pages stay shared.
@@ -43,6 +49,22 @@ fn settle(py: Python<'_>) -> PyResult<()> {
 
 fn failed(error: PyErr) -> Error {
     Error::new(ErrorCode::LoadFailed, format!("Python could not be made ready: {error}"))
+}
+
+impl WarmPython {
+    /// Undoes `before_fork` in a child, and does something before the hold on the interpreter is
+    /// given up. Does nothing if there is no hold.
+    #[expect(unsafe_code, reason = "pyo3 does not wrap what CPython wants to know of a fork")]
+    fn after_fork(&mut self, then: impl FnOnce(Python<'_>) -> PyResult<()>) -> PyResult<()> {
+        let Some(held) = self.held.take() else { return Ok(()) };
+        // SAFETY: undoes `before_fork`, in the copy of the same thread; the functions that
+        // `os.register_at_fork` was given run here.
+        unsafe { ffi::PyOS_AfterFork_Child() };
+        let done = Python::attach(then);
+        // SAFETY: the lock is held since `before_fork`.
+        unsafe { ffi::PyGILState_Release(held) };
+        done
+    }
 }
 
 #[expect(unsafe_code, reason = "pyo3 does not wrap what CPython wants to know of a fork")]
@@ -64,15 +86,19 @@ impl Warm for WarmPython {
         }
     }
 
+    fn rehearse(&mut self) {
+        // What goes wrong here does so again, and is told, where there is an extension.
+        let _ = self.after_fork(|py| {
+            renew(py)?;
+            let engine = config::engine().map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
+            engine.rehearse.bind(py).call1((&engine.sdk,)).map(drop)
+        });
+        // The child may fork once more on its way into its confinement.
+        self.before_fork();
+    }
+
     fn in_child(&mut self) -> Result<(), Error> {
-        let Some(held) = self.held.take() else { return Ok(()) };
-        // SAFETY: undoes `before_fork`, in the copy of the same thread; the functions that
-        // `os.register_at_fork` was given run here.
-        unsafe { ffi::PyOS_AfterFork_Child() };
-        let renewed = Python::attach(renew).map_err(failed);
-        // SAFETY: the lock is held since `before_fork`.
-        unsafe { ffi::PyGILState_Release(held) };
-        renewed?;
+        self.after_fork(renew).map_err(failed)?;
         let Some(requests) = self.requests.take() else { return Ok(()) };
         let thread = thread::Builder::new().name("quadriga-python".to_owned());
         thread.spawn(move || limits::watch(&requests)).map(drop).map_err(|error| {

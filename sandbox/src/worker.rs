@@ -5,6 +5,7 @@ mod cpu;
 mod pool;
 mod program;
 mod server;
+mod spare;
 mod start;
 mod uplink;
 mod zygote;

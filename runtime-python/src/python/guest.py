@@ -24,10 +24,10 @@ class Interrupted(BaseException):
     """Raised inside a call that is out of time. Not an Exception, so that few handlers catch it."""
 
 
-def compile_entry(entry):
+def compile_entry(space, entry):
     """Raises what is wrong with the file itself, before any of it runs."""
     with open(entry, "rb") as file:
-        compile(file.read(), entry, "exec", dont_inherit=True)
+        space.compiled[entry] = compile(file.read(), entry, "exec", dont_inherit=True)
 
 
 def load(space, entry):
@@ -37,7 +37,11 @@ def load(space, entry):
     whether it is asynchronous, and the schemas of arguments and result as JSON.
     """
     name = space.prefix + os.path.basename(entry).removesuffix(".py")
-    module = importlib.import_module(name)
+    return describe(space, importlib.import_module(name))
+
+
+def describe(space, module):
+    """What `load` returns of a module."""
     return [_describe(space, name, function) for name, function in _exports(module)]
 
 

@@ -57,6 +57,7 @@ class Space:
         self.prefix = self.name + "."
         self.host = host
         self.sdk = sdk
+        self.compiled = {}  # path -> the code of a source that was compiled before it is imported
         own, _ = _scan(self.folder, skip=self.vendor)
         own.add(os.path.basename(entry).removesuffix(".py"))
         vendored, compiled = _scan(self.vendor)
@@ -93,10 +94,8 @@ class Space:
         return spec
 
     def _find_sdk(self, fullname, name):
-        source = self.sdk.get(name)
-        if source is None:
-            return None
-        return ModuleSpec(fullname, _Sdk(name, source), is_package=name == "quadriga")
+        code = self.sdk.get(name)
+        return code and ModuleSpec(fullname, _Sdk(code), is_package=name == "quadriga")
 
     def close(self):
         """Forgets its modules. Shared ones stay: CPython cannot unload compiled code."""
@@ -153,7 +152,9 @@ class _Private:
 
 
 class _PrivateSource(_Private, SourceFileLoader):
-    pass
+    def get_code(self, fullname):
+        space = _spaces[fullname.partition(".")[0]]
+        return space.compiled.pop(self.path, None) or super().get_code(fullname)
 
 
 class _PrivateSourceless(_Private, SourcelessFileLoader):
@@ -166,14 +167,14 @@ _LOADERS = {SourceFileLoader: _PrivateSource, SourcelessFileLoader: _PrivateSour
 class _Sdk:
     """Loads a module of the SDK that is built into the host."""
 
-    def __init__(self, name, source):
-        self.name, self.source = name, source
+    def __init__(self, code):
+        self.code = code
 
     def create_module(self, spec):
         return None
 
     def exec_module(self, module):
-        exec(compile(self.source, f"<{self.name}>", "exec"), vars(module))
+        exec(self.code, vars(module))
 
 
 def current():

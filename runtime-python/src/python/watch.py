@@ -30,6 +30,7 @@ _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 _process = None
 """Which process this is; its children have no host to ask."""
+_wrapped = False
 
 
 class NotGranted(PermissionError):
@@ -72,6 +73,15 @@ def watch_files():
     """Watches what the kernel says to accesses to files, in a process of the extension's own."""
     global _process
     _process = os.getpid()
+    wrap()
+
+
+def wrap():
+    """Puts functions that watch in the place of those that they call, once."""
+    global _wrapped
+    if _wrapped:
+        return
+    _wrapped = True
     io.open = builtins.open = _watched(builtins.open, _by_mode)
     os.open = _watched(os.open, _by_flags)
     for name in ("listdir", "scandir", "chdir"):

@@ -28,6 +28,12 @@ pub(crate) fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// Writes what the C library has of output that was not written yet.
+pub(crate) fn flush_output() {
+    // SAFETY: all streams, each of which is locked for it.
+    unsafe { libc::fflush(ptr::null_mut()) };
+}
+
 /// Ends the process by the signal, or by `_exit` if that doesn't.
 pub(super) fn die_by(signal: i32) -> ! {
     default_signal(signal);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use quadriga_abi::limits::{ByteSize, Limit, Limits, Span};
 use quadriga_abi::{Bytes, Error, ErrorCode, Kind};
-use quadriga_core::{Bridge, Runtime, Unit, Warm};
+use quadriga_core::{Bridge, Runtime, Unit};
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::net::{SendFlags, SocketType};
 
@@ -21,7 +21,7 @@ use super::program;
 use super::server::{End, Server};
 use super::uplink::Host;
 use super::zygote::{self, Born};
-use crate::confine::{self, Plan, Report};
+use crate::confine::{self, Plan, Report, sys};
 use crate::frame::{Frame, LISTENER, Next, PROGRAM, Reader, WATCH, write};
 use crate::jail;
 use crate::job::{Greeting, Hello as _, Job};
@@ -40,23 +40,19 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Threads for what does not block: the guests that do have a pool of their own.
 const THREADS: usize = 2;
 
-/// The parent of a worker that was forked, and the engine that was started there.
-type Forked = (u32, Option<Box<dyn Warm>>);
-
 pub(super) fn serve(engines: &[Engine]) -> io::Result<()> {
     let (socket, mode) = connection()?;
     if mode != SOCKET {
         return work(engines, socket, None);
     }
     match zygote::live(engines, socket)? {
-        Some(Born { socket, parent, engine }) => work(engines, socket, Some((parent, engine))),
+        Some((socket, born)) => work(engines, socket, Some(born)),
         None => Ok(()),
     }
 }
 
-/// Is the worker of one extension. One that was forked says from which process, with the engine
-/// that was started there.
-fn work(engines: &[Engine], socket: OwnedFd, forked: Option<Forked>) -> io::Result<()> {
+/// Is the worker of one extension.
+fn work(engines: &[Engine], socket: OwnedFd, forked: Option<Born>) -> io::Result<()> {
     let socket = Arc::new(socket);
     let mut reader = Reader::trusting(Arc::clone(&socket), JOB);
     let hello = match reader.next() {
@@ -66,7 +62,7 @@ fn work(engines: &[Engine], socket: OwnedFd, forked: Option<Forked>) -> io::Resu
         Err(broken) => return Err(io::Error::other(broken.to_string())),
     };
     if hello.flags & PROGRAM != 0 {
-        let parent = forked.map(|(parent, _)| parent);
+        let parent = forked.map(|born| born.parent);
         return program::run(&hello.envelope.payload, reader.take_file(), &socket, parent);
     }
     let hello = hello.envelope;
@@ -74,11 +70,14 @@ fn work(engines: &[Engine], socket: OwnedFd, forked: Option<Forked>) -> io::Resu
     let host = Host::new(Arc::clone(&socket), events);
     let prepared = Job::from_bytes(&hello.payload).and_then(|mut job| {
         let prepared = if job.prepared { reader.take_file() } else { None };
-        let (parent, warm) = forked.unwrap_or((job.plan.parent, None));
-        job.plan.parent = parent;
+        let libraries = forked.as_ref().map_or_else(libraries, |born| Ok(born.libraries.clone()));
+        let warm = forked.and_then(|born| {
+            job.plan.parent = born.parent;
+            born.engine
+        });
         job.plan.keep_fds = vec![1, 2, socket.as_raw_fd()];
         job.plan.keep_fds.extend(prepared.as_ref().map(|file| file.as_raw_fd()));
-        job.plan.engine_paths.extend(libraries().map_err(|error| {
+        job.plan.engine_paths.extend(libraries.map_err(|error| {
             Error::new(ErrorCode::LoadFailed, format!("the worker cannot read about itself: {error}"))
         })?);
         let report = confine(&job.plan, &socket)?;
@@ -119,9 +118,10 @@ fn work(engines: &[Engine], socket: OwnedFd, forked: Option<Forked>) -> io::Resu
     {
         let _ = executor.block_on(async { tokio::time::timeout(PATIENCE, instance.shutdown()).await });
     }
-    // Guests may be running on its threads, which end with the process: to end them first takes longer.
-    std::mem::forget(executor);
-    Ok(())
+    // Guests may be running on threads of this process, which end with it: neither are those ended
+    // first, nor is what libraries have for its end, which takes long and would happen beside them.
+    sys::flush_output();
+    sys::exit_now(0)
 }
 
 /// What ends calls that use up their processor time, where the engine does not do it.
@@ -196,7 +196,7 @@ fn hand_over(file: &OwnedFd, flag: u32, socket: &OwnedFd) -> io::Result<()> {
 }
 
 /// The folders of the libraries that are loaded: beside that of an interpreter lies its own library.
-fn libraries() -> io::Result<BTreeSet<PathBuf>> {
+pub(super) fn libraries() -> io::Result<BTreeSet<PathBuf>> {
     let maps = std::fs::read_to_string("/proc/self/maps")?;
     let files = maps.lines().filter_map(|line| line.split_once('/').map(|(_, path)| format!("/{path}")));
     let libraries = files.map(PathBuf::from).filter(|path| {

@@ -229,7 +229,12 @@ pub(crate) fn children(parent: u32) -> Vec<u32> {
 
 /// The workers of a host, forked from its own children as they are.
 pub(crate) fn workers(host: u32) -> Vec<u32> {
-    children(host).into_iter().flat_map(children).collect()
+    children(host).into_iter().flat_map(children).filter(|pid| !is_spare(*pid)).collect()
+}
+
+/// Whether a process waits for an extension to be the worker of.
+pub(crate) fn is_spare(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "quadriga-spare")
 }
 
 #[test]

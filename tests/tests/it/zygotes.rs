@@ -9,7 +9,7 @@ use quadriga::{LoadOptions, State};
 use quadriga_tests::{granted, guest, host, with};
 use tempfile::TempDir;
 
-use crate::workers::{begin, children, host_with, kill, wait_until, worker_of, workers};
+use crate::workers::{begin, children, host_with, is_spare, kill, wait_until, worker_of, workers};
 
 /// The extension of a test in Python, with this code.
 pub(crate) fn python(id: &str, code: &str) -> TempDir {
@@ -44,6 +44,10 @@ async fn a_zygote_has_one_thread_and_holds_nothing_of_its_workers() {
         let zygote = parent(worker);
         assert_eq!(parent(zygote), std::process::id(), "{language}");
         assert_eq!(status(zygote, "Threads"), "1", "{language}");
+        let rehearses = language == "python";
+        if rehearses {
+            spare_of(zygote);
+        }
         let files = fs::read_dir(format!("/proc/{zygote}/fd")).unwrap();
         let mut files: Vec<String> =
             files.map(|file| fs::read_link(file.unwrap().path()).unwrap().display().to_string()).collect();
@@ -53,15 +57,84 @@ async fn a_zygote_has_one_thread_and_holds_nothing_of_its_workers() {
         let of_host = fs::read_link("/proc/self/fd/2").unwrap().display().to_string();
         files.retain(|file| *file != of_host);
         let kinds: Vec<&str> = files.iter().map(|file| file.split(':').next().unwrap()).collect();
-        assert_eq!(kinds, ["anon_inode", "socket"], "{language}: {files:?}");
+        // The host, what has ended, and the spare.
+        let wanted: &[&str] =
+            if rehearses { &["anon_inode", "socket", "socket"] } else { &["anon_inode", "socket"] };
+        assert_eq!(kinds, wanted, "{language}: {files:?}");
         let environment = fs::read(format!("/proc/{zygote}/environ")).unwrap();
         let variables = environment.split(|byte| *byte == 0).filter(|variable| !variable.is_empty());
         let names: Vec<&[u8]> =
             variables.map(|text| text.split(|byte| *byte == b'=').next().unwrap()).collect();
         assert!(names.iter().all(|name| *name == b"PATH"), "{language}: {names:?}");
         host.unload(&id).await.unwrap();
-        assert!(children(zygote).is_empty(), "{language}: a zombie, or a worker that lives on");
+        let left: Vec<u32> = children(zygote).into_iter().filter(|pid| !is_spare(*pid)).collect();
+        assert!(left.is_empty(), "{language}: a zombie, or a worker that lives on");
+        assert_eq!(children(zygote).len(), usize::from(rehearses), "{language}: spares");
     }
+}
+
+/// The child of a zygote that waits for its order, as soon as there is one.
+fn spare_of(zygote: u32) -> u32 {
+    let mut spares = Vec::new();
+    wait_until("a spare", || {
+        spares = children(zygote);
+        spares.retain(|pid| is_spare(*pid));
+        !spares.is_empty()
+    });
+    assert_eq!(spares.len(), 1);
+    spares[0]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spare_becomes_the_next_worker_and_is_confined_like_the_first() {
+    let host = host();
+    let load = async |id: &str| {
+        let package = python(id, LOOK);
+        host.load(package.path(), in_process()).await.unwrap();
+        worker_of(&host, id)
+    };
+    let first = load("look.one").await;
+    let spare = spare_of(parent(first));
+    assert_eq!(status(spare, "Threads"), "1");
+    assert_eq!(status(spare, "Seccomp"), "0", "it is not confined before there is a plan");
+    let second = load("look.two").await;
+    assert_eq!(second, spare);
+    assert!(!is_spare(second));
+    for name in ["Seccomp", "Seccomp_filters", "NoNewPrivs", "CapEff", "CapBnd"] {
+        assert_eq!(status(second, name), status(first, name), "{name}");
+    }
+    for kind in ["mnt", "ipc", "net"] {
+        let space = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap();
+        assert_ne!(space(second), space(first), "{kind}");
+        assert_ne!(space(second), space(std::process::id()), "{kind}");
+    }
+    let layers = |id: &str| {
+        let layers = host.status(id).unwrap().layers;
+        layers.into_iter().map(|layer| (layer.name, layer.state)).collect::<Vec<_>>()
+    };
+    assert_eq!(layers("look.two"), layers("look.one"));
+    let groups = |pid: u32| fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let held = |pid: u32| groups(pid).lines().filter(|line| line.contains("quadriga-")).count();
+    assert_eq!(held(second), held(first));
+    // One that ends while it waits is not missed, and the one that follows ends with its zygote.
+    let zygote = parent(first);
+    let spare = spare_of(zygote);
+    kill(spare);
+    wait_until("its end", || !children(zygote).contains(&spare));
+    let third = load("look.three").await;
+    assert_eq!(parent(third), zygote);
+    // On the way into a container it forks twice more.
+    let spare = spare_of(zygote);
+    let package = python("look.four", LOOK);
+    let contained = LoadOptions { isolation: Some(Isolation::Container), ..granted() };
+    host.load(package.path(), contained).await.unwrap();
+    assert_eq!(worker_of(&host, "look.four"), spare);
+    let look: serde_json::Value = host.invoke("look.four", "look", &()).await.unwrap();
+    assert_eq!(look["main"], true);
+    let spare = spare_of(zygote);
+    kill(zygote);
+    wait_until("the end of the spare", || !Path::new(&format!("/proc/{spare}")).exists());
+    host.shutdown().await;
 }
 
 /// What a worker finds in the interpreter that was there before it.
@@ -82,6 +155,8 @@ def look() -> dict[str, Any]:
         'home': os.path.expanduser('~'),
         'files': [os.readlink(f'/proc/self/fd/{name}') for name in os.listdir('/proc/self/fd') if name in '012'],
         'argv': sys.argv,
+        # The first is forked for it, and the second was a spare.
+        'modules': sorted(name for name in sys.modules if not name.startswith('@look-')),
     }
 ";
 
@@ -92,6 +167,7 @@ async fn a_worker_that_was_forked_is_like_one_that_was_started() {
     for id in ["look.one", "look.two"] {
         let package = python(id, LOOK);
         host.load(package.path(), in_process()).await.unwrap();
+        spare_of(parent(worker_of(&host, id)));
         let look: serde_json::Value = host.invoke(id, "look", &()).await.unwrap();
         let environment = look["environment"].as_object().unwrap();
         let names: HashSet<&str> = environment.keys().map(String::as_str).collect();
@@ -108,6 +184,7 @@ async fn a_worker_that_was_forked_is_like_one_that_was_started() {
     let [(first, one), (second, two)] = <[_; 2]>::try_from(seen).unwrap();
     assert_ne!(one["random"], two["random"]);
     assert_ne!(one["environment"]["HOME"], two["environment"]["HOME"]);
+    assert_eq!(one["modules"], two["modules"]);
     assert_eq!(parent(first), parent(second), "both are forked from one process");
 }
 
@@ -159,6 +236,7 @@ async fn a_worker_cannot_reach_its_zygote() {
             .await
             .unwrap();
         let zygote = children(std::process::id())[0];
+        let spare = spare_of(zygote);
         for (method, with_pid) in [
             ("send_signal", true),
             ("signal_parent", false),
@@ -166,13 +244,17 @@ async fn a_worker_cannot_reach_its_zygote() {
             ("read_memory", true),
             ("process_memory", true),
         ] {
-            let said: String = match with_pid {
-                true => host.invoke("hostile.python", method, &(zygote,)).await.unwrap(),
-                false => host.invoke("hostile.python", method, &()).await.unwrap(),
+            let said: Vec<String> = match with_pid {
+                true => vec![
+                    host.invoke("hostile.python", method, &(zygote,)).await.unwrap(),
+                    host.invoke("hostile.python", method, &(spare,)).await.unwrap(),
+                ],
+                false => vec![host.invoke("hostile.python", method, &()).await.unwrap()],
             };
-            assert!(said.starts_with("denied"), "{isolation} {method}: {said}");
+            assert!(said.iter().all(|said| said.starts_with("denied")), "{isolation} {method}: {said:?}");
         }
         assert_eq!(status(zygote, "Threads"), "1");
+        assert!(is_spare(spare));
         let value: Value = host.invoke("hostile.python", "ping", &()).await.unwrap();
         assert!(matches!(value, Value::Text(_)), "{value:?}");
         host.shutdown().await;
