@@ -146,7 +146,8 @@ fn attempt(action: &Action) -> io::Result<String> {
             Ok(sum.to_string())
         }
         Action::ThreadsMany(most) => {
-            let sleep = || thread::Builder::new().spawn(|| thread::sleep(Duration::from_secs(1)));
+            // For longer than it takes to make them all, on a slow machine too.
+            let sleep = || thread::Builder::new().spawn(|| thread::sleep(Duration::from_secs(60)));
             Ok(count(*most, || sleep().map(drop)))
         }
         Action::OpenMany(most) => {
