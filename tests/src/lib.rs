@@ -1,6 +1,7 @@
 //! What the integration tests share: where guests are, and a host to load them into.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use std::{fs, io};
 
 use quadriga::abi::Isolation;
@@ -37,8 +38,22 @@ pub fn repository() -> PathBuf {
 /// # Panics
 /// If no dispatcher can be built.
 pub fn host() -> Dispatcher {
-    let policy = Policy { minimum_isolation: Isolation::None, ..Policy::default() };
+    let policy = Policy { minimum_isolation: Isolation::None, ..policy() };
     quadriga::builder().policy(policy).build().expect("a host with every runtime")
+}
+
+/// The default policy, or on a slow machine the same with the seconds that a load may take: those that
+/// `QUADRIGA_TEST_LOAD_TIMEOUT` says.
+///
+/// # Panics
+/// If it says something else.
+pub fn policy() -> Policy {
+    let mut policy = Policy::default();
+    if let Some(seconds) = std::env::var_os("QUADRIGA_TEST_LOAD_TIMEOUT") {
+        let seconds = seconds.to_str().and_then(|text| text.parse().ok()).expect("a number of seconds");
+        policy.load_timeout = Duration::from_secs(seconds);
+    }
+    policy
 }
 
 /// Grants what the manifest asks for.

@@ -7,7 +7,7 @@ use std::{fs, thread};
 use quadriga::abi::permission::{AccessKind, Permissions};
 use quadriga::abi::{Error, ErrorCode, Isolation, Value};
 use quadriga::{DecisionFilter, Dispatcher, Effect, LoadOptions, Policy, Reason, Subject, Verdict};
-use quadriga_tests::{granted, guest, with};
+use quadriga_tests::{granted, guest, policy, with};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
@@ -39,7 +39,7 @@ type Said = (Option<i32>, Option<i32>, String, String);
 impl Guest {
     async fn load(language: &str, isolation: Isolation, asks: &str) -> Self {
         let drain_timeout = Duration::from_millis(200);
-        let policy = Policy { minimum_isolation: Isolation::None, drain_timeout, ..Policy::default() };
+        let policy = Policy { minimum_isolation: Isolation::None, drain_timeout, ..policy() };
         let host = quadriga::builder().policy(policy).build().unwrap();
         Self::load_into(host, language, isolation, asks).await
     }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use quadriga::abi::permission::AccessKind;
 use quadriga::abi::{Error, ErrorCode, Isolation};
-use quadriga::{DecisionFilter, Dispatcher, Effect, LoadOptions, Policy, State, Verdict};
-use quadriga_tests::{granted, guest, with};
+use quadriga::{DecisionFilter, Dispatcher, Effect, LoadOptions, State, Verdict};
+use quadriga_tests::{granted, guest, policy, with};
 use tempfile::TempDir;
 
 const PLACES: [(&str, Isolation); 4] = [
@@ -26,7 +26,7 @@ struct Guest {
 
 impl Guest {
     async fn load(language: &str, isolation: Isolation, asks: &str) -> Result<Self, Error> {
-        let host = quadriga::builder().policy(Policy::default()).build().unwrap();
+        let host = quadriga::builder().policy(policy()).build().unwrap();
         let package = with(&guest("programs", language), asks);
         let options = LoadOptions { isolation: Some(isolation), ..granted() };
         let id = host.load(package.path(), options).await?.to_string();

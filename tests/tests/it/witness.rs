@@ -7,14 +7,14 @@ use quadriga::abi::permission::AccessKind;
 use quadriga::{
     Action, AlertRule, Dispatcher, LoadOptions, Monitor, Policy, Reason, State, Subject, Trigger, Verdict,
 };
-use quadriga_tests::{granted, guest};
+use quadriga_tests::{granted, guest, policy};
 
 /// How long what is quick may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn watchful(rules: Vec<AlertRule>) -> Dispatcher {
     let interval = Some(Duration::from_millis(20));
-    let policy = Policy { monitor: Monitor { interval, rules, ..Monitor::default() }, ..Policy::default() };
+    let policy = Policy { monitor: Monitor { interval, rules, ..Monitor::default() }, ..policy() };
     quadriga::builder().policy(policy).build().unwrap()
 }
 

@@ -184,8 +184,6 @@ fn tests(repo: &Repo, setup: &Setup, filter: &str, more: &[String]) -> Command {
         "run",
         "--profile",
         "vm",
-        "--test-threads",
-        "2",
         "--no-tests",
         "pass",
         "--color",

@@ -6,6 +6,9 @@ mount -t tmpfs shm /dev/shm
 [ -z "$temp" ] || mount -t tmpfs -o mode=1777 tmp "$temp"
 ip link set lo up || ifconfig lo up
 ulimit -n 65536
+export NEXTEST_TEST_THREADS=2
+# Emulated, a test has the machine for itself, and extensions more than ten seconds to load.
+if grep -q 'QEMU TCG' /proc/cpuinfo; then export NEXTEST_TEST_THREADS=1 QUADRIGA_TEST_LOAD_TIMEOUT=120; fi
 cd "$folder" || echo "vm: no folder $folder"
 
 # As systemd has it: version 2 alone, with all controllers, and services in groups of their own.
