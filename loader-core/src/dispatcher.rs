@@ -1,7 +1,7 @@
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU64;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,10 +13,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, broadcast};
+use tracing::level_filters::LevelFilter;
 use tracing::{Span, field};
 
 use crate::api::Apis;
-use crate::call::{Admitted, CallOptions, Ticket};
+use crate::call::{Admitted, CallOptions, Ticket, next_call};
 use crate::config::{Configuration, Origin, Settings};
 use crate::deadline::{Alarm, Deadlines};
 use crate::detached::GivenUp;
@@ -64,7 +65,6 @@ pub(crate) struct Core {
     /// Ids that are being loaded, so that two loads cannot race for one.
     pub(crate) loading: Mutex<HashSet<ExtensionId>>,
     pub(crate) generations: AtomicU64,
-    pub(crate) call_ids: AtomicU64,
     pub(crate) given_up: Arc<GivenUp>,
     pub(crate) rules: Arc<Rules>,
     pub(crate) trail: Arc<Trail>,
@@ -311,7 +311,7 @@ impl Core {
         options: CallOptions,
     ) -> Result<Admitted, Error> {
         // From here on the ticket owns the place inside the gate.
-        let id = self.call_ids.fetch_add(1, Ordering::Relaxed);
+        let id = next_call();
         let mut ticket = Ticket {
             slot,
             id,
@@ -438,6 +438,10 @@ fn further(trace: TraceContext) -> TraceContext {
 
 /// What subscribers see of a call: nothing is done for it where none listens.
 fn span(to: &Target, call: u64, parent: SpanRef, trace: Option<TraceContext>) -> Option<Box<Span>> {
+    // Looked at first: where `tracing` also serves `log`, even a span that nobody sees takes its time.
+    if LevelFilter::current() < LevelFilter::DEBUG {
+        return None;
+    }
     macro_rules! open {
         ($($parent:tt)*) => {
             tracing::debug_span!(
