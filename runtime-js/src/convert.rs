@@ -14,6 +14,9 @@ const MAX_SAFE: i64 = (1 << 53) - 1;
 /// The most milliseconds from 1970 that a `Date` holds.
 const MAX_DATE: f64 = 8.64e15;
 
+/// The most bytes that stand before the bytes of a value.
+const HEAD: usize = 5;
+
 /// In nanoseconds.
 const MILLISECOND: u32 = 1_000_000;
 
@@ -231,9 +234,11 @@ pub(crate) fn encode<'s>(
 }
 
 fn view(view: v8::Local<'_, v8::ArrayBufferView>, out: &mut Vec<u8>) -> Result<(), ConvertError> {
-    let mut bytes = vec![0; view.byte_length()];
-    let copied = view.copy_contents(&mut bytes);
-    Ok(write(out, Token::Bytes(&bytes[..copied]))?)
+    // Only small ones have no memory of their own, and are copied here first.
+    let mut small = [0; v8::TYPED_ARRAY_MAX_SIZE_IN_HEAP];
+    let bytes = view.get_contents(&mut small);
+    out.reserve(bytes.len() + HEAD);
+    Ok(write(out, Token::Bytes(bytes))?)
 }
 
 /// An integer where the number is one exactly.

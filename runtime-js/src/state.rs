@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use deno_core::futures::stream::{AbortHandle, Abortable, FuturesUnordered};
 use deno_core::{ExternalOpsTracker, v8};
+use foldhash::fast::RandomState;
 use quadriga_abi::{Bytes, Error};
 use quadriga_core::{BoxFuture, Bridge, CallContext, Streams};
 use tokio::sync::oneshot;
@@ -29,6 +30,9 @@ thread_local! {
     static STATE: RefCell<Option<Rc<State>>> = const { RefCell::new(None) };
 }
 
+/// By numbers that we give out: nobody can choose them so that they collide.
+type ByNumber<K, V> = HashMap<K, V, RandomState>;
+
 /// The state of one isolate. Nothing in it stays borrowed while guest code runs.
 pub(crate) struct State {
     pub(crate) bridge: Bridge,
@@ -36,13 +40,13 @@ pub(crate) struct State {
     pub(crate) clock: Clock,
     pub(crate) shared: Arc<Shared>,
     /// The calls that have not been answered.
-    pub(crate) calls: RefCell<HashMap<u64, InFlight>>,
+    pub(crate) calls: RefCell<ByNumber<u64, InFlight>>,
     /// What the guest waits for from others.
     pub(crate) host_calls: RefCell<FuturesUnordered<HostCall>>,
-    pub(crate) waiting: RefCell<HashMap<u32, Waiting>>,
+    pub(crate) waiting: RefCell<ByNumber<u32, Waiting>>,
     pub(crate) tickets: Cell<u32>,
     /// The calls with streams that the guest makes, by ticket.
-    pub(crate) channels: RefCell<HashMap<u32, Channel>>,
+    pub(crate) channels: RefCell<ByNumber<u32, Channel>>,
     /// A host call was begun that has not been polled yet.
     pub(crate) fresh: Cell<bool>,
     /// Why the engine was told to stop what it runs.
