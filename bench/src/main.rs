@@ -77,12 +77,22 @@ fn main() -> Result<ExitCode> {
         });
     }
     if wanted("wasm") {
-        let mut bare = quadriga_runtime_wasm::bare::Echo::load(&guests.join("wasm")).map_err(Error::msg)?;
+        let load = |interruptible| {
+            quadriga_runtime_wasm::bare::Echo::load(&guests.join("wasm"), interruptible).map_err(Error::msg)
+        };
+        let (mut bare, mut on_stack) = (load(false)?, load(true)?);
         figures.push(Pair {
             name: "wasm",
             target: "≤ 1.5×",
             met: |bare, ours| ours <= 1.5 * bare,
             ..compare(|| assert!(bare.call(&payload).is_ok()), || call(&host, "relay.wasm", &payload))
+        });
+        figures.push(Pair {
+            name: "wasm, bare | on its own stack",
+            ..compare(
+                || assert!(bare.call(&payload).is_ok()),
+                || assert!(on_stack.call_on_stack(&payload).is_ok()),
+            )
         });
     }
     if wanted("python") {

@@ -43,7 +43,12 @@ pub(crate) fn table(figures: &[Pair]) -> Table {
             format!("{:.2}×", ours / bare),
             rate(*ours),
             (*target).to_owned(),
-            if met(*bare, *ours) { "met" } else { "missed" }.to_owned(),
+            match met(*bare, *ours) {
+                _ if target.is_empty() => "",
+                true => "met",
+                false => "missed",
+            }
+            .to_owned(),
         ]);
     }
     for column in 1..=5 {
@@ -56,7 +61,7 @@ pub(crate) fn table(figures: &[Pair]) -> Table {
 
 pub(crate) fn json(figures: &[Pair], sizes: &[Size], cores: usize) -> serde_json::Value {
     let figures = figures.iter().map(|Pair { name, bare, ours, target, met }| {
-        let met = met(*bare, *ours);
+        let met = (!target.is_empty()).then(|| met(*bare, *ours));
         serde_json::json!({
             "name": name,
             "bare_ns": bare,

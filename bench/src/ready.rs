@@ -31,7 +31,7 @@ pub(crate) struct Size {
 /// A new instance of a component that is loaded, and its first answer. `chain` through itself makes
 /// one for the inner call, because the outer has the only one that is kept.
 pub(crate) fn wasm(host: &Dispatcher, guests: &Path, payload: &Bytes) -> Result<Pair> {
-    let bare = quadriga_runtime_wasm::bare::Echo::load(&guests.join("wasm")).map_err(Error::msg)?;
+    let bare = quadriga_runtime_wasm::bare::Echo::load(&guests.join("wasm"), false).map_err(Error::msg)?;
     let path = Bytes::from([&[0x91, 0x91, 0xaa][..], b"relay.wasm"].concat());
     let chain = || {
         let reply =

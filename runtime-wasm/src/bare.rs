@@ -1,6 +1,8 @@
 //! The same component through wasmtime alone, for benchmarks to compare with.
 
 use std::path::Path;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 
 use wasmtime::component::{Component, InstancePre, Linker, ResourceTable, TypedFunc};
 use wasmtime::{Engine, Error, InstanceAllocationStrategy, PoolingAllocationConfig, Result, Store};
@@ -30,16 +32,17 @@ impl WasiView for System {
 }
 
 impl Echo {
-    /// Loads the component of a package's folder.
+    /// Loads the component of a package's folder, for an engine that can interrupt it, or cannot.
     ///
     /// # Errors
     /// If there is none, or it is no extension.
-    pub fn load(package: &Path) -> Result<Self> {
+    pub fn load(package: &Path, interruptible: bool) -> Result<Self> {
         let entry = std::fs::read_dir(package)?
             .filter_map(|file| Some(file.ok()?.path()))
             .find(|path| path.extension().is_some_and(|extension| extension == "wasm"))
             .ok_or_else(|| Error::msg("the package has no component"))?;
         let mut config = wasmtime::Config::new();
+        config.epoch_interruption(interruptible);
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(PoolingAllocationConfig::new()));
         let engine = Engine::new(&config)?;
         let component = Component::from_file(&engine, entry)?;
@@ -67,10 +70,24 @@ impl Echo {
     pub fn call(&mut self, arguments: &[u8]) -> Result<Vec<u8>> {
         echo(&mut self.store, &self.call, arguments)
     }
+
+    /// The same on a stack of the guest's own, which is what lets a guest wait without its thread.
+    ///
+    /// # Errors
+    /// If it traps or fails.
+    pub fn call_on_stack(&mut self, arguments: &[u8]) -> Result<Vec<u8>> {
+        let call = pin!(self.call.call_async(&mut self.store, named(arguments)));
+        match call.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(reply) => answer(reply?),
+            Poll::Pending => Err(Error::msg("an echo waits for nothing")),
+        }
+    }
 }
 
 fn start(pre: &InstancePre<System>) -> Result<(Store<System>, Call)> {
     let mut store = Store::new(pre.engine(), System::default());
+    // Further than any clock gets; without effect where the engine cannot interrupt.
+    store.set_epoch_deadline(u64::from(u32::MAX));
     let instance = pre.instantiate(&mut store)?;
     let missing = || Error::msg("the component is no extension");
     let guest =
@@ -81,7 +98,13 @@ fn start(pre: &InstancePre<System>) -> Result<(Store<System>, Call)> {
 }
 
 fn echo(store: &mut Store<System>, call: &Call, arguments: &[u8]) -> Result<Vec<u8>> {
-    let arguments = ("echo".to_owned(), arguments.to_vec());
-    let (reply,) = call.call(store, arguments)?;
+    answer(call.call(store, named(arguments))?)
+}
+
+fn named(arguments: &[u8]) -> (String, Vec<u8>) {
+    ("echo".to_owned(), arguments.to_vec())
+}
+
+fn answer((reply,): (std::result::Result<Vec<u8>, types::Error>,)) -> Result<Vec<u8>> {
     reply.map_err(|error| Error::msg(error.message))
 }
