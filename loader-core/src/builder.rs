@@ -169,6 +169,7 @@ impl Builder {
             routes: ArcSwap::default(),
             loading: Mutex::default(),
             generations: AtomicU64::new(1),
+            call_ids: AtomicU64::new(1),
             given_up: Arc::default(),
             rules: Arc::default(),
             trail: Arc::default(),

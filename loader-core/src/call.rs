@@ -1,9 +1,6 @@
-use std::cell::Cell;
-use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -87,28 +84,6 @@ pub(crate) struct Admitted {
 pub(crate) enum Started {
     Ready(Result<Bytes, Error>),
     InFlight(InFlight),
-}
-
-/// How many numbers a thread takes at once.
-const MANY: u64 = 1024;
-
-/// A number for a call that no other in this process has. Threads take theirs in blocks, so that they do
-/// not fight for one counter: a later call may have a lower one.
-pub(crate) fn next_call() -> u64 {
-    static TAKEN: AtomicU64 = AtomicU64::new(1);
-    thread_local! {
-        static MINE: Cell<Range<u64>> = const { Cell::new(0..0) };
-    }
-    MINE.with(|mine| {
-        let mut ids = mine.take();
-        let id = ids.next().unwrap_or_else(|| {
-            let first = TAKEN.fetch_add(MANY, Ordering::Relaxed);
-            ids = first + 1..first + MANY;
-            first
-        });
-        mine.set(ids);
-        id
-    })
 }
 
 /// Counts a call while it lives. Dropped before the call finished, it gives the call up.
@@ -412,25 +387,5 @@ impl Core {
             }
             Err(error) => Items::new(input, Box::pin(std::future::ready(Err(error))), true),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::HashSet;
-    use std::thread;
-
-    use super::{MANY, next_call};
-
-    #[test]
-    fn no_two_calls_have_one_number() {
-        // More than one block each.
-        let each = 2 * MANY as usize + 7;
-        let threads: Vec<_> =
-            (0..4).map(|_| thread::spawn(move || (0..each).map(|_| next_call()).collect())).collect();
-        let all: Vec<Vec<u64>> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
-        let distinct: HashSet<u64> = all.iter().flatten().copied().collect();
-        assert_eq!(distinct.len(), 4 * each);
-        assert!(!distinct.contains(&0), "0 stands for no call");
     }
 }

@@ -1,7 +1,7 @@
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU64;
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use tracing::level_filters::LevelFilter;
 use tracing::{Span, field};
 
 use crate::api::Apis;
-use crate::call::{Admitted, CallOptions, Ticket, next_call};
+use crate::call::{Admitted, CallOptions, Ticket};
 use crate::config::{Configuration, Origin, Settings};
 use crate::deadline::{Alarm, Deadlines};
 use crate::detached::GivenUp;
@@ -65,6 +65,7 @@ pub(crate) struct Core {
     /// Ids that are being loaded, so that two loads cannot race for one.
     pub(crate) loading: Mutex<HashSet<ExtensionId>>,
     pub(crate) generations: AtomicU64,
+    pub(crate) call_ids: AtomicU64,
     pub(crate) given_up: Arc<GivenUp>,
     pub(crate) rules: Arc<Rules>,
     pub(crate) trail: Arc<Trail>,
@@ -311,7 +312,7 @@ impl Core {
         options: CallOptions,
     ) -> Result<Admitted, Error> {
         // From here on the ticket owns the place inside the gate.
-        let id = next_call();
+        let id = self.call_ids.fetch_add(1, Ordering::Relaxed);
         let mut ticket = Ticket {
             slot,
             id,
