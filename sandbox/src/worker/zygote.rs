@@ -223,7 +223,8 @@ impl Zygote {
         Ok(())
     }
 
-    /// Tells the host that it is there, returns its connection to it, and leaves everything behind that is the zygote's.
+    /// Tells the host that it is there, returns its connection to it, and leaves everything behind
+    /// that is the zygote's.
     fn born(self, number: u64, files: [OwnedFd; OWN], doors: &[OwnedFd]) -> io::Result<(OwnedFd, Born)> {
         let [socket, stdout, stderr] = files;
         set_parent_process_death_signal(Some(Signal::KILL))?;
