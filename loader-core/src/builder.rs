@@ -8,6 +8,7 @@ use secrecy::SecretString;
 use tokio::sync::{Semaphore, broadcast};
 
 use crate::api::Apis;
+use crate::call_id::CallIds;
 use crate::deadline::Deadlines;
 use crate::dispatcher::{Core, Runtimes};
 use crate::event::Bus;
@@ -169,7 +170,7 @@ impl Builder {
             routes: ArcSwap::default(),
             loading: Mutex::default(),
             generations: AtomicU64::new(1),
-            call_ids: AtomicU64::new(1),
+            call_ids: CallIds::new(),
             given_up: Arc::default(),
             rules: Arc::default(),
             trail: Arc::default(),

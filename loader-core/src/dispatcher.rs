@@ -1,7 +1,7 @@
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU64;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ use tracing::{Span, field};
 
 use crate::api::Apis;
 use crate::call::{Admitted, CallOptions, Ticket};
+use crate::call_id::CallIds;
 use crate::config::{Configuration, Origin, Settings};
 use crate::deadline::{Alarm, Deadlines};
 use crate::detached::GivenUp;
@@ -65,7 +66,7 @@ pub(crate) struct Core {
     /// Ids that are being loaded, so that two loads cannot race for one.
     pub(crate) loading: Mutex<HashSet<ExtensionId>>,
     pub(crate) generations: AtomicU64,
-    pub(crate) call_ids: AtomicU64,
+    pub(crate) call_ids: CallIds,
     pub(crate) given_up: Arc<GivenUp>,
     pub(crate) rules: Arc<Rules>,
     pub(crate) trail: Arc<Trail>,
@@ -312,7 +313,7 @@ impl Core {
         options: CallOptions,
     ) -> Result<Admitted, Error> {
         // From here on the ticket owns the place inside the gate.
-        let id = self.call_ids.fetch_add(1, Ordering::Relaxed);
+        let id = self.call_ids.next();
         let mut ticket = Ticket {
             slot,
             id,

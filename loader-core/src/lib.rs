@@ -6,6 +6,7 @@ mod bridge;
 mod broadcast;
 mod builder;
 mod call;
+mod call_id;
 mod choice;
 mod clock;
 mod config;

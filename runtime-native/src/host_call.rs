@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 use quadriga_abi::vtable::{HostCall, HostFunctions, HostFunctionsRef, Outcome, ReplySink};
 use quadriga_abi::{Bytes, Error, ErrorCode};
 use quadriga_core::{Bridge, Call, CallContext, LogLevel, Streams};
-use triomphe::Arc as Shared;
 
+use crate::half::Half;
 use crate::stream;
 use crate::wait::{self, Waiting, Wakes};
 
@@ -44,8 +44,7 @@ pub(crate) struct Hub {
     pub(crate) waiting: Waiting,
 }
 
-/// A call that an extension holds.
-/// It is counted without weak references, which takes two atomic operations less.
+/// A call: one half of it is its extension's, the other is ours.
 pub(crate) struct CallState {
     pub(crate) hub: Arc<Hub>,
     pub(crate) context: CallContext,
@@ -69,28 +68,24 @@ enum Progress {
 }
 
 impl CallState {
-    pub(crate) fn new(hub: Arc<Hub>, call: &mut Call) -> Shared<Self> {
+    /// Our half, and the extension's, which it has until it drops it.
+    #[expect(unsafe_code, reason = "raw pointers cross the seam")]
+    pub(crate) fn lend(hub: Arc<Hub>, call: &mut Call) -> (Half<Self>, HostCall) {
         let (context, streams) = (call.context(), call.streams.take());
         let progress = Mutex::new(Progress::Running(None));
         let (wakes, has_result) = (Wakes::default(), AtomicBool::new(false));
-        Shared::new(Self { hub, context, streams, wakes, progress, has_result })
+        let [ours, theirs] = Half::pair(Self { hub, context, streams, wakes, progress, has_result });
+        // SAFETY: `FUNCTIONS` take the pointer for what it is, and `release` gives it back.
+        (ours, unsafe { HostCall::new(theirs.into_raw(), *FUNCTIONS) })
     }
 
     pub(crate) fn id(&self) -> u64 {
         self.context.id
     }
 
-    /// What the extension gets. It keeps the state alive until it is dropped there.
-    #[expect(unsafe_code, reason = "raw pointers cross the seam")]
-    pub(crate) fn lend(this: &Shared<Self>) -> HostCall {
-        let state = Shared::into_raw(Shared::clone(this)).cast();
-        // SAFETY: `FUNCTIONS` cast the pointer back to what it was, and `release` gives it back.
-        unsafe { HostCall::new(state, *FUNCTIONS) }
-    }
-
     /// The result, if the extension has ended the call and let go of it.
-    pub(crate) fn ended(this: &mut Shared<Self>) -> Option<Result<Bytes, Error>> {
-        match std::mem::replace(Shared::get_mut(this)?.progress.get_mut(), Progress::Over) {
+    pub(crate) fn ended(this: &mut Half<Self>) -> Option<Result<Bytes, Error>> {
+        match std::mem::replace(this.get_mut()?.progress.get_mut(), Progress::Over) {
             Progress::Ended(result) => Some(result),
             Progress::Running(_) | Progress::Over => Some(Err(let_go())),
         }
@@ -143,7 +138,7 @@ impl CallState {
 #[expect(unsafe_code, reason = "raw pointers cross the seam")]
 pub(crate) unsafe fn state<'a>(state: *const ()) -> &'a CallState {
     // SAFETY: the caller's promise.
-    unsafe { &*state.cast::<CallState>() }
+    unsafe { Half::peek(state) }
 }
 
 #[expect(unsafe_code, reason = "called by the extension with the pointer that it was lent")]
@@ -160,8 +155,8 @@ unsafe extern "C" fn finish(call: *const (), outcome: Outcome, bytes: RVec<u8>) 
 
 #[expect(unsafe_code, reason = "called by the extension with the pointer that it was lent")]
 unsafe extern "C" fn release(call: *const ()) {
-    // SAFETY: made by `Shared::into_raw` in `lend`, and given back once, when the `HostCall` drops.
-    let call = unsafe { Shared::from_raw(call.cast::<CallState>()) };
+    // SAFETY: made in `lend`, and given back once, when the `HostCall` drops.
+    let call = unsafe { Half::<CallState>::from_raw(call) };
     // Where it is seen too late, the lock finds the result.
     if !call.has_result.load(Ordering::Relaxed) {
         call.end(|| Err(let_go()));

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use quadriga_abi::{Bytes, Description, Error, ErrorCode};
 use quadriga_core::{BoxFuture, Bridge, Call, Instance, Outcome, Usage};
-use triomphe::Arc as Shared;
 
+use crate::half::Half;
 use crate::host_call::{CallState, Hub};
 use crate::library::Library;
 use crate::wait::Waiting;
@@ -20,7 +20,7 @@ pub(crate) struct NativeInstance {
     kept: Kept,
 }
 
-type Kept = Arc<Mutex<HashMap<u64, Shared<CallState>>>>;
+type Kept = Arc<Mutex<HashMap<u64, Arc<Half<CallState>>>>>;
 
 impl NativeInstance {
     pub(crate) fn new(library: Library, description: Description, bridge: Bridge) -> Self {
@@ -28,9 +28,10 @@ impl NativeInstance {
         Self { library, description, hub, kept: Kept::default() }
     }
 
-    fn later(&self, state: Shared<CallState>) -> impl Future<Output = Result<Bytes, Error>> + Send + use<> {
+    fn later(&self, state: Half<CallState>) -> impl Future<Output = Result<Bytes, Error>> + Send + use<> {
+        let state = Arc::new(state);
         let forget = Forget { kept: Arc::clone(&self.kept), id: state.id() };
-        self.kept.lock().insert(state.id(), Shared::clone(&state));
+        self.kept.lock().insert(state.id(), Arc::clone(&state));
         async move {
             let _forget = forget;
             poll_fn(|context| state.poll(context.waker())).await
@@ -47,8 +48,8 @@ impl Instance for NativeInstance {
         let Ok(method) = u32::try_from(call.method) else {
             return Error::new(ErrorCode::UnknownMethod, "there is no such method").into();
         };
-        let mut state = CallState::new(Arc::clone(&self.hub), &mut call);
-        self.library.module.call()(method, call.envelope.payload[..].into(), CallState::lend(&state));
+        let (mut state, lent) = CallState::lend(Arc::clone(&self.hub), &mut call);
+        self.library.module.call()(method, call.envelope.payload[..].into(), lent);
         match CallState::ended(&mut state) {
             Some(result) => Outcome::Ready(result),
             None => Outcome::Pending(Box::pin(self.later(state))),

@@ -7,6 +7,7 @@
 #[cfg(feature = "bare")]
 pub mod bare;
 mod error;
+mod half;
 mod host_call;
 mod instance;
 mod library;

@@ -43,7 +43,11 @@ enum Record<'a> {
 
 /// What a worker has gathered and not told.
 #[derive(Default)]
-pub(crate) struct Gathered(Mutex<Pending>);
+pub(crate) struct Gathered {
+    pending: Mutex<Pending>,
+    /// Held while it is told.
+    telling: Mutex<()>,
+}
 
 #[derive(Default)]
 struct Pending {
@@ -57,7 +61,7 @@ struct Pending {
 
 impl Gathered {
     pub(crate) fn check(&self, call: u64, access: &Access<'_>, allowed: bool) {
-        let mut pending = self.0.lock();
+        let mut pending = self.pending.lock();
         let record = match pending.checks < CHECKS {
             true => rmp_serde::to_vec(&Record::Check(call, *access, allowed)).ok(),
             false => None,
@@ -75,23 +79,32 @@ impl Gathered {
     }
 
     pub(crate) fn spawns(&self, amount: u64) {
-        let mut pending = self.0.lock();
+        let mut pending = self.pending.lock();
         pending.spawns = pending.spawns.saturating_add(amount);
     }
 
     /// Whether somebody has to be found to tell it after [`GATHER`]; not if there is one already.
     pub(crate) fn is_due(&self) -> bool {
-        !std::mem::replace(&mut self.0.lock().due, true)
+        !std::mem::replace(&mut self.pending.lock().due, true)
     }
 
     /// The one who tells it is at it.
     pub(crate) fn told(&self) {
-        self.0.lock().due = false;
+        self.pending.lock().due = false;
     }
 
-    /// What there is to tell, as the payload of a frame, if anything.
+    /// Sends what there is to tell, if anything. When it returns, all that was gathered before has been
+    /// sent, also what somebody else was just at: an answer that follows finds it on the record.
+    pub(crate) fn tell(&self, send: impl FnOnce(Vec<u8>)) {
+        let _one = self.telling.lock();
+        if let Some(claims) = self.take() {
+            send(claims);
+        }
+    }
+
+    /// What there is to tell, as the payload of a frame.
     pub(crate) fn take(&self) -> Option<Vec<u8>> {
-        let mut pending = self.0.lock();
+        let mut pending = self.pending.lock();
         let fresh = Pending { due: pending.due, ..Pending::default() };
         let Pending { records, checks, more, spawns, .. } = std::mem::replace(&mut *pending, fresh);
         drop(pending);
@@ -173,5 +186,41 @@ impl Allowance {
         let keeps = *left >= 1.0;
         *left -= if keeps { 1.0 } else { 0.0 };
         keeps
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_waits_for_who_is_telling() {
+        let gathered = Gathered::default();
+        gathered.check(1, &Access::Env("HOME"), false);
+        let (taken, begun) = mpsc::channel();
+        let (go_on, goes_on) = mpsc::channel();
+        let (told, all) = mpsc::channel();
+        thread::scope(|scope| {
+            let (gathered, first, second) = (&gathered, told.clone(), told);
+            scope.spawn(move || {
+                gathered.tell(|_| {
+                    taken.send(()).unwrap();
+                    goes_on.recv().unwrap();
+                    first.send("claims").unwrap();
+                });
+            });
+            begun.recv().unwrap();
+            scope.spawn(move || {
+                gathered.tell(|_| panic!("it was told already"));
+                second.send("answer").unwrap();
+            });
+            // Time for what must not happen.
+            assert!(all.recv_timeout(Duration::from_millis(50)).is_err());
+            go_on.send(()).unwrap();
+            assert_eq!([all.recv().unwrap(), all.recv().unwrap()], ["claims", "answer"]);
+        });
     }
 }

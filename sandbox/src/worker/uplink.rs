@@ -127,9 +127,7 @@ impl Host {
 
     /// Tells the host what the guest tried, as far as it was not told.
     pub(super) fn tell(&self) {
-        if let Some(claims) = self.gathered.take() {
-            self.send(&Frame::new(Kind::Event, 0, claims));
-        }
+        self.gathered.tell(|claims| self.send(&Frame::new(Kind::Event, 0, claims)));
     }
 
     /// Has the host told soon. Each answer tells it too.

@@ -40,8 +40,7 @@ def spin() -> None:
 
 
 def names() -> Iterator[float]:
-    for _ in range(100):
-        time.sleep(0.002)
+    for _ in range(20_000):
         yield NAME
 
 
@@ -106,6 +105,10 @@ async fn at_once(host: &Dispatcher, calls: usize, method: &'static str, seconds:
     answers
 }
 
+fn name(item: &[u8]) -> f64 {
+    rmp_serde::from_slice(item).unwrap()
+}
+
 /// How many are different.
 fn kinds(answers: &[f64]) -> usize {
     answers.iter().map(|answer| answer.to_bits()).collect::<HashSet<_>>().len()
@@ -139,24 +142,21 @@ async fn an_extension_has_as_many_workers_as_its_manifest_says() {
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_and_deadlines_reach_each_of_several_workers() {
     let (host, _package) = team(3, Isolation::Process).await;
-    let read = |_| {
-        let host = host.clone();
-        tokio::spawn(async move {
-            let mut items = host.stream(ID, "names", NONE, CallOptions::default());
-            let mut names = Vec::new();
-            while let Some(item) = items.next().await {
-                names.push(rmp_serde::from_slice::<f64>(&item.unwrap()).unwrap());
-            }
-            names
-        })
-    };
+    // Each is more than a window, so none ends before all have begun.
+    let mut streams: Vec<_> =
+        (0..3).map(|_| host.stream(ID, "names", NONE, CallOptions::default())).collect();
     let mut all = Vec::new();
-    for stream in (0..3).map(read).collect::<Vec<_>>() {
-        let names = stream.await.unwrap();
-        assert_eq!((names.len(), kinds(&names)), (100, 1), "a stream comes from one worker");
-        all.extend(names);
+    for items in &mut streams {
+        all.push(name(&items.next().await.unwrap().unwrap()));
     }
     assert_eq!(kinds(&all), 3);
+    for (mut items, first) in streams.into_iter().zip(all) {
+        let mut names = vec![first];
+        while let Some(item) = items.next().await {
+            names.push(name(&item.unwrap()));
+        }
+        assert_eq!((names.len(), kinds(&names)), (20_000, 1), "a stream comes from one worker");
+    }
     let before: HashSet<u32> = workers(std::process::id()).into_iter().collect();
     let spin = |_| {
         let host = host.clone();
