@@ -40,6 +40,15 @@ impl WasiView for Guest {
 pub(crate) struct Live {
     pub(crate) store: Store<Guest>,
     pub(crate) exports: Extension,
+    /// That of the guest in the store.
+    pub(crate) desk: Arc<Desk>,
+}
+
+impl Live {
+    /// What it was given: see [`Watch::given`].
+    pub(crate) fn given(&self) -> u64 {
+        self.store.data().watch.given
+    }
 }
 
 impl Guest {

@@ -3,11 +3,10 @@
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::Poll;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use quadriga_abi::{Bytes, Error};
-use quadriga_core::{LogLevel, Outcome, ThreadClock};
+use quadriga_core::{LogLevel, Outcome};
 use tokio::time::Sleep;
 use wasmtime::component::{HasSelf, Linker, Resource};
 
@@ -16,7 +15,7 @@ use crate::bindings::quadriga::extension::types;
 use crate::config::GRACE;
 use crate::convert;
 use crate::guest::Guest;
-use crate::limits::{Stop, Watch};
+use crate::limits::{CpuTime, Hub, Stop, Watch};
 use crate::stream::{self, Channel};
 
 pub(crate) fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
@@ -81,17 +80,16 @@ impl Desk {
 
 /// Runs `guest`, and makes the calls that it leaves on its desk. When the call must end, what the
 /// guest waits for fails, and a little later the guest is left where it is. It is left at once when
-/// it has used `most` of processor time; what it calls is not counted.
+/// it has used up its processor time; what it calls is not counted.
 pub(crate) async fn serve<T>(
     mut guest: Pin<&mut impl Future<Output = T>>,
     desk: &Desk,
-    watch: &Watch,
-    most: Option<Duration>,
+    watch: &Watch<&Hub>,
+    time: &mut CpuTime,
 ) -> Result<T, Stop> {
     let mut stopped = pin!(watch.stopped());
     let mut stopping: Option<(Stop, Pin<Box<Sleep>>)> = None;
     let mut nested = None;
-    let mut used = Duration::ZERO;
     poll_fn(|context| {
         loop {
             if let Some(call) = &mut nested {
@@ -107,17 +105,14 @@ pub(crate) async fn serve<T>(
                 Err(stop) => return Poll::Ready(Err(stop)),
             };
             let entered = watch.hub.executor.enter();
-            let before = most.map(|_| ThreadClock::now());
+            let begun = time.begin();
             if let Poll::Ready(done) = guest.as_mut().poll(context) {
                 return Poll::Ready(Ok(done));
             }
             drop(entered);
             drop(gate);
-            if let (Some(most), Some(before)) = (most, before) {
-                used += ThreadClock::now().saturating_sub(before);
-                if used >= most {
-                    return Poll::Ready(Err(Stop::CpuTime(most)));
-                }
+            if let Err(stop) = time.end(begun) {
+                return Poll::Ready(Err(stop));
             }
             let Some(Request { extension, method, arguments }) = desk.request() else { break };
             match watch.hub.bridge.call(&watch.context, &extension, &method, arguments) {

@@ -1,12 +1,13 @@
 //! What ends a guest early: its deadline, its caller, its host, its memory.
 
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
-use quadriga_core::{Bridge, CallContext};
+use quadriga_core::{Bridge, CallContext, ThreadClock};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use wasmtime::{Engine, ResourceLimiter};
@@ -47,8 +48,8 @@ impl std::error::Error for Stop {}
 /// What one call can ask to learn whether it should go on. Each store has its own, so that one
 /// call's end is no other call's.
 #[derive(Clone)]
-pub(crate) struct Watch {
-    pub(crate) hub: Arc<Hub>,
+pub(crate) struct Watch<H = Arc<Hub>> {
+    pub(crate) hub: H,
     pub(crate) context: CallContext,
     /// What the instance was given: see [`Hub::revoke`].
     pub(crate) given: u64,
@@ -72,7 +73,7 @@ pub(crate) struct Hub {
     gate: RwLock<()>,
 }
 
-impl Watch {
+impl<H: Deref<Target = Hub>> Watch<H> {
     /// Whether the call must end now.
     pub(crate) fn stop(&self) -> Option<Stop> {
         if self.is_revoked() {
@@ -157,6 +158,30 @@ impl Hub {
 
     pub(crate) fn unloaded(&self) -> bool {
         self.unloaded.load(Ordering::Acquire)
+    }
+}
+
+/// The processor time of one call.
+pub(crate) struct CpuTime {
+    most: Option<Duration>,
+    used: Duration,
+}
+
+impl CpuTime {
+    pub(crate) fn new(most: Option<Duration>) -> Self {
+        Self { most, used: Duration::ZERO }
+    }
+
+    /// What the thread has used, to begin from. Nothing is looked at where nothing is limited.
+    pub(crate) fn begin(&self) -> Option<Duration> {
+        self.most.map(|_| ThreadClock::now())
+    }
+
+    /// Counts what the thread used since [`CpuTime::begin`].
+    pub(crate) fn end(&mut self, begun: Option<Duration>) -> Result<(), Stop> {
+        let (Some(most), Some(begun)) = (self.most, begun) else { return Ok(()) };
+        self.used += ThreadClock::now().saturating_sub(begun);
+        if self.used < most { Ok(()) } else { Err(Stop::CpuTime(most)) }
     }
 }
 

@@ -60,9 +60,11 @@ impl Output {
 
     /// Logs what stands there without a line's end, and returns the last of stderr.
     pub(crate) fn finish(&self) -> String {
-        if !self.printed.swap(false, Ordering::Relaxed) {
+        // Looked at first: it mostly stays as it is.
+        if !self.printed.load(Ordering::Relaxed) {
             return String::new();
         }
+        self.printed.store(false, Ordering::Relaxed);
         let mut state = self.state.lock();
         for stream in [Stream::Stdout, Stream::Stderr] {
             let line = std::mem::take(state.pending(stream));

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use parking_lot::Mutex;
 use quadriga_abi::limits::{ByteSize, Limits, Span};
 use quadriga_abi::permission::Permissions;
-use quadriga_abi::{Bytes, Description, Error, ErrorCode, ExtensionId};
+use quadriga_abi::{Bytes, Description, Error, ExtensionId};
 use quadriga_core::{Call, CallContext, Usage};
 use tokio::sync::Semaphore;
 use wasmtime::component::ResourceTable;
@@ -19,7 +19,7 @@ use crate::convert;
 use crate::error::{Scene, ended};
 use crate::guest::{Guest, Live};
 use crate::host_call::{Desk, serve};
-use crate::limits::{Hub, Memory, NOTHING, Share, Ticking, Watch};
+use crate::limits::{CpuTime, Hub, Memory, NOTHING, Share, Ticking, Watch};
 use crate::output::Output;
 use crate::wasi::Grants;
 
@@ -66,61 +66,72 @@ impl Given {
 
 impl Pool {
     /// Asks a first instance what the extension is, and keeps it.
-    pub(crate) async fn describe(self: &Arc<Self>, context: CallContext) -> Result<Description, Error> {
-        let desk = Arc::new(Desk::default());
-        let (grants, given) = self.given.lock().look();
-        let watch = self.watch(context, given);
-        let work = pin!(async {
-            let mut live = self.instantiate(&desk, &watch, &grants).await?;
-            let description = live.exports.quadriga_extension_guest().call_describe(&mut live.store).await;
-            self.settle(live, description)
-        });
-        convert::description(serve(work, &desk, &watch, None).await??)
+    pub(crate) async fn describe(&self, context: CallContext) -> Result<Description, Error> {
+        let mut time = CpuTime::new(None);
+        let mut live = self.start(context, &mut time).await?;
+        let watch = self.watch(context, live.given());
+        let Live { store, exports, desk } = &mut live;
+        let guest = exports.quadriga_extension_guest();
+        let description = serve(pin!(guest.call_describe(store)), desk, &watch, &mut time).await?;
+        convert::description(self.settle(live, description)?)
     }
 
     /// Runs one call in an instance that is free, or in a new one.
     pub(crate) async fn call(&self, call: &mut Call) -> Result<Bytes, Error> {
         let context = call.context();
+        let mut time = CpuTime::new(self.hub.cpu_time());
         let idle = self.idle.lock().pop();
-        let (grants, given) = match &idle {
-            // It has what it was given.
-            Some(live) => (None, live.store.data().watch.given),
-            None => {
-                let (grants, given) = self.given.lock().look();
-                (Some(grants), given)
-            }
+        let mut live = match idle {
+            Some(live) => live,
+            // Boxed: it is large, and rarely there.
+            None => Box::pin(self.start(context, &mut time)).await?,
         };
-        let watch = self.watch(context, given);
-        let desk = idle.as_ref().map_or_else(Arc::default, |live| Arc::clone(&live.store.data().desk));
-        let work = pin!(async {
-            let mut live = match (idle, &grants) {
-                (Some(live), _) => live,
-                // Boxed: it is large, and rarely there.
-                (None, Some(grants)) => Box::pin(self.instantiate(&desk, &watch, grants)).await?,
-                (None, None) => return Err(Error::new(ErrorCode::Internal, "there is no instance")),
-            };
-            live.store.data_mut().begin(context, call.streams.take());
-            let guest = live.exports.quadriga_extension_guest();
-            let reply = guest.call_call(&mut live.store, call.name(), &call.envelope.payload).await;
-            let reply = self.settle(live, reply)?;
-            reply.map(Bytes::from).map_err(convert::error_from_guest)
-        });
-        serve(work, &desk, &watch, self.hub.cpu_time()).await?
+        let watch = self.watch(context, live.given());
+        let Live { store, exports, desk } = &mut live;
+        store.data_mut().begin(context, call.streams.take());
+        let guest = exports.quadriga_extension_guest();
+        let (name, arguments) = (call.name(), &call.envelope.payload);
+        let reply = serve(pin!(guest.call_call(store, name, arguments)), desk, &watch, &mut time).await?;
+        self.settle(live, reply)?.map(Bytes::from).map_err(convert::error_from_guest)
     }
 
-    async fn instantiate(&self, desk: &Arc<Desk>, watch: &Watch, grants: &Grants) -> Result<Live, Error> {
+    /// A further instance.
+    async fn start(&self, context: CallContext, time: &mut CpuTime) -> Result<Live, Error> {
+        let desk = Arc::default();
+        let (grants, given) = self.given.lock().look();
+        let watch = self.watch(context, given);
+        serve(pin!(self.instantiate(&desk, &watch, &grants)), &desk, &watch, time).await?
+    }
+
+    async fn instantiate(
+        &self,
+        desk: &Arc<Desk>,
+        watch: &Watch<&Hub>,
+        grants: &Grants,
+    ) -> Result<Live, Error> {
         let output = Output::new(&self.hub);
         output.begin(watch.context);
         let share = Share::new(Arc::clone(&self.memory));
         let wasi = grants.context(&output).map_err(|error| self.ended(&error, "", None))?;
-        let desk = Arc::clone(desk);
-        let (watch, mut table) = (watch.clone(), ResourceTable::new());
+        let watch = Watch { hub: Arc::clone(&self.hub), context: watch.context, given: watch.given };
+        let mut table = ResourceTable::new();
         table.set_max_capacity(HANDLES);
         let http = WasiHttpCtx::new();
-        let guest = Guest { watch, desk, stopping: None, streams: None, share, output, wasi, http, table };
+        let desk = Arc::clone(desk);
+        let guest = Guest {
+            watch,
+            desk: Arc::clone(&desk),
+            stopping: None,
+            streams: None,
+            share,
+            output,
+            wasi,
+            http,
+            table,
+        };
         let mut store = guest.into_store(self.code.pre.engine());
         match self.code.pre.instantiate_async(&mut store).await {
-            Ok(exports) => Ok(Live { store, exports }),
+            Ok(exports) => Ok(Live { store, exports, desk }),
             Err(error) => Err(self.trapped(store.data(), &error)),
         }
     }
@@ -131,7 +142,7 @@ impl Pool {
             Ok(value) => {
                 live.store.data().output.finish();
                 let mut idle = self.idle.lock();
-                let may_stay = self.hub.lets(live.store.data().watch.given) && !self.hub.unloaded();
+                let may_stay = self.hub.lets(live.given()) && !self.hub.unloaded();
                 if idle.len() < self.kept && may_stay {
                     idle.push(live);
                 }
@@ -164,8 +175,8 @@ impl Pool {
         self.hub.bridge.extension()
     }
 
-    pub(crate) fn watch(&self, context: CallContext, given: u64) -> Watch {
-        Watch { hub: Arc::clone(&self.hub), context, given }
+    pub(crate) fn watch(&self, context: CallContext, given: u64) -> Watch<&Hub> {
+        Watch { hub: &self.hub, context, given }
     }
 
     /// Gives instances this from now on. Those that were given more end at once, with the calls that
@@ -188,7 +199,7 @@ impl Pool {
             return !gained;
         }
         let stopped = self.hub.revoke(given.number);
-        self.idle.lock().retain(|live| self.hub.lets(live.store.data().watch.given));
+        self.idle.lock().retain(|live| self.hub.lets(live.given()));
         stopped && !gained
     }
 
