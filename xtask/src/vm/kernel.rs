@@ -107,9 +107,8 @@ fn modules(dest: &Path) -> Result<Vec<(String, PathBuf)>> {
 }
 
 fn collect(dir: &Path, found: &mut Vec<(String, PathBuf)>) -> Result<()> {
-    for (name, path) in entries(dir)? {
-        if path.is_symlink() {
-        } else if path.is_dir() {
+    for (name, path) in entries(dir)?.into_iter().filter(|(_, path)| !path.is_symlink()) {
+        if path.is_dir() {
             collect(&path, found)?;
         } else {
             found.push((name, path));
