@@ -66,7 +66,7 @@ mod tests {
             turns.map(|which: usize| (which, dispatchers[which].next())).collect::<Vec<_>>()
         };
         let all: Vec<(usize, u64)> = thread::scope(|scope| {
-            let threads: Vec<_> = (0..4).map(|_| scope.spawn(&numbers)).collect();
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(numbers)).collect();
             threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
         });
         let distinct: HashSet<_> = all.iter().collect();

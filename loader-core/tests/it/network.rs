@@ -2,12 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod common;
-
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{NONE, host, load};
+use crate::common::{self, NONE, host, load};
 use quadriga_core::abi::permission::{AccessKind, NetPattern, Permissions};
 use quadriga_core::abi::{Error, ErrorCode};
 use quadriga_core::{

@@ -2,11 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod common;
-
 use std::time::Duration;
 
-use common::{NONE, host, load};
+use crate::common::{NONE, host, load};
 use quadriga_core::abi::Bytes;
 use quadriga_core::abi::limits::{ByteSize, Limit, Limits};
 use quadriga_core::{CallOptions, Dispatcher, Grant, LogLevel, MockRuntime, Outcome, Policy};

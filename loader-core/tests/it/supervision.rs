@@ -2,14 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod common;
-
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use common::{NONE, call, forever, host, package, until, write};
+use crate::common::{self, NONE, call, forever, host, package, until, write};
 use quadriga_core::abi::permission::Access;
 use quadriga_core::abi::{Error, ErrorCode};
 use quadriga_core::{

@@ -4,8 +4,6 @@
 #![expect(clippy::await_holding_lock, reason = "it holds up handlers, which are on other threads")]
 
 mod alerts;
-#[path = "../common/mod.rs"]
-mod common;
 mod down;
 mod later;
 mod whatever;
@@ -15,7 +13,7 @@ use std::future::ready;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
-use common::{load, package, told, until, wanted, write};
+use crate::common::{load, package, told, until, wanted, write};
 use quadriga_core::abi::permission::{Permissions, TopicPattern};
 use quadriga_core::abi::{Bytes, Delivery, Emitted, Error, ErrorCode, ExtensionId, codec};
 use quadriga_core::{

@@ -2,8 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "../common/mod.rs"]
-mod common;
 mod jobs;
 mod lazy;
 
@@ -11,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{call, host, load, write};
+use crate::common::{call, host, load, write};
 use quadriga_core::abi::{Error, ErrorCode};
 use quadriga_core::{
     Decision, DecisionFilter, Dispatcher, Grant, Liveness, LoadOptions, MockRuntime, Outcome, Pause, Policy,

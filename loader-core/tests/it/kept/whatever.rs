@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use quadriga_core::{Grant, LoadOptions};
 use tempfile::TempDir;
 
+use super::{BOTH, Guests, Store, emit, events, host, keeps, one};
 use crate::common::{load, until};
-use crate::{BOTH, Guests, Store, emit, events, host, keeps, one};
 
 /// What happens while events are emitted.
 #[derive(Debug, Clone)]

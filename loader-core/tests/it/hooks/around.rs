@@ -1,5 +1,6 @@
 //! Handlers around the work of the host.
 
+use crate::common;
 use quadriga_core::{Finished, HookWork};
 
 use super::*;

@@ -3,12 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::await_holding_lock, reason = "it holds up handlers, which are on other threads")]
 
-mod common;
-
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{host, load, package, told, until, wanted, write};
+use crate::common::{host, load, package, told, until, wanted, write};
 use quadriga_core::abi::limits::Limits;
 use quadriga_core::abi::permission::{AccessKind, Permissions, TopicPattern};
 use quadriga_core::abi::{Bytes, Emitted, Error, ErrorCode, Overflow, Value, codec};

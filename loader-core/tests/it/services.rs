@@ -2,14 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod common;
-
 use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use common::{NONE, call, host, kv, load, package, told, until, wanted};
+use crate::common::{NONE, call, host, kv, load, package, told, until, wanted};
 use quadriga_core::abi::permission::{Access, AccessKind, Permissions};
 use quadriga_core::abi::{Bytes, Error, ErrorCode, Value, codec};
 use quadriga_core::{

@@ -2,13 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod common;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-use common::{NONE, calls, forever, host, load, told, wanted};
+use crate::common::{self, NONE, calls, forever, host, load, told, wanted};
 use quadriga_core::abi::permission::AccessKind;
 use quadriga_core::abi::{Bytes, Error, ErrorCode, RuntimeKind, Value, codec};
 use quadriga_core::{

@@ -1,7 +1,6 @@
 //! What the tests of the dispatcher share.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![allow(dead_code, reason = "each test binary uses some of it")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::future::Future;

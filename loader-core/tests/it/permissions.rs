@@ -1,12 +1,10 @@
 //! Permissions that change while an extension runs, what is recorded of them, and rules for pairs.
 
-mod common;
-
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use common::{NONE, ask, asking, call, calls, host, load, package, write};
+use crate::common::{self, NONE, ask, asking, call, calls, host, load, package, write};
 use quadriga_core::abi::permission::{Access, AccessKind, FsMode, Permissions};
 use quadriga_core::abi::{Bytes, ErrorCode};
 use quadriga_core::{

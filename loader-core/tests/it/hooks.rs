@@ -3,15 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod around;
-#[path = "../common/mod.rs"]
-mod common;
 mod failures;
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{host, load, told, until, wanted, write};
+use crate::common::{host, load, told, until, wanted, write};
 use quadriga_core::abi::permission::{AccessKind, Permissions, TopicPattern};
 use quadriga_core::abi::{Bytes, Error, ErrorCode, Kind, Value, codec};
 use quadriga_core::{

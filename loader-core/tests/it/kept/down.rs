@@ -1,5 +1,6 @@
 //! Events that are emitted while their subscriber is not there.
 
+use crate::common;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 

@@ -11,8 +11,8 @@ use quadriga_core::{
 use serde::Serialize;
 use serde_json::json;
 
+use super::{CLOSED, MODIFY, MODIFY_CLOSED, Other, Plan, Seen, VALIDATE, calm, did, guests, hook};
 use crate::common::{self, host, load, told, until};
-use crate::{CLOSED, MODIFY, MODIFY_CLOSED, Other, Plan, Seen, VALIDATE, calm, did, guests, hook};
 
 #[tokio::test]
 async fn who_fails_again_and_again_is_skipped_and_reported() {

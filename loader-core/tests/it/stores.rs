@@ -2,13 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
-use common::{host, load, told, until, wanted};
+use crate::common::{host, load, told, until, wanted};
 use quadriga_core::abi::permission::Permissions;
 use quadriga_core::abi::{Error, ErrorCode, Value, codec};
 use quadriga_core::{

@@ -3,13 +3,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod common;
-
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{host, load, package, told, until, wanted};
+use crate::common::{host, load, package, told, until, wanted};
 use quadriga_core::abi::permission::{FsMode, FsPermission, Permissions};
 use quadriga_core::abi::{Error, ErrorCode, Isolation, RuntimeKind, Value, codec};
 use quadriga_core::{

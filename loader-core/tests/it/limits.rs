@@ -1,11 +1,9 @@
 //! Limits that change while an extension runs.
 
-mod common;
-
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use common::{NONE, call, forever, host, load};
+use crate::common::{NONE, call, forever, host, load};
 use quadriga_core::abi::limits::{ByteSize, Limit, Limits, Span};
 use quadriga_core::abi::{Error, ErrorCode};
 use quadriga_core::{CallOptions, DecisionFilter, Grant, MockRuntime, Policy};

@@ -2,13 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod common;
-
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{call, host, load, package, until};
+use crate::common::{call, host, load, package, until};
 use quadriga_core::abi::ErrorCode;
 use quadriga_core::abi::limits::{ByteSize, Limit, Limits};
 use quadriga_core::{Action, Grant, LoadOptions, MockRuntime, Monitor, Policy, State, TotalMemory};

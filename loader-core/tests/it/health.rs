@@ -2,13 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod common;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use common::{call, forever, host, package, until};
+use crate::common::{call, forever, host, package, until};
 use quadriga_core::abi::{Bytes, Error, ErrorCode};
 use quadriga_core::{
     Dispatcher, Liveness, LoadOptions, MockRuntime, Outcome, Policy, Recovery, State, Supervision,

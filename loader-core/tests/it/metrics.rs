@@ -1,10 +1,8 @@
 //! What is counted of each method, and what monitoring systems read of it.
 
-mod common;
-
 use std::collections::BTreeMap;
 
-use common::{call, forever, host, load, until};
+use crate::common::{call, forever, host, load, until};
 use quadriga_core::abi::{Error, ErrorCode};
 use quadriga_core::{Dispatcher, Grant, MockRuntime, Outcome, Policy, State, prometheus};
 use tempfile::TempDir;

@@ -2,11 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod common;
-
 use std::sync::Arc;
 
-use common::{NONE, call, host, load, package, told, until, wanted, write};
+use crate::common::{NONE, call, host, load, package, told, until, wanted, write};
 use quadriga_core::abi::manifest::Check;
 use quadriga_core::abi::permission::{Permissions, TopicPattern};
 use quadriga_core::abi::schemars::{self, JsonSchema};

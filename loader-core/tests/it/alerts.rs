@@ -1,12 +1,10 @@
 //! What is counted and sampled of an extension, and what explicit rules make of it.
 
-mod common;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use common::{NONE, call, host, load, until};
+use crate::common::{NONE, call, host, load, until};
 use quadriga_core::abi::permission::{Access, AccessKind};
 use quadriga_core::abi::{Error, ErrorCode};
 use quadriga_core::{

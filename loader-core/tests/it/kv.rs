@@ -2,13 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod common;
-
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, ThreadId};
 
-use common::{call, host, kv, load, only_kv, told, until, wanted};
+use crate::common::{call, host, kv, load, only_kv, told, until, wanted};
 use quadriga_core::abi::permission::{AccessKind, Permissions};
 use quadriga_core::abi::{Bytes, Error, ErrorCode, Value, codec};
 use quadriga_core::{

@@ -2,14 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod common;
-
 use std::collections::HashMap;
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use common::{NONE, call, host, load, package};
+use crate::common::{NONE, call, host, load, package};
 use quadriga_core::abi::manifest::Manifest;
 use quadriga_core::abi::{Error, ErrorCode, Value, codec};
 use quadriga_core::{
