@@ -15,7 +15,7 @@ use crate::setup::{self, JsEngine, Setup, Tool, minisign};
 /// What the second engine must pass too, but in worker processes: those run the command, which is
 /// built with the first. `tests/` keeps these modules apart for it.
 const JS_TESTS: &str = "package(quadriga-runtime-js) or (package(quadriga-tests) \
-    and test(/^(js|agents|directions|versions|conformance::(js|pairs))::/) \
+    and test(/^(js|agents|clock|directions|snippets|versions|conformance::(js|pairs)|limits::js)::/) \
     and not test(/::(in_workers|here_and_there|there_and_here)::/))";
 
 pub(crate) struct Options {

@@ -30,6 +30,8 @@
   const { Array, ArrayBuffer, Date, Error, Math, Object, RangeError, Reflect, String, TypeError, Uint8Array } = globalThis;
 
   delete globalThis.Deno;
+  // QuickJS has no locales, and a stand-in that is wrong in most of them. Without it scripts can see that.
+  if (globalThis.__v8xTemporalTimeZone !== undefined) delete globalThis.Intl;
   for (const name of Object.getOwnPropertyNames(globalThis)) {
     if (name.startsWith("__")) delete globalThis[name];
   }

