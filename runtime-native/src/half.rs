@@ -32,9 +32,11 @@ impl<T> Half<T> {
     #[expect(unsafe_code, reason = "a raw pointer is shared")]
     pub(crate) fn get_mut(&mut self) -> Option<&mut T> {
         // SAFETY: it is there as long as this half is.
-        let halved = unsafe { self.0.as_ref() }.halved.load(Ordering::Acquire);
+        if !unsafe { self.0.as_ref() }.halved.load(Ordering::Acquire) {
+            return None;
+        }
         // SAFETY: nobody else has it any more.
-        halved.then(|| unsafe { &mut self.0.as_mut().value })
+        Some(unsafe { &mut self.0.as_mut().value })
     }
 
     /// For [`Half::from_raw`].
