@@ -166,8 +166,11 @@ async fn streams_and_deadlines_reach_each_of_several_workers() {
     for call in (0..3).map(spin).collect::<Vec<_>>() {
         assert_eq!(call.await.unwrap().code, ErrorCode::DeadlineExceeded);
     }
-    let answers = at_once(&host, 3, "name", 0.3).await;
-    assert_eq!(kinds(&answers), 3);
+    // A worker that has not ended what was given up has more to do than one that has.
+    let until = Instant::now() + Duration::from_secs(20);
+    while kinds(&at_once(&host, 3, "name", 0.3).await) < 3 {
+        assert!(Instant::now() < until, "some worker takes no more calls");
+    }
     assert_eq!(workers(std::process::id()).into_iter().collect::<HashSet<_>>(), before);
 }
 
