@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::common::{NONE, call, host, load, until};
 use quadriga_core::abi::permission::{Access, AccessKind};
 use quadriga_core::abi::{Error, ErrorCode};
 use quadriga_core::{
     Action, Alert, AlertRule, Counter, DecisionFilter, Dispatcher, Grant, LogLevel, MockRuntime, Monitor,
     Outcome, Policy, Reason, State, Subject, Trigger,
 };
+
+use crate::common::{NONE, call, host, load, until};
 
 const MINUTE: Duration = Duration::from_secs(60);
 

@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 
-use crate::common::{NONE, call, host, load, package, told, until, wanted, write};
 use quadriga_core::abi::manifest::Check;
 use quadriga_core::abi::permission::{Permissions, TopicPattern};
 use quadriga_core::abi::schemars::{self, JsonSchema};
@@ -15,6 +14,8 @@ use quadriga_core::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 use tokio::sync::Notify;
+
+use crate::common::{NONE, call, host, load, package, told, until, wanted, write};
 
 /// Guests that answer with their id, echo, and do what they are told.
 fn guests() -> MockRuntime {

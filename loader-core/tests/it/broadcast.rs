@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-use crate::common::{self, NONE, calls, forever, host, load, told, wanted};
 use quadriga_core::abi::permission::AccessKind;
 use quadriga_core::abi::{Bytes, Error, ErrorCode, RuntimeKind, Value, codec};
 use quadriga_core::{
@@ -15,6 +14,8 @@ use quadriga_core::{
 };
 use serde::Deserialize;
 use tempfile::TempDir;
+
+use crate::common::{self, NONE, calls, forever, host, load, told, wanted};
 
 /// One entry as an extension gets it.
 #[derive(Debug, Deserialize)]

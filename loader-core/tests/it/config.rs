@@ -7,7 +7,6 @@ use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::common::{NONE, call, host, load, package};
 use quadriga_core::abi::manifest::Manifest;
 use quadriga_core::abi::{Error, ErrorCode, Value, codec};
 use quadriga_core::{
@@ -16,6 +15,8 @@ use quadriga_core::{
 };
 use serde_json::json;
 use tempfile::TempDir;
+
+use crate::common::{NONE, call, host, load, package};
 
 const CONFIG: &str = "
 [config]

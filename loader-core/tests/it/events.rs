@@ -6,7 +6,6 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::common::{host, load, package, told, until, wanted, write};
 use quadriga_core::abi::limits::Limits;
 use quadriga_core::abi::permission::{AccessKind, Permissions, TopicPattern};
 use quadriga_core::abi::{Bytes, Emitted, Error, ErrorCode, Overflow, Value, codec};
@@ -15,6 +14,8 @@ use quadriga_core::{
     Policy, Snippet, SubscriptionStatus, Verdict,
 };
 use serde::Deserialize;
+
+use crate::common::{host, load, package, told, until, wanted, write};
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 struct Got {

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use crate::common::{call, forever, host, package, until};
 use quadriga_core::abi::{Bytes, Error, ErrorCode};
 use quadriga_core::{
     Dispatcher, Liveness, LoadOptions, MockRuntime, Outcome, Policy, Recovery, State, Supervision,
 };
 use tempfile::TempDir;
+
+use crate::common::{call, forever, host, package, until};
 
 const CHECKED: &str = "[health]\nmethod = 'health'\ninterval = '100ms'\ndeadline = '200ms'\nfailures = 2";
 

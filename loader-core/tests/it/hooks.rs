@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::common::{host, load, told, until, wanted, write};
 use quadriga_core::abi::permission::{AccessKind, Permissions, TopicPattern};
 use quadriga_core::abi::{Bytes, Error, ErrorCode, Kind, Value, codec};
 use quadriga_core::{
@@ -18,6 +17,8 @@ use quadriga_core::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
+
+use crate::common::{host, load, told, until, wanted, write};
 
 const fn field(name: &'static str, changeable: bool, sensitive: bool) -> HookField {
     HookField { name, changeable, sensitive }

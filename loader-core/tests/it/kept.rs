@@ -13,7 +13,6 @@ use std::future::ready;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
-use crate::common::{load, package, told, until, wanted, write};
 use quadriga_core::abi::permission::{Permissions, TopicPattern};
 use quadriga_core::abi::{Bytes, Delivery, Emitted, Error, ErrorCode, ExtensionId, codec};
 use quadriga_core::{
@@ -21,6 +20,8 @@ use quadriga_core::{
     Letters, LoadOptions, MockRuntime, Outcome, Policy, SubscriptionStatus,
 };
 use serde::Deserialize;
+
+use crate::common::{load, package, told, until, wanted, write};
 
 /// An event as a handler gets it.
 #[derive(Debug, Clone, Deserialize)]

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, ThreadId};
 
-use crate::common::{call, host, kv, load, only_kv, told, until, wanted};
 use quadriga_core::abi::permission::{AccessKind, Permissions};
 use quadriga_core::abi::{Bytes, Error, ErrorCode, Value, codec};
 use quadriga_core::{
@@ -15,6 +14,8 @@ use quadriga_core::{
     check_kv_store,
 };
 use serde_json::json;
+
+use crate::common::{call, host, kv, load, only_kv, told, until, wanted};
 
 const ASKS: &str = "[permissions]\nkv = true";
 

@@ -9,12 +9,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::common::{call, host, load, write};
 use quadriga_core::abi::{Error, ErrorCode};
 use quadriga_core::{
     Decision, DecisionFilter, Dispatcher, Grant, Liveness, LoadOptions, MockRuntime, Outcome, Pause, Policy,
     State, Subject,
 };
+
+use crate::common::{call, host, load, write};
 
 fn state(host: &Dispatcher) -> State {
     host.status("a.b").unwrap().state

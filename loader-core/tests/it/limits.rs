@@ -3,10 +3,11 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::common::{NONE, call, forever, host, load};
 use quadriga_core::abi::limits::{ByteSize, Limit, Limits, Span};
 use quadriga_core::abi::{Error, ErrorCode};
 use quadriga_core::{CallOptions, DecisionFilter, Grant, MockRuntime, Policy};
+
+use crate::common::{NONE, call, forever, host, load};
 
 fn runtime() -> MockRuntime {
     MockRuntime::new().echo("echo").method("wait", |_, _| forever())

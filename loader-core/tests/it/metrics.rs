@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::common::{call, forever, host, load, until};
 use quadriga_core::abi::{Error, ErrorCode};
 use quadriga_core::{Dispatcher, Grant, MockRuntime, Outcome, Policy, State, prometheus};
 use tempfile::TempDir;
+
+use crate::common::{call, forever, host, load, until};
 
 /// A name that has to be escaped.
 const ODD: &str = "a\"b\\c\nd";

@@ -5,7 +5,6 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::common::{self, NONE, host, load};
 use quadriga_core::abi::permission::{AccessKind, NetPattern, Permissions};
 use quadriga_core::abi::{Error, ErrorCode};
 use quadriga_core::{
@@ -15,6 +14,8 @@ use quadriga_core::{
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
+
+use crate::common::{self, NONE, host, load};
 
 /// A server that returns what it is sent.
 async fn echo() -> u16 {

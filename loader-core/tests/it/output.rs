@@ -4,10 +4,11 @@
 
 use std::time::Duration;
 
-use crate::common::{NONE, host, load};
 use quadriga_core::abi::Bytes;
 use quadriga_core::abi::limits::{ByteSize, Limit, Limits};
 use quadriga_core::{CallOptions, Dispatcher, Grant, LogLevel, MockRuntime, Outcome, Policy};
+
+use crate::common::{NONE, host, load};
 
 /// Guests that print so many lines of 99 bytes, and one byte for its end.
 fn runtime() -> MockRuntime {

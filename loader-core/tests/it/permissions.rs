@@ -4,13 +4,14 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use crate::common::{self, NONE, ask, asking, call, calls, host, load, package, write};
 use quadriga_core::abi::permission::{Access, AccessKind, FsMode, Permissions};
 use quadriga_core::abi::{Bytes, ErrorCode};
 use quadriga_core::{
     CallOptions, DecisionFilter, Effect, Grant, LoadOptions, MockRuntime, Outcome, Policy, Reason, Subject,
     Verdict,
 };
+
+use crate::common::{self, NONE, ask, asking, call, calls, host, load, package, write};
 
 const ASKS: &str = "[permissions]\ncall = ['a.target/*', 'a.other/echo']\nenv = ['LANG']\nkv = true\n\
                     fs = [{ path = 'data', mode = 'ro' }]";

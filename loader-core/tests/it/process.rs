@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::common::{host, load, package, told, until, wanted};
 use quadriga_core::abi::permission::{FsMode, FsPermission, Permissions};
 use quadriga_core::abi::{Error, ErrorCode, Isolation, RuntimeKind, Value, codec};
 use quadriga_core::{
@@ -15,6 +14,8 @@ use quadriga_core::{
     Launcher, LoadOptions, MockRuntime, Policy, Runtime, Subject, Support, Unit, Verdict,
 };
 use serde::Serialize;
+
+use crate::common::{host, load, package, told, until, wanted};
 
 const ASKS: &str = "[permissions]\nsubprocess = ['sh', 'sleep']\nfs = [{ path = 'data', mode = 'rw' }]";
 

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::common::{NONE, call, host, kv, load, package, told, until, wanted};
 use quadriga_core::abi::permission::{Access, AccessKind, Permissions};
 use quadriga_core::abi::{Bytes, Error, ErrorCode, Value, codec};
 use quadriga_core::{
     Bridge, CallContext, CallOptions, DecisionFilter, Dispatcher, Effect, Grant, LoadOptions, Outcome,
     Policy, Provided, SecretString, Service, Tally,
 };
+
+use crate::common::{NONE, call, host, kv, load, package, told, until, wanted};
 
 const ASKS: &str = "[permissions]\nkv = true";
 

@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
-use crate::common::{host, load, told, until, wanted};
 use quadriga_core::abi::permission::Permissions;
 use quadriga_core::abi::{Error, ErrorCode, Value, codec};
 use quadriga_core::{
@@ -14,6 +13,8 @@ use quadriga_core::{
     KvKey, KvQuota, KvStore as _, MemoryKv, Policy, Reason, Verdict,
 };
 use serde_json::{Value as Json, json};
+
+use crate::common::{host, load, told, until, wanted};
 
 /// Has an extension ask a service.
 async fn ask(

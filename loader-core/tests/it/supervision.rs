@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use crate::common::{self, NONE, call, forever, host, package, until, write};
 use quadriga_core::abi::permission::Access;
 use quadriga_core::abi::{Error, ErrorCode};
 use quadriga_core::{
@@ -15,6 +14,8 @@ use quadriga_core::{
     Recovery, State, Supervision,
 };
 use tempfile::TempDir;
+
+use crate::common::{self, NONE, call, forever, host, package, until, write};
 
 fn runtime() -> MockRuntime {
     MockRuntime::new()

@@ -6,10 +6,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::common::{call, host, load, package, until};
 use quadriga_core::abi::ErrorCode;
 use quadriga_core::abi::limits::{ByteSize, Limit, Limits};
 use quadriga_core::{Action, Grant, LoadOptions, MockRuntime, Monitor, Policy, State, TotalMemory};
+
+use crate::common::{call, host, load, package, until};
 
 type Memory = Arc<Mutex<HashMap<String, u64>>>;
 

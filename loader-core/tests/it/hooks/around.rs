@@ -1,9 +1,9 @@
 //! Handlers around the work of the host.
 
-use crate::common;
 use quadriga_core::{Finished, HookWork};
 
 use super::*;
+use crate::common;
 
 impl HookWork for Execute {
     type Outcome = i64;

@@ -1,12 +1,12 @@
 //! Events that are emitted while their subscriber is not there.
 
-use crate::common;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use quadriga_core::{Recovery, State, Supervision};
 
 use super::*;
+use crate::common;
 
 /// A host that starts again, after so many milliseconds, what has ended, so many times.
 fn host_that(recovers: Recovery, after: u64, restarts: u32, guests: &Guests) -> Dispatcher {
